@@ -1,0 +1,49 @@
+"""Fixtures that every test module may use."""
+
+import os
+import pathlib
+
+# Two host devices, as the sweeps use on a two-core machine; must be set before jax starts.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+
+import hypothesis
+import jax
+import pytest
+
+hypothesis.settings.register_profile(
+    "cliffs",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("cliffs")
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def x64():
+    """float64 inside the test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Numbers of the one-unit map to 25 digits; skipped where the reference folder is absent."""
+    import json
+
+    path = SHARED / "reference" / "one_unit_map.json"
+    if not path.exists():
+        pytest.skip("reference numbers are not on this machine (../shared/reference/one_unit_map.json)")
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """The folder with the real data sets; skipped where it is absent."""
+    path = SHARED / "data"
+    if not path.exists():
+        pytest.skip("real data sets are not on this machine (../shared/data)")
+    return path
