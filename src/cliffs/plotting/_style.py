@@ -1,0 +1,48 @@
+"""One look for all figures."""
+
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+COLORS = {
+    "clipped": "#1f6feb",
+    "unclipped": "#d1242f",
+    "stable": "#1b1f24",
+    "unstable": "#8c959f",
+    "accent": "#bf8700",
+    "good": "#1a7f37",
+}
+
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cliffs",
+}
+
+
+def figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, **subplots: Any):
+    """A figure without pyplot's global state, in the house style.
+
+    **Arguments**
+
+    - `rows`, `columns`: the grid of axes.
+    - `size`: inches; 5 x 3.6 for every panel when not given.
+    - further keywords go to `Figure.subplots`.
+
+    **Returns** `(figure, axes)`; `axes` is a single Axes when there is one panel, else an array.
+
+    >>> fig, ax = figure()
+    >>> ax.get_title()
+    ''
+    """
+    with mpl.rc_context(STYLE):
+        fig = Figure(figsize=size or (5.0 * columns, 3.6 * rows), layout="constrained")
+        axes = fig.subplots(rows, columns, **subplots)
+    return fig, axes
