@@ -13,15 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from cliffs._fast_unroll import ACTIVATIONS, fast_unroll
+
 Step = Callable[[Any, Any, Any], Any]
 """`step(params, state, inputs) -> state`."""
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "tanh": jnp.tanh,
-    "logistic": jax.nn.sigmoid,
-    "relu": jax.nn.relu,
-    "identity": lambda x: x,
-}
 
 
 class RNNParams(NamedTuple):
@@ -55,9 +50,7 @@ class RNNStep:
 
     def __call__(self, params: RNNParams, state: Array, inputs: Array) -> Array:
         act = ACTIVATIONS[self.activation]
-        drive = inputs @ params.w_in
-        if params.bias is not None:
-            drive = drive + params.bias
+        drive = project_inputs(params, inputs)
         if self.form == "pre_activation":
             return act(state) @ params.w_rec + drive
         return act(state @ params.w_rec + drive)
@@ -98,17 +91,100 @@ def rnn_step(
     return RNNStep(activation, form)
 
 
+def project_inputs(params: RNNParams, inputs: Array) -> Array:
+    """The drive `u W_in + b`. Integer `inputs` are class indices: each selects its row of `w_in`.
+
+    >>> params = RNNParams(w_rec=jnp.eye(2), w_in=jnp.array([[1.0, 2.0], [3.0, 4.0]]))
+    >>> project_inputs(params, jnp.array([0.0, 1.0])).tolist(), project_inputs(params, jnp.array(1)).tolist()
+    ([3.0, 4.0], [3.0, 4.0])
+    """
+    drive = params.w_in[inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs @ params.w_in
+    return drive if params.bias is None else drive + params.bias
+
+
 def readout(params: ReadoutParams, features: Float[Array, "*batch hidden"]) -> Float[Array, "*batch outputs"]:
-    """Linear read-out `y = features W_out + b`."""
+    """Linear read-out `y = features W_out + b`.
+
+    >>> readout(ReadoutParams(jnp.ones((3, 2))), jnp.ones((5, 3))).shape
+    (5, 2)
+    """
     out = features @ params.w_out
     return out if params.bias is None else out + params.bias
 
 
-def unroll(step: Step, params: PyTree, initial_state: PyTree, inputs: PyTree) -> PyTree:
-    """All states `x_1..x_T` of `x_t = step(params, x_{t-1}, u_t)`, time axis first, by one `lax.scan`."""
+def unroll(
+    step: Step,
+    params: PyTree,
+    initial_state: PyTree,
+    inputs: PyTree,
+    *,
+    length: int | None = None,
+    method: Literal["auto", "scan"] = "auto",
+) -> PyTree:
+    """All states `x_1 .. x_T` of `x_t = step(params, x_{t-1}, u_t)`, by `lax.scan`.
+
+    For a step of `rnn_step` the backward pass is a rule of its own: the reverse scan stores the deltas and the
+    weight gradients are formed in large products after it. The rule allows `grad`, `vjp`, `grad` of `grad` and
+    forward over reverse (`jvp` of `grad`, Hessian-vector products, `jax.hessian`). Only pure forward mode
+    (`jvp` or `jacfwd` of the unroll itself) is refused by JAX for such rules: ask for `method="scan"` there.
+
+    **Arguments**
+
+    - `step`: `step(params, state, inputs) -> state` on pytrees.
+    - `params`: passed to every step.
+    - `initial_state`: `x_0`, a pytree of `[*batch, hidden]`.
+    - `inputs`: pytree with a leading time axis, `[time, *batch, features]`; for a step of `rnn_step` integer
+      arrays `[time, *batch]` are class indices. None for an autonomous map, with `length`.
+    - `length`: number of steps, needed only when `inputs` is None.
+    - `method`: `"auto"` takes the fast rule where there is one, `"scan"` plain autodiff through the scan.
+
+    **Returns** the states with a leading time axis, `[time, *batch, hidden]`, without `x_0`.
+
+    **Raises** `ValueError` for an unknown method, a missing length, or inputs that do not fit the state.
+
+    Source: Pascanu, Mikolov & Bengio (2012), eqs. 1-5 and Fig. 2.
+
+    >>> params = RNNParams(w_rec=0.9 * jnp.eye(3), w_in=jnp.ones((2, 3)))
+    >>> unroll(rnn_step(), params, jnp.zeros((4, 3)), jnp.ones((7, 4, 2))).shape
+    (7, 4, 3)
+    """
+    if method not in ("auto", "scan"):
+        raise ValueError(f"method must be 'auto' or 'scan', got {method!r}")
+    if not jax.tree.leaves(inputs) and length is None:
+        raise ValueError("inputs is None: say how many steps with length=...")
+    if isinstance(step, RNNStep):
+        _check_inputs(params, initial_state, inputs)
+        if method == "auto":
+            w_rec, w_in, bias = params
+            state = jnp.asarray(initial_state)
+            if jnp.issubdtype(inputs.dtype, jnp.integer):
+                w_in, bias, inputs = None, None, project_inputs(params, inputs)
+            # One dtype throughout, as a scan's carry needs; a shared initial state is spread over the batch.
+            dtype = jnp.result_type(w_rec, state, inputs)
+            shape = jnp.broadcast_shapes(state.shape[:-1], inputs.shape[1:-1]) + state.shape[-1:]
+            cast = jax.tree.map(lambda x: x.astype(dtype), (w_rec, w_in, bias, state, inputs))
+            w_rec, w_in, bias, state, inputs = cast
+            return fast_unroll(step.activation, step.form, w_rec, w_in, bias, jnp.broadcast_to(state, shape), inputs)
 
     def body(state, u):
         new = step(params, state, u)
         return new, new
 
-    return jax.lax.scan(body, initial_state, inputs)[1]
+    return jax.lax.scan(body, initial_state, inputs, length=length)[1]
+
+
+def _check_inputs(params: RNNParams, state: Array, inputs: Array) -> None:
+    if inputs is None:
+        raise ValueError("inputs is None, but a step of rnn_step needs [time, *batch, features]")
+    features, hidden = params.w_in.shape
+    index = jnp.issubdtype(inputs.dtype, jnp.integer)
+    want = "[time, *batch] of class indices" if index else f"[time, *batch, {features}]"
+    if inputs.ndim != jnp.ndim(state) + (not index) or not (index or inputs.shape[-1] == features):
+        raise ValueError(
+            f"inputs must be {want} for a state of shape {jnp.shape(state)}, got shape {inputs.shape} ({inputs.dtype})"
+        )
+    if jnp.shape(state)[-1] != hidden or params.w_rec.shape != (hidden, hidden):
+        raise ValueError(
+            f"initial_state must end in hidden size {hidden} and w_rec be [{hidden}, {hidden}], got state "
+            f"{jnp.shape(state)} and w_rec {params.w_rec.shape}"
+        )
