@@ -57,9 +57,7 @@ def _cpu_name() -> str:
 def git_revision() -> str | None:
     """The commit that the code stood at, with `+` when the tree had changes; None outside a checkout."""
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
         dirty = subprocess.run(["git", "status", "--porcelain", "--", "src", "experiments"], cwd=ROOT,
                                capture_output=True, text=True, check=True)  # fmt: skip
     except (OSError, subprocess.CalledProcessError):

@@ -96,23 +96,25 @@ def product_grid(**axes: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 def sweep(
-    init: Callable[[Any], TrainState],
-    update: Callable[[TrainState, Any], tuple[TrainState, StepMetrics]],
+    init: Callable[[Any], Any],
+    update: Callable[..., tuple[Any, Any]],
     grid: PyTree,
     num_steps: int,
     *,
-    evaluate: Callable[[TrainState, Any], Mapping[str, Any]] | None = None,
+    evaluate: Callable[..., Mapping[str, Any]] | None = None,
     evaluate_every: int = 100,
     stop_when_solved: bool = False,
     lanes: int | None = None,
     devices: Sequence[Any] | None = None,
+    data: PyTree = None,
     progress: bool = True,
 ) -> SweepResult:
     """Train every run of a grid, as one compiled program over all local devices.
 
     **Arguments**
 
-    - `init`: `init(run) -> TrainState`, where `run` is one entry of the grid (leaves without the run axis).
+    - `init`: `init(run) -> TrainState`, where `run` is one entry of the grid (leaves without the run axis). Any
+      NamedTuple with a field or property `diverged_at` will do for the state.
     - `update`: `update(state, run) -> (TrainState, StepMetrics)`: one step of one run. Randomness must come from
       the run and `state.step` alone: `fold_in(key(run["seed"]), state.step)`.
     - `grid`: pytree of arrays with a common leading run axis.
@@ -122,6 +124,7 @@ def sweep(
     - `stop_when_solved`: whether a solved run leaves the sweep; a diverged run always does.
     - `lanes`: runs per `vmap`: 4 on a CPU and all on an accelerator by default.
     - `devices`: the devices to spread over; all local ones by default.
+    - `data`: arrays that all runs share, given to `update` and `evaluate` as a third argument unless None.
     - `progress`: whether to show a tqdm line (when tqdm is installed).
 
     **Returns** a `SweepResult`. Runs that diverged are frozen and named in `diverged_at`; the others do not notice.
@@ -151,6 +154,7 @@ def sweep(
     index = np.minimum(np.arange(padded), runs - 1)
     grid = jax.tree.map(np.asarray, grid)
 
+    shared = () if data is None else (jax.device_put(data, NamedSharding(mesh, P())),)
     chunk = _compile_chunk(update, evaluate, evaluate_every, lanes, mesh)
     place = functools.partial(jax.tree.map, lambda x: jax.device_put(x, sharding))
     on_device = place(_rows(grid, index))
@@ -165,7 +169,7 @@ def sweep(
     bar = _progress_bar(num_steps, progress)
     for done in range(evaluate_every, num_steps + 1, evaluate_every):
         groups = -(-len(active) // (lanes * len(devices)))
-        state, metrics, evaluation = chunk(state, on_device, np.int32(groups))
+        state, metrics, evaluation = chunk(state, on_device, np.int32(groups), *shared)
         spots = _positions(len(active), padded, lanes, len(devices))
         log = _rows((metrics, evaluation), spots)
         logs.append((active, log))
@@ -229,11 +233,11 @@ def _positions(count: int, padded: int, lanes: int, devices: int) -> np.ndarray:
 def _compile_chunk(update, evaluate, num_steps, lanes, mesh):
     """`chunk(state, grid, groups) -> (state, metrics[runs, steps], evaluation)` for the first `groups` per device."""
 
-    def one_run(state, run):
-        state, metrics = jax.lax.scan(lambda s, _: update(s, run), state, length=num_steps)
-        return state, metrics, (dict(evaluate(state, run)) if evaluate else {})
+    def on_one_device(state, grid, groups, *data):
+        def one_run(state, run):
+            state, metrics = jax.lax.scan(lambda s, _: update(s, run, *data), state, length=num_steps)
+            return state, metrics, (dict(evaluate(state, run, *data)) if evaluate else {})
 
-    def on_one_device(state, grid, groups):
         group = jax.vmap(one_run)
 
         def take(tree, i):
@@ -252,12 +256,14 @@ def _compile_chunk(update, evaluate, num_steps, lanes, mesh):
         return jax.lax.fori_loop(0, groups, body, (state, *empty))
 
     spec = P("runs")
-    return jax.jit(
-        jax.shard_map(
-            on_one_device, mesh=mesh, in_specs=(spec, spec, P()), out_specs=(spec, spec, spec), check_vma=False
-        ),
-        donate_argnums=0,
-    )
+
+    def chunk(state, grid, groups, *data):
+        specs = (spec, spec, P(), *(P() for _ in data))
+        return jax.shard_map(on_one_device, mesh=mesh, in_specs=specs, out_specs=spec, check_vma=False)(
+            state, grid, groups, *data
+        )
+
+    return jax.jit(chunk, donate_argnums=0)
 
 
 def _assemble(logs, runs: int, chunks: int):

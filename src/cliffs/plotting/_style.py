@@ -14,7 +14,7 @@ COLORS = {
     "good": "#1a7f37",
 }
 
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.spines.top": False,

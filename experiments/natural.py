@@ -1,0 +1,231 @@
+"""Real sequences, clipped against unclipped: Nottingham (polyphonic music) and Penn Treebank characters.
+
+    python experiments/natural.py --data-dir DATA
+
+The settings are the paper's (arXiv v1: music 100 tanh units, pieces of 100, threshold 120; characters 500 logistic
+units without biases, pieces of 180, threshold 45) with the stated budget of updates; what the paper does not say
+(initial weights, batch size, learning rate of the characters) is in the configuration below.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+
+from cliffs import initializers, rnn, training  # noqa: E402
+from cliffs.data import load_penn_treebank, load_polyphonic  # noqa: E402
+from cliffs.sweep import product_grid, sweep, use_all_cores  # noqa: E402
+from cliffs.tasks import characters, music  # noqa: E402
+from experiments import common  # noqa: E402
+
+INF = float("inf")
+
+
+@dataclasses.dataclass(frozen=True)
+class Music:
+    """Nottingham; pieces of one song after the other, the loss summed over a piece."""
+
+    dataset: str = "Nottingham"
+    hidden: int = 100
+    piece_length: int = 100
+    learning_rate: float = 0.001
+    threshold: float = 120.0
+    std: float = 0.1
+    output_bias: float = -3.0
+    shuffle_songs: bool = False
+    decay: float = 1.0
+    """Factor on the learning rate after every epoch."""
+    epochs: int = 28
+    seeds: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Characters:
+    """Penn Treebank characters without newlines; the loss summed over a piece, the mean over the batch."""
+
+    hidden: int = 500
+    piece_length: int = 180
+    batch_size: int = 20
+    learning_rate: float = 0.05
+    threshold: float = 45.0
+    std: float = 0.05
+    updates: int = 3000
+    evaluate_every: int = 250
+    seeds: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Which sets, at which size, from where."""
+
+    data_dir: str | None = None
+    music: Music = dataclasses.field(default_factory=Music)
+    characters: Characters = dataclasses.field(default_factory=Characters)
+    only: str = "both"
+    """"music", "characters" or "both"."""
+
+
+PAPER = {
+    "music": {"train": (3.71, 4.12), "test": (4.05, 4.57)},
+    "characters": {"train": (1.41, 2.25), "test": (1.44, 2.24)},
+}
+"""(clipped, unclipped) of arXiv v1, table 1: nats per time step; bits per character."""
+
+
+class StreamState(NamedTuple):
+    """A training run whose recurrent state goes on from piece to piece."""
+
+    train: training.TrainState
+    hidden: jax.Array
+
+    @property
+    def diverged_at(self):
+        return self.train.diverged_at
+
+
+def optimizer(run, decay=1.0, steps_per_epoch=1):
+    """Clipped SGD; a threshold of infinity is plain SGD."""
+    schedule = optax.exponential_decay(1.0, steps_per_epoch, decay, staircase=True)
+    return optax.chain(
+        optax.clip_by_global_norm(run["max_norm"]), optax.scale_by_schedule(schedule), optax.sgd(run["learning_rate"])
+    )
+
+
+def carry_on(state: StreamState, loss, opt) -> tuple[StreamState, Any]:
+    """One update; the recurrent state that the loss returns is carried on unless it is not finite."""
+    train, metrics = training.train_step(state.train, None, loss, opt)
+    hidden = jnp.where(jnp.isfinite(metrics.aux), metrics.aux, 0)
+    return StreamState(train, hidden), metrics._replace(aux=())
+
+
+def run_music(config: Music, data_dir=None, progress=True):
+    """Train clipped and unclipped; per epoch the mean NLL of train (as met), validation and test."""
+    songs = load_polyphonic(config.dataset, data_dir)
+    step = rnn.rnn_step("tanh")
+    keys = songs.train[0].shape[1]
+    pieces = music.song_pieces(songs.train, config.piece_length)
+    count = len(pieces.first)
+    rng = np.random.default_rng(0)
+    orders = []
+    for _ in range(config.epochs):
+        rank = rng.permutation(len(songs.train)) if config.shuffle_songs else np.arange(len(songs.train))
+        orders.append(np.argsort(rank[pieces.song], kind="stable"))
+    data = {
+        "pieces": pieces._replace(song=pieces.song.astype(np.int32)),
+        "order": np.concatenate(orders).astype(np.int32),
+        "valid": music.song_batches(songs.valid, 200),
+        "test": music.song_batches(songs.test, 200),
+    }
+    steps_in = pieces.mask.sum()
+
+    def make(run):
+        return optimizer(run, config.decay, count)
+
+    def init(run):
+        params = initializers.init_model(
+            jax.random.key(run["seed"]), keys, config.hidden, keys,
+            w_rec=initializers.gaussian(config.std), w_in=initializers.gaussian(config.std),
+            w_out=initializers.gaussian(config.std),
+        )  # fmt: skip
+        bias = jnp.full(keys, config.output_bias)
+        params = params._replace(readout=params.readout._replace(bias=bias))
+        return StreamState(training.init_train_state(params, make(run)), jnp.zeros(config.hidden))
+
+    def update(state, run, data):
+        at = data["order"][state.train.step]
+        inputs, targets, mask, first, _ = jax.tree.map(lambda x: x[at], data["pieces"])
+        hidden = jnp.where(first, 0, state.hidden)
+
+        def loss(params, _):
+            nats, after = music.music_nats(step, params, hidden, inputs, targets, mask)
+            return nats.sum(), after
+
+        return carry_on(state, loss, make(run))
+
+    def evaluate(state, run, data):
+        params = state.train.params
+        return {fold: music.nats_per_step(step, params, data[fold]) for fold in ("valid", "test")}
+
+    grid = product_grid(
+        learning_rate=[config.learning_rate], max_norm=[config.threshold, INF], seed=list(range(config.seeds))
+    )
+    result = sweep(
+        init, update, grid, count * config.epochs, evaluate=evaluate, evaluate_every=count, data=data,
+        lanes=1, progress=progress,
+    )  # fmt: skip
+    train = result.metrics.loss.reshape(len(grid["seed"]), -1, count).sum(-1) / steps_in
+    return result, {"train": train, **result.evaluations}
+
+
+def run_characters(config: Characters, data_dir=None, progress=True):
+    """Train clipped and unclipped; at every evaluation the bits per character of train (as met), validation, test."""
+    corpus = load_penn_treebank(data_dir)
+    step = rnn.rnn_step("logistic")
+    symbols = len(corpus.symbols)
+    data = {
+        fold: characters.contiguous_pieces(getattr(corpus, fold), config.batch_size, config.piece_length)
+        for fold in corpus._fields[:3]
+    }
+    count = len(data["train"].inputs)
+
+    def init(run):
+        gauss = initializers.gaussian(config.std)
+        params = initializers.init_model(
+            jax.random.key(run["seed"]), symbols, config.hidden, symbols,
+            w_rec=gauss, w_in=gauss, w_out=gauss, bias=False,
+        )  # fmt: skip
+        start = jnp.zeros((config.batch_size, config.hidden))
+        return StreamState(training.init_train_state(params, optimizer(run)), start)
+
+    def update(state, run, data):
+        at = state.train.step % count
+        inputs, targets = jax.tree.map(lambda x: x[at], data["train"])
+        hidden = jnp.where(at == 0, 0, state.hidden)
+
+        def loss(params, _):
+            nats, after = characters.character_nats(step, params, hidden, inputs, targets)
+            return nats.sum(0).mean(), after
+
+        return carry_on(state, loss, optimizer(run))
+
+    def evaluate(state, run, data):
+        start = jnp.zeros((config.batch_size, config.hidden))
+        return {
+            fold: characters.bits_per_character(step, state.train.params, data[fold], start)
+            for fold in ("valid", "test")
+        }
+
+    grid = product_grid(
+        learning_rate=[config.learning_rate], max_norm=[config.threshold, INF], seed=list(range(config.seeds))
+    )
+    result = sweep(
+        init, update, grid, config.updates, evaluate=evaluate, evaluate_every=config.evaluate_every, data=data,
+        lanes=1, progress=progress,
+    )  # fmt: skip
+    nats = result.metrics.loss / config.piece_length / np.log(2)
+    return result, {
+        "train": nats.reshape(len(nats), -1, config.evaluate_every).mean(-1), **result.evaluations,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    import tyro
+
+    use_all_cores()
+    config = tyro.cli(Config)
+    for name, run in (("music", run_music), ("characters", run_characters)):
+        if config.only in (name, "both"):
+            started = time.perf_counter()
+            result, curves = run(getattr(config, name), config.data_dir)
+            print(name, f"{time.perf_counter() - started:.0f} s", result.diverged_at)
+            np.set_printoptions(precision=3, suppress=True, linewidth=180)
+            for fold, values in curves.items():
+                print(fold, values)
