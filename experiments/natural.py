@@ -15,16 +15,15 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 
-from cliffs import initializers, rnn, training  # noqa: E402
-from cliffs.data import load_penn_treebank, load_polyphonic  # noqa: E402
-from cliffs.sweep import product_grid, sweep, use_all_cores  # noqa: E402
-from cliffs.tasks import characters, music  # noqa: E402
-from experiments import common  # noqa: E402
+from cliffs import initializers, rnn, training
+from cliffs.data import load_penn_treebank, load_polyphonic
+from cliffs.sweep import product_grid, sweep, use_all_cores
+from cliffs.tasks import characters, music
 
 INF = float("inf")
 

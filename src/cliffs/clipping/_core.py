@@ -1,0 +1,230 @@
+"""What all strategies share: safe norms, exact rescaling, numbers or schedules, one treatment of non-finite gradients."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+NonFinite = Literal["propagate", "zero", "skip", "raise"]
+"""What a strategy does with a gradient that holds an inf or a NaN.
+
+- `"propagate"` (default): the gradient goes on as it came, so that whatever guards the run sees it;
+- `"zero"`: the entries that are not finite become 0, the rule is applied to the rest;
+- `"skip"`: the whole update becomes 0;
+- `"raise"`: a `FloatingPointError` from the host (under `jit` JAX wraps it in a `JaxRuntimeError`).
+
+In every case but `"zero"` the state stays as it was: no average, buffer or counter ever sees the bad step.
+"""
+MODES = ("propagate", "zero", "skip", "raise")
+Number = Any
+"""A float, an array (traced or not) or an optax schedule `count -> value`."""
+
+
+class Norm(NamedTuple):
+    """A norm `scale * relative`; `scale` is a power of two, 1 unless the squares would leave the float range."""
+
+    scale: Float[Array, ""]
+    relative: Float[Array, ""]
+
+    @property
+    def value(self) -> Array:
+        """The norm itself, at most the largest float where the entries are finite."""
+        value = self.scale * self.relative
+        return jnp.where(self.finite, jnp.minimum(value, jnp.finfo(value.dtype).max), value)
+
+    @property
+    def finite(self) -> Array:
+        """Whether every entry was finite."""
+        return jnp.isfinite(self.scale) & jnp.isfinite(self.relative)
+
+
+def inexact(tree: PyTree) -> list[Array]:
+    """The leaves that are numbers to clip: real or complex floating point, not empty."""
+    leaves = [jnp.asarray(x) for x in jax.tree.leaves(tree)]
+    return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact) and x.size]
+
+
+def compute_dtype(tree: PyTree) -> Any:
+    """The real dtype that norms of this tree accumulate in: float32, or float64 where a leaf has it."""
+    return jnp.result_type(jnp.float32, *(jnp.finfo(x.dtype).dtype for x in inexact(tree)))
+
+
+def wide(x: Array, dtype: Any) -> Array:
+    """`x` in the precision `dtype`, complex where it was complex."""
+    return x.astype(jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(x) else dtype)
+
+
+def _sum_squares(leaves: list[Array], dtype: Any) -> Array:
+    total = jnp.zeros((), dtype)
+    for x in leaves:
+        parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
+        total = total + sum((jnp.sum(jnp.square(p.astype(dtype))) for p in parts), jnp.zeros((), dtype))
+    return total
+
+
+def _largest(leaves: list[Array], dtype: Any) -> Array:
+    tops = [jnp.max(jnp.abs(p)) for x in leaves for p in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
+    return jnp.max(jnp.stack([t.astype(dtype) for t in tops]))
+
+
+def power_of_two(top: Array) -> Array:
+    """The power of two at or below half of `top`... twice it: `2^(e-1)` with `top = m 2^e`; 1 for 0 and subnormals."""
+    tiny = jnp.finfo(top.dtype).tiny
+    usable = jnp.isfinite(top) & (top >= tiny)
+    exponent = jnp.frexp(jnp.where(usable, top, 1.0))[1] - 1
+    return jnp.where(usable, jnp.ldexp(jnp.ones((), top.dtype), exponent), 1.0).astype(top.dtype)
+
+
+@jax.custom_jvp
+def _norm_parts(leaves: list[Array]) -> tuple[Array, Array]:
+    dtype = compute_dtype(leaves)
+    squares = _sum_squares(leaves, dtype)
+    # Inside this window neither an overflow nor the loss of tiny entries can reach the last digit of the sum.
+    info = jnp.finfo(dtype)
+    safe = (squares > float(info.tiny) ** 0.5) & (squares < float(info.max) ** 0.9)
+
+    def rescaled(leaves):
+        top = _largest(leaves, dtype)
+        scale = power_of_two(top)
+        relative = jnp.sqrt(_sum_squares([wide(x, dtype) / scale for x in leaves], dtype))
+        # Subnormal entries are zeros for most devices: say so instead of leaving it to the device.
+        return scale, jnp.where(top < info.tiny, 0.0, relative)
+
+    return jax.lax.cond(safe, lambda _: (jnp.ones((), dtype), jnp.sqrt(squares)), rescaled, leaves)
+
+
+@_norm_parts.defjvp
+def _norm_parts_jvp(primals, tangents):
+    (leaves,), (dots,) = primals, tangents
+    scale, relative = _norm_parts(leaves)
+    positive = relative > 0
+    inverse = jnp.where(positive, 1.0, 0.0) / jnp.where(positive, relative, 1.0)
+    slope = jnp.zeros_like(relative)
+    for x, dx in zip(leaves, dots):
+        x, dx = wide(x, scale.dtype) / scale, wide(dx, scale.dtype) / scale
+        slope = slope + jnp.sum((jnp.conj(x) * dx).real)
+    # The scale counts as a constant: scale * relative then has the derivative of the norm, 0 at 0.
+    return (scale, relative), (jnp.zeros_like(scale), slope * inverse)
+
+
+def tree_norm(tree: PyTree) -> Norm:
+    """The Euclidean norm of a whole tree, `sqrt(sum |g_j|^2)`, safe from overflow and underflow of the squares.
+
+    Sums run in float32 (float64 where a leaf has it). Where the plain sum of squares leaves the safe range, the
+    entries are first divided by a power of two, which is exact. The derivative at 0 is 0.
+
+    >>> float(tree_norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])}).value)
+    5e+30
+    """
+    leaves = inexact(tree)
+    if not leaves:
+        return Norm(jnp.ones(()), jnp.zeros(()))
+    return Norm(*_norm_parts(leaves))
+
+
+def clip_to(tree: PyTree, norm: Norm, limit: Array) -> PyTree:
+    """`tree * limit / norm` where the norm exceeds the limit, the same bits elsewhere."""
+    clip = norm.value > limit
+    # Inputs of the branch not taken are made harmless, so its derivative is too.
+    factor = jnp.where(clip, limit, 1.0) / jnp.where(clip, norm.relative, 1.0)
+
+    def one(x):
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
+            return x
+        y = wide(x, norm.scale.dtype)
+        return jnp.where(clip, (y / norm.scale * factor).astype(x.dtype), x)
+
+    return jax.tree.map(one, tree)
+
+
+def at(value: Number, count: Array) -> Any:
+    """The value of a number or a schedule at this count of updates."""
+    return value(count) if callable(value) else value
+
+
+def check(name: str, value: Number, *, low: float = 0.0, high: float = math.inf, open_low=False, open_high=False):
+    """Refuse a number outside its range if it is known now; schedules and traced values pass."""
+    if callable(value) or isinstance(value, jax.core.Tracer):
+        return
+    number = np.asarray(value, dtype=float)
+    good = (number > low) if open_low else (number >= low)
+    good = good & ((number < high) if open_high else (number <= high))
+    if not np.all(good):  # NaN fails every comparison
+        span = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+        raise ValueError(f"{name} must lie in {span}, got {value}")
+
+
+def check_mode(nonfinite: str, allowed: tuple[str, ...] = MODES) -> None:
+    """Refuse an unknown treatment of non-finite gradients."""
+    if nonfinite not in allowed:
+        raise ValueError(f"nonfinite must be one of {allowed}, got {nonfinite!r}")
+
+
+def _refuse(finite, count):
+    if not finite:
+        raise FloatingPointError(f"gradient with inf or NaN at update {int(count)}")
+
+
+class CountState(NamedTuple):
+    """The state of a strategy without memory: how many updates it has seen (schedules read it)."""
+
+    count: Array
+
+
+Rule = Callable[[PyTree, Any, Any, Norm], tuple[PyTree, Any]]
+"""`rule(updates, state, params, norm) -> (updates, state)`, called with finite updates only."""
+
+
+def strategy(init: Callable[[Any], Any] | None, rule: Rule, nonfinite: str) -> optax.GradientTransformation:
+    """An optax transformation from a rule on finite gradients; non-finite ones are treated here, for all alike.
+
+    The state must be a NamedTuple with a field `count`, incremented here.
+    """
+    check_mode(nonfinite)
+
+    def init_state(params):
+        return init(params) if init else CountState(jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None, **extra):
+        del extra
+        updates = jax.tree.map(jnp.asarray, updates)
+        if nonfinite == "zero":
+            updates = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)), updates)
+        norm = tree_norm(updates)
+        finite = norm.finite
+        if nonfinite == "raise":
+            jax.debug.callback(_refuse, finite, state.count)
+        clean = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), updates)
+        relative = jnp.where(finite, norm.relative, 0.0)
+        norm = Norm(jnp.where(finite, norm.scale, 1.0), relative)
+        new, new_state = rule(clean, state, params, norm)
+        new_state = new_state._replace(count=optax.safe_increment(state.count))
+        bad = jax.tree.map(jnp.zeros_like, updates) if nonfinite == "skip" else updates
+        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, bad)
+        return new, jax.tree.map(lambda a, b: jnp.where(finite, a, b).astype(b.dtype), new_state, state)
+
+    return optax.GradientTransformationExtraArgs(init_state, update)
+
+
+def path_name(path: Any) -> str:
+    """`"rnn/w_rec"` from a pytree path."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def is_recurrent(path: str) -> bool:
+    """Whether a path ends in `w_rec`, as the recurrent matrix is called in `cliffs.rnn`."""
+    return path.rsplit("/", 1)[-1] == "w_rec"
+
+
+def hypot(a: Array, b: Array) -> Array:
+    """`sqrt(a^2 + b^2)` without overflow, with derivative 0 at the origin."""
+    large = jnp.maximum(jnp.abs(a), jnp.abs(b))
+    positive = large > jnp.finfo(large.dtype).tiny
+    top = jnp.where(positive, jax.lax.stop_gradient(large), 1.0)
+    a, b = jnp.where(positive, a / top, 1.0), jnp.where(positive, b / top, 0.0)
+    return jnp.where(positive, top * jnp.sqrt(a * a + b * b), 0.0)
