@@ -24,6 +24,7 @@ from cliffs import initializers, rnn, training
 from cliffs.data import load_penn_treebank, load_polyphonic
 from cliffs.sweep import product_grid, sweep, use_all_cores
 from cliffs.tasks import characters, music
+from experiments import common
 
 INF = float("inf")
 
@@ -215,6 +216,101 @@ def run_characters(config: Characters, data_dir=None, progress=True):
     }  # fmt: skip
 
 
+def scaled(config: Any, scale: str) -> Any:
+    """The configuration at the paper's sizes: 5 seeds, training until the validation error has long stopped falling."""
+    if scale == "default":
+        return config
+    if isinstance(config, Music):
+        return dataclasses.replace(config, epochs=200, seeds=5)
+    return dataclasses.replace(config, updates=100_000, evaluate_every=1_000, seeds=5)
+
+
+def summarise(result, curves: dict[str, np.ndarray], threshold: float) -> dict[str, Any]:
+    """For clipped and unclipped: every fold at the evaluation with the best validation score, per seed and mean."""
+    summary = {}
+    for name, value in (("clipped", threshold), ("unclipped", INF)):
+        mine = np.flatnonzero(result.grid["max_norm"] == value)
+        valid = np.where(np.isfinite(curves["valid"][mine]), curves["valid"][mine], INF)
+        best = valid.argmin(1)
+        at_best = {fold: curve[mine, best] for fold, curve in curves.items()}
+        norms = result.metrics.grad_norm[mine]
+        norms = norms[np.isfinite(norms)]
+        summary[name] = {
+            "best_evaluation": best + 1,
+            **at_best,
+            "mean": {fold: values.mean() for fold, values in at_best.items()},
+            "last_valid": curves["valid"][mine, -1],
+            "diverged_at": result.diverged_at[mine],
+            "median_norm": np.median(norms),
+            "largest_norm": norms.max(),
+            "share_above_threshold": (norms > threshold).mean(),
+        }
+    return summary
+
+
+def learning_curves(result, curves, threshold: float, unit: str, title: str, every: str, top: float):
+    """Validation score against training time, and gradient norms against the threshold."""
+    from cliffs.plotting import COLORS, figure
+
+    fig, axes = figure(1, 2, size=(10.5, 3.9))
+    for name, value in (("clipped", threshold), ("unclipped", INF)):
+        for k, i in enumerate(np.flatnonzero(result.grid["max_norm"] == value)):
+            label = name if k == 0 else None
+            axes[0].plot(
+                np.arange(1, curves["valid"].shape[1] + 1), curves["valid"][i], color=COLORS[name], label=label
+            )
+            norms = result.metrics.grad_norm[i]
+            bins = np.geomspace(1e-1, 1e7, 80)
+            axes[1].hist(norms[np.isfinite(norms)], bins, histtype="step", color=COLORS[name], label=label)
+    axes[0].set_ylim(top=top)
+    axes[0].set_xlabel(every)
+    axes[0].set_ylabel(f"validation, {unit}")
+    axes[0].set_title(title)
+    axes[0].legend()
+    axes[1].axvline(threshold, color="black", linewidth=1, linestyle=":")
+    axes[1].text(threshold, 0.97, " threshold", transform=axes[1].get_xaxis_transform(), va="top", fontsize=9)
+    axes[1].set_xscale("log")
+    axes[1].set_yscale("log")
+    axes[1].set_xlabel("gradient norm before clipping")
+    axes[1].set_ylabel("updates")
+    axes[1].set_title("What clipping saw")
+    return fig
+
+
+def _part(
+    name: str, label: str, unit: str, config, run, data_dir, budget: str, top: float, every: str
+) -> dict[str, Any]:
+    result, curves = run(config, data_dir)
+    summary = summarise(result, curves, config.threshold)
+    rows = []
+    for fold, place in (("test", 0), ("valid", None)):
+        here = [summary[kind]["mean"][fold] for kind in ("clipped", "unclipped")]
+        paper = "-" if place is None else "{} / {} (arXiv v1)".format(*PAPER[name]["test"])
+        rows.append((f"{label}, {budget}: {fold}, clipped / not", f"{here[0]:.3f} / {here[1]:.3f} {unit}", paper))
+    fig = learning_curves(result, curves, config.threshold, unit, label, every, top)
+    return {
+        "rows": rows, "metrics": summary, "arrays": {**curves, "max_norm": result.grid["max_norm"]},
+        "figures": {name: fig}, "settings": dataclasses.asdict(config),
+    }  # fmt: skip
+
+
+def music_part(data_dir: str | None, scale: str = "default") -> dict[str, Any]:
+    """Nottingham for the report; the budget is the configuration's number of epochs."""
+    config = scaled(Music(), scale)
+    return _part(
+        "music", config.dataset, "nats/step", config, run_music, data_dir, f"{config.epochs} epochs", 9.0, "epoch"
+    )  # fmt: skip
+
+
+def characters_part(data_dir: str | None, scale: str = "default") -> dict[str, Any]:
+    """Penn Treebank characters for the report; the budget is the configuration's number of updates."""
+    config = scaled(Characters(), scale)
+    return _part(
+        "characters", "Penn Treebank characters", "bits/char", config, run_characters, data_dir,
+        f"{config.updates} updates", 6.0, f"evaluation (every {config.evaluate_every} updates)",
+    )  # fmt: skip
+
+
 if __name__ == "__main__":
     import tyro
 
@@ -223,8 +319,9 @@ if __name__ == "__main__":
     for name, run in (("music", run_music), ("characters", run_characters)):
         if config.only in (name, "both"):
             started = time.perf_counter()
-            result, curves = run(getattr(config, name), config.data_dir)
-            print(name, f"{time.perf_counter() - started:.0f} s", result.diverged_at)
-            np.set_printoptions(precision=3, suppress=True, linewidth=180)
-            for fold, values in curves.items():
-                print(fold, values)
+            chosen = getattr(config, name)
+            result, curves = run(chosen, config.data_dir)
+            metrics = summarise(result, curves, chosen.threshold)
+            common.save(f"natural/{name}", metrics=metrics, settings=dataclasses.asdict(chosen), started=started)
+            for kind, values in metrics.items():
+                print(f"{name}, {kind}, {time.perf_counter() - started:.0f} s: {values}")
