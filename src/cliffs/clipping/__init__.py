@@ -1,1 +1,81 @@
-"""clipping"""
+"""Clipping strategies as optax transformations, with one treatment of non-finite gradients and one telemetry.
+
+| strategy | rule | keeps the direction | memory |
+| --- | --- | --- | --- |
+| `clip` (optax) | entry by entry | no | none |
+| `clip_by_global_norm` (optax) | norm of the whole gradient | yes | none |
+| `clip_by_block_rms` (optax) | root mean square per array | no | none |
+| `adaptive_grad_clip` (optax) | per unit, relative to its weights (AGC) | no | none |
+| `clip_by_leaf_norm` | norm per array | no | none |
+| `clip_by_group_norm` | norm per layer or any group | no | none |
+| `soft_clip_by_global_norm` | g / (1 + norm / max_norm) | yes | none |
+| `clip_by_ema_norm` | multiple of the norm's moving average | yes | 1 number |
+| `clip_by_norm_quantile` | quantile of past norms (AutoClip) | yes | buffer |
+| `clip_by_zscore` | outliers of the norm (ZClip) | yes | 2 numbers |
+| `clip_by_ema_leaf_norm` | per array, multiple of its moving average (AdaGC) | no | 1 number per array |
+| `clip_spikes` | entry by entry, against its second moment (SPAM) | no | 1 number per entry |
+| `clip_or_shrink` | norm; shrinks the recurrent matrix when broken (2013 code) | yes | none |
+| `spectral_normalize`, `project_spectral_radius` | the matrix itself, after the update | - | basis |
+
+optax has more, which `with_telemetry` takes as it is: `optax.normalize_by_update_norm` (every gradient to one norm),
+`optax.per_example_global_norm_clip` and `optax.contrib.differentially_private_aggregate` (per example, before the
+mean), `optax.apply_if_finite`, and `optax.MultiSteps(..., should_skip_update_fn=optax.skip_not_finite)` or
+`optax.skip_large_updates`.
+
+Recipes, each run by the tests:
+
+- *Loss scaling*: divide by the loss scale before clipping, or the threshold means something else at every scale:
+  `chain(scale(1 / loss_scale), clip_by_global_norm(1.0, nonfinite="skip"), sgd(lr))`.
+- *Accumulation*: clip the accumulated gradient, not its parts, so the clip goes inside:
+  `MultiSteps(chain(clip_by_global_norm(1.0), sgd(lr)), k)`. Outside of `MultiSteps` it would bound each part, and the
+  mean of clipped parts has another direction.
+- *Noise* (Neelakantan et al. 2015): after the clip, so that the clip does not cut it:
+  `chain(clip_by_global_norm(10.0), optax.add_noise(eta=0.3, gamma=0.55, key=jax.random.key(0)), sgd(lr))`.
+
+A transformer run, with AdamW (the clip comes first, since Adam normalises what follows):
+
+>>> import jax, jax.numpy as jnp, optax
+>>> from cliffs.clipping import clip_by_zscore, read_telemetry, with_telemetry
+>>> optimizer = optax.chain(
+...     with_telemetry(clip_by_zscore(z_threshold=2.5, max_norm=1.0, nonfinite="skip")),
+...     optax.adamw(3e-4, weight_decay=0.1),
+... )
+>>> params = {"attention": {"kernel": jnp.ones((4, 4))}, "mlp": {"kernel": jnp.ones((4, 8))}}
+>>> def loss(params, tokens):
+...     return jnp.mean(jax.nn.gelu(tokens @ params["attention"]["kernel"] @ params["mlp"]["kernel"]) ** 2)
+>>> @jax.jit
+... def train_step(params, state, tokens):
+...     value, grads = jax.value_and_grad(loss)(params, tokens)
+...     updates, state = optimizer.update(grads, state, params)
+...     return optax.apply_updates(params, updates), state, value
+>>> state = optimizer.init(params)
+>>> for step in range(3):
+...     params, state, value = train_step(params, state, jnp.ones((2, 4)))
+>>> log = read_telemetry(state)  # a flat dict of floats for any logger
+>>> sorted(log)
+['clip_count', 'clip_fraction', 'clipped', 'cosine', 'nonfinite_count', 'norm_after', 'norm_before', 'step']
+>>> log["norm_after"] <= 1.0001, log["clip_count"], log["nonfinite_count"]
+(True, 3.0, 0.0)
+"""
+
+from cliffs.clipping._core import NonFinite as NonFinite
+from cliffs.clipping._core import tree_norm as tree_norm
+from cliffs.clipping.adaptive import clip_by_ema_norm as clip_by_ema_norm
+from cliffs.clipping.adaptive import clip_by_norm_quantile as clip_by_norm_quantile
+from cliffs.clipping.adaptive import clip_by_zscore as clip_by_zscore
+from cliffs.clipping.guards import adaptive_grad_clip as adaptive_grad_clip
+from cliffs.clipping.guards import clip as clip
+from cliffs.clipping.guards import clip_by_block_rms as clip_by_block_rms
+from cliffs.clipping.guards import clip_by_global_norm as clip_by_global_norm
+from cliffs.clipping.guards import safely as safely
+from cliffs.clipping.local import clip_by_ema_leaf_norm as clip_by_ema_leaf_norm
+from cliffs.clipping.local import clip_spikes as clip_spikes
+from cliffs.clipping.norms import clip_by_group_norm as clip_by_group_norm
+from cliffs.clipping.norms import clip_by_leaf_norm as clip_by_leaf_norm
+from cliffs.clipping.norms import clip_or_shrink as clip_or_shrink
+from cliffs.clipping.norms import soft_clip_by_global_norm as soft_clip_by_global_norm
+from cliffs.clipping.spectral import project_spectral_radius as project_spectral_radius
+from cliffs.clipping.spectral import spectral_normalize as spectral_normalize
+from cliffs.clipping.telemetry import TelemetryState as TelemetryState
+from cliffs.clipping.telemetry import read_telemetry as read_telemetry
+from cliffs.clipping.telemetry import with_telemetry as with_telemetry

@@ -1,4 +1,4 @@
-"""What all strategies share: safe norms, exact rescaling, numbers or schedules, one treatment of non-finite gradients."""
+"""What all strategies share: safe norms, exact rescaling, numbers or schedules, treatment of non-finite gradients."""
 
 import math
 from collections.abc import Callable
@@ -73,7 +73,7 @@ def _largest(leaves: list[Array], dtype: Any) -> Array:
 
 
 def power_of_two(top: Array) -> Array:
-    """The power of two at or below half of `top`... twice it: `2^(e-1)` with `top = m 2^e`; 1 for 0 and subnormals."""
+    """The largest power of two at or below `top`; 1 where `top` is 0, subnormal or not finite."""
     tiny = jnp.finfo(top.dtype).tiny
     usable = jnp.isfinite(top) & (top >= tiny)
     exponent = jnp.frexp(jnp.where(usable, top, 1.0))[1] - 1
@@ -118,8 +118,8 @@ def tree_norm(tree: PyTree) -> Norm:
     Sums run in float32 (float64 where a leaf has it). Where the plain sum of squares leaves the safe range, the
     entries are first divided by a power of two, which is exact. The derivative at 0 is 0.
 
-    >>> float(tree_norm({"a": jnp.array([3e30]), "b": jnp.array([4e30])}).value)
-    5e+30
+    >>> print(f"{tree_norm({'a': jnp.array([3e30]), 'b': jnp.array([4e30])}).value:.4e}")
+    5.0000e+30
     """
     leaves = inexact(tree)
     if not leaves:

@@ -126,7 +126,9 @@ def clip_spikes(
     check("warmup", warmup, low=1)
 
     def init(params):
-        return SpikeState(jnp.zeros((), jnp.int32), jax.tree.map(lambda x: jnp.zeros(x.shape, compute_dtype(x)), params))
+        return SpikeState(
+            jnp.zeros((), jnp.int32), jax.tree.map(lambda x: jnp.zeros(x.shape, compute_dtype(x)), params)
+        )
 
     def rule(updates, state, params, norm):
         count = state.count

@@ -7,8 +7,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cliffs.clipping._core import MODES, CountState, Number, at, check, check_mode, clip_to, inexact, is_recurrent
-from cliffs.clipping._core import path_name, strategy, tree_norm, wide
+from cliffs.clipping._core import (
+    MODES,
+    CountState,
+    Number,
+    at,
+    check,
+    check_mode,
+    clip_to,
+    inexact,
+    is_recurrent,
+    path_name,
+    strategy,
+    tree_norm,
+    wide,
+)
 
 
 def clip_by_leaf_norm(max_norm: Number, *, nonfinite: str = "propagate") -> optax.GradientTransformation:

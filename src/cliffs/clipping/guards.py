@@ -1,0 +1,197 @@
+"""optax's own rules under the same promises: safe norms, float32 sums, schedules, one treatment of non-finite input.
+
+Nothing is written again here: every rule runs optax's code. All of them are positively homogeneous in gradient and
+threshold together, `rule(s tau)(s g) = s rule(tau)(g)`, so a gradient whose squares would overflow or vanish is
+divided by a power of two, given to optax with a threshold divided likewise, and multiplied back.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cliffs.clipping._core import Number, at, check, compute_dtype, power_of_two, strategy, wide
+
+_HEADROOM = 2.0**40  # largest entry after rescaling: squares stay finite, and the threshold far from underflow
+
+
+def safely(
+    factory: Callable[..., optax.GradientTransformation],
+    threshold: Number,
+    *args: Any,
+    per_leaf: bool = False,
+    nonfinite: str = "propagate",
+    **kwargs: Any,
+) -> optax.GradientTransformation:
+    """Any stateless, homogeneous rule `factory(threshold, *args, **kwargs)` of optax, safe from overflow of its norms.
+
+    **Arguments**
+
+    - `factory`: for instance `optax.clip_by_global_norm`; its first argument must be the threshold, and the rule must
+      satisfy `rule(s tau)(s g) = s rule(tau)(g)`.
+    - `threshold`: `>= 0`; a number, a traced array or a schedule.
+    - `per_leaf`: whether the rule treats every leaf by itself, so that each may have its own scale.
+    - `nonfinite`: see `cliffs.clipping.NonFinite`.
+    - further arguments go to the factory.
+
+    **Returns** an `optax.GradientTransformation`.
+
+    **Raises** `ValueError` for a negative or NaN threshold.
+
+    >>> clip = safely(optax.clip_by_global_norm, 1.0)
+    >>> updates, _ = clip.update(jnp.array([3e30, 4e30]), clip.init(jnp.zeros(2)))
+    >>> [round(float(x), 6) for x in updates]
+    [0.6, 0.8]
+    """
+    check("threshold", threshold)
+
+    def one(updates, params, limit):
+        dtype = compute_dtype(updates)
+        leaves = [x for x in jax.tree.leaves(updates) if x.size and jnp.issubdtype(x.dtype, jnp.inexact)]
+        tops = [jnp.max(jnp.abs(p)) for x in leaves for p in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
+        top = jnp.max(jnp.stack([jnp.zeros((), dtype), *(t.astype(dtype) for t in tops)]))
+        ordinary = (top < float(jnp.finfo(dtype).max) ** 0.4) & (top > float(jnp.finfo(dtype).tiny) ** 0.4)
+        scale = jnp.where(ordinary, 1.0, power_of_two(jax.lax.stop_gradient(top)) / _HEADROOM).astype(dtype)
+        # Division by a subnormal power of two would be a division by zero on most devices.
+        scale = jnp.maximum(scale, jnp.finfo(dtype).tiny)
+        scaled = jax.tree.map(lambda x: wide(x, dtype) / scale, updates)
+        low = jax.tree.map(lambda p: wide(p, dtype) if jnp.issubdtype(p.dtype, jnp.inexact) else p, params)
+        inner = factory((limit / scale).astype(dtype), *args, **kwargs)
+        out, _ = inner.update(scaled, inner.init(low), low)
+        # The rule's own select decides what is untouched: those entries return to the bit they came with.
+        return jax.tree.map(
+            lambda new, old, x: jnp.where(new == old, x, (new * scale).astype(x.dtype)), out, scaled, updates
+        )
+
+    def rule(updates, state, params, norm):
+        limit = jnp.asarray(at(threshold, state.count))
+        leaves, treedef = jax.tree.flatten(updates)
+        numbers = [jnp.issubdtype(x.dtype, jnp.inexact) and x.size > 0 for x in leaves]
+        weights = jax.tree.leaves(params) if params is not None else [None] * len(leaves)
+        picked = [x for x, use in zip(leaves, numbers) if use]
+        chosen = [jnp.asarray(w) for w, use in zip(weights, numbers) if use and w is not None]
+        if per_leaf:
+            new = [one([x], [w] if params is not None else None, limit) for x, w in zip(picked, chosen or picked)]
+            new = [leaf for (leaf,) in new]
+        else:
+            new = one(picked, chosen if params is not None else None, limit)
+        result = iter(new)
+        return treedef.unflatten([next(result) if use else x for x, use in zip(leaves, numbers)]), state
+
+    return strategy(None, rule, nonfinite)
+
+
+def clip_by_global_norm(max_norm: Number, *, nonfinite: str = "propagate") -> optax.GradientTransformation:
+    """Clip the whole gradient by its norm: `g min(1, max_norm / ||g||)`; `optax.clip_by_global_norm`, made safe.
+
+    The direction is kept. `torch.nn.utils.clip_grad_norm_` divides by `||g|| + 1e-6` instead, so its result is shorter
+    by a relative 1e-6 / ||g||.
+
+    **Arguments**
+
+    - `max_norm`: `>= 0`; a number, a traced array or a schedule.
+    - `nonfinite`: see `cliffs.clipping.NonFinite`.
+
+    **Returns** an `optax.GradientTransformation`.
+
+    **Raises** `ValueError` for a negative or NaN `max_norm`.
+
+    Source: Pascanu, Mikolov & Bengio (2012), algorithm 1.
+
+    >>> clip = clip_by_global_norm(5.0)
+    >>> updates, _ = clip.update(jnp.array([10.0, 1.0]), clip.init(jnp.zeros(2)))
+    >>> [round(float(x), 4) for x in updates]
+    [4.9752, 0.4975]
+    """
+    check("max_norm", max_norm)
+    return safely(optax.clip_by_global_norm, max_norm, nonfinite=nonfinite)
+
+
+def clip(max_delta: Number, *, nonfinite: str = "propagate") -> optax.GradientTransformation:
+    """Clip every entry by itself: `max(-tau, min(tau, g_j))`; `optax.clip`, complex entries part by part.
+
+    The direction changes: (10, 1) clipped at 5 becomes (5, 1), 5.6 degrees off.
+
+    **Arguments**: `max_delta` `>= 0`, a number, a traced array or a schedule; `nonfinite`.
+
+    **Returns** an `optax.GradientTransformation`.
+
+    **Raises** `ValueError` for a negative or NaN `max_delta`.
+
+    Source: Mikolov (2012), thesis, element-wise clipping.
+
+    >>> rule = clip(5.0)
+    >>> rule.update(jnp.array([10.0, 1.0]), rule.init(jnp.zeros(2)))[0].tolist()
+    [5.0, 1.0]
+    """
+    check("max_delta", max_delta)
+
+    def rule(updates, state, params, norm):
+        limit = at(max_delta, state.count)
+
+        def one(x):
+            if not jnp.issubdtype(x.dtype, jnp.inexact):
+                return x
+            # Compared in float32, so that a threshold that bfloat16 cannot hold still leaves smaller entries alone.
+            y = wide(x, compute_dtype(x))
+            parts = (y.real, y.imag) if jnp.iscomplexobj(y) else (y,)
+            inner = optax.clip(jnp.asarray(limit, parts[0].dtype))
+            cut = inner.update(parts, inner.init(parts))[0]
+            return (jax.lax.complex(*cut) if len(cut) == 2 else cut[0]).astype(x.dtype)
+
+        return jax.tree.map(one, updates), state
+
+    return strategy(None, rule, nonfinite)
+
+
+def clip_by_block_rms(threshold: Number, *, nonfinite: str = "propagate") -> optax.GradientTransformation:
+    """Clip every array by its root mean square: `g_i / max(1, rms(g_i) / tau)`; `optax.clip_by_block_rms`, made safe.
+
+    **Arguments**: `threshold` `> 0`, a number, a traced array or a schedule; `nonfinite`.
+
+    **Returns** an `optax.GradientTransformation`.
+
+    **Raises** `ValueError` for a threshold that is not positive (the rule divides by it).
+
+    Source: Shazeer & Stern (2018), Adafactor, section 6.
+
+    >>> rule = clip_by_block_rms(1.0)
+    >>> rule.update(jnp.array([2.0, -2.0]), rule.init(jnp.zeros(2)))[0].tolist()
+    [1.0, -1.0]
+    """
+    check("threshold", threshold, open_low=True)
+    return safely(optax.clip_by_block_rms, threshold, per_leaf=True, nonfinite=nonfinite)
+
+
+def adaptive_grad_clip(
+    clipping: Number = 0.01, eps: float = 1e-3, *, nonfinite: str = "propagate"
+) -> optax.GradientTransformation:
+    """Clip every unit relative to its weights (AGC): `g tau max(||w||, eps) / ||g||` where that is shorter.
+
+    `optax.adaptive_grad_clip`, made safe. Units are the columns of matrices. Needs `params`.
+
+    **Arguments**: `clipping` `>= 0`, a number, a traced array or a schedule; `eps` the least weight norm; `nonfinite`.
+
+    **Returns** an `optax.GradientTransformation`.
+
+    **Raises** `ValueError` for a number out of range, or when `update` is called without `params`.
+
+    Source: Brock, De, Smith & Simonyan (2021), eq. 3.
+
+    >>> rule, weights = adaptive_grad_clip(0.1), jnp.array([3.0, 4.0])
+    >>> updates, _ = rule.update(jnp.array([30.0, 40.0]), rule.init(weights), weights)
+    >>> [round(float(x), 4) for x in updates]
+    [0.3, 0.4]
+    """
+    check("clipping", clipping)
+    check("eps", eps)
+    inner = safely(optax.adaptive_grad_clip, clipping, eps, per_leaf=True, nonfinite=nonfinite)
+
+    def update(updates, state, params=None, **extra):
+        if params is None:
+            raise ValueError(optax.NO_PARAMS_MSG)
+        return inner.update(updates, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)

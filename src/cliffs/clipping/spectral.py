@@ -1,0 +1,176 @@
+"""Constraints on the recurrent matrix itself, applied through its update: last in a chain, after the learning rate."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from cliffs.clipping._core import Number, at, check, is_recurrent, path_name, power_of_two, strategy
+
+_BLOCK = 8  # enough for a leading complex pair and its neighbours
+_START_ITERATIONS = 50
+
+
+class SpectralState(NamedTuple):
+    """State of the spectral constraints: per constrained matrix the subspace that power iteration has reached."""
+
+    count: Int[Array, ""]
+    basis: PyTree
+
+
+def spectral_normalize(
+    max_norm: Number = 1.0,
+    select: Callable[[str], bool] = is_recurrent,
+    num_iterations: int = 1,
+    *,
+    nonfinite: str = "propagate",
+) -> optax.GradientTransformation:
+    """Keep the largest singular value of the recurrent matrix at `max_norm` or below: `W min(1, max_norm / sigma(W))`.
+
+    Block power iteration on `W^T W`, warm-started in the state: one iteration per update follows a slowly moving
+    matrix. It approaches `sigma` from below, so the constraint holds up to that lag.
+
+    **Arguments**
+
+    - `max_norm`: the largest allowed singular value, `>= 0`; a number, a traced array or a schedule.
+    - `select`: `select(path) -> bool`; the leaves to constrain, matrices only; those called `w_rec` by default.
+    - `num_iterations`: of power iteration per update, at least 1, static.
+    - `nonfinite`: see `cliffs.clipping.NonFinite`.
+
+    **Returns** an `optax.GradientTransformation` for the end of a chain (it looks at `params + updates`).
+
+    **Raises** `ValueError` for numbers out of range, no selected leaf, a selected leaf that is no real matrix, or a
+    call without `params`.
+
+    Source: Miyato, Kataoka, Koyama & Yoshida (2018), algorithm 1, who always divide by sigma; here only above the
+    limit, as a projection.
+
+    >>> params = {"w_rec": jnp.diag(jnp.array([3.0, 1.0]))}
+    >>> rule = spectral_normalize(1.5)
+    >>> updates, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
+    >>> [round(float(x), 4) for x in jnp.diag(params["w_rec"] + updates["w_rec"])]
+    [1.5, 0.5]
+    """
+    return _constraint(max_norm, select, num_iterations, nonfinite, _largest_singular_value)
+
+
+def project_spectral_radius(
+    max_norm: Number = 1.0,
+    select: Callable[[str], bool] = is_recurrent,
+    num_iterations: int = 2,
+    *,
+    nonfinite: str = "propagate",
+) -> optax.GradientTransformation:
+    """Keep the spectral radius of the recurrent matrix at `max_norm` or below: `W min(1, max_norm / rho(W))`.
+
+    A real matrix usually has a complex leading pair, on which a power iteration of one vector never settles. Here a
+    subspace of eight vectors is iterated (orthogonal iteration, warm-started in the state), and `rho` is that of the
+    small projected matrix, by repeated squaring. Exact up to rounding up to 8 x 8, a close estimate beyond.
+
+    **Arguments**, **Returns**, **Raises** as for `spectral_normalize`; matrices must be square.
+
+    Source: the lesson (projection on a spectral radius); orthogonal iteration with Rayleigh-Ritz, Saad (2011), ch. 5.
+
+    >>> params = {"w_rec": jnp.array([[0.0, 2.0], [-2.0, 0.0]])}  # eigenvalues +-2i
+    >>> rule = project_spectral_radius(0.9)
+    >>> updates, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
+    >>> round(float((params["w_rec"] + updates["w_rec"])[0, 1]), 4)
+    0.9
+    """
+    return _constraint(max_norm, select, num_iterations, nonfinite, _ritz_radius)
+
+
+def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, measure) -> optax.GradientTransformation:
+    check("max_norm", limit)
+    if not isinstance(num_iterations, jax.core.Tracer):
+        check("num_iterations", num_iterations, low=1)
+    square = measure is _ritz_radius
+
+    def init(params):
+        flat = jax.tree_util.tree_flatten_with_path(params)[0]
+        if flat and not any(select(path_name(path)) for path, _ in flat):
+            raise ValueError(f"select finds no leaf among {[path_name(path) for path, _ in flat]}")
+
+        def start(path, w):
+            if not select(path_name(path)):
+                return jnp.zeros((0, 0))
+            w = jnp.asarray(w)
+            if w.ndim != 2 or w.size == 0 or (square and w.shape[0] != w.shape[1]) or jnp.iscomplexobj(w):
+                raise ValueError(
+                    f"select must find real {'square ' if square else ''}matrices, got {w.shape} {w.dtype}"
+                )
+            w = w.astype(jnp.result_type(w.dtype, jnp.float32))
+            # Any fixed start without structure will do: the state must not depend on a key.
+            basis = jax.random.normal(jax.random.key(0), (w.shape[1], min(_BLOCK, *w.shape)), w.dtype)
+            return measure(w, basis, _START_ITERATIONS)[1]
+
+        return SpectralState(jnp.zeros((), jnp.int32), jax.tree_util.tree_map_with_path(start, params))
+
+    def rule(updates, state, params, norm):
+        if params is None:
+            raise ValueError(optax.NO_PARAMS_MSG)
+        rho = at(limit, state.count)
+
+        def one(path, update, w, basis):
+            if not select(path_name(path)):
+                return update, basis
+            new = w.astype(basis.dtype) + update.astype(basis.dtype)
+            size, basis = measure(new, basis, num_iterations)
+            over = size > rho
+            factor = jnp.where(over, rho, 1.0) / jnp.where(over, size, 1.0)
+            return jnp.where(over, (new * factor - w).astype(update.dtype), update), basis
+
+        flat, treedef = jax.tree_util.tree_flatten_with_path(updates)
+        pairs = [
+            one(path, u, w, b)
+            for (path, u), w, b in zip(flat, jax.tree.leaves(params), jax.tree.leaves(state.basis))
+        ]  # fmt: skip
+        new, basis = (treedef.unflatten(side) for side in zip(*pairs)) if pairs else (updates, state.basis)
+        return new, state._replace(basis=basis)
+
+    return strategy(init, rule, nonfinite)
+
+
+def _scaled(w: Array) -> tuple[Array, Array]:
+    scale = power_of_two(jax.lax.stop_gradient(jnp.max(jnp.abs(w))))
+    return w / scale, scale
+
+
+def _largest_singular_value(w: Array, basis: Array, iterations: int) -> tuple[Array, Array]:
+    w, scale = _scaled(w)
+    frozen = jax.lax.stop_gradient(w)
+    basis = jax.lax.fori_loop(0, iterations, lambda _, q: jnp.linalg.qr(frozen.T @ (frozen @ q))[0], basis)
+    basis = jax.lax.stop_gradient(basis)
+    image = w @ basis
+    gram = image.T @ image  # block x block: its largest eigenvalue is the Ritz value of W^T W
+    vector = jax.lax.stop_gradient(jnp.linalg.eigh(gram)[1][:, -1])
+    squared = vector @ gram @ vector  # its derivative is u^T dW v, without that of eigenvectors
+    positive = squared > 0
+    return scale * jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0), basis
+
+
+def _ritz_radius(w: Array, basis: Array, iterations: int) -> tuple[Array, Array]:
+    w, scale = _scaled(w)
+    frozen = jax.lax.stop_gradient(w)
+    basis = jax.lax.fori_loop(0, iterations, lambda _, q: jnp.linalg.qr(frozen @ q)[0], basis)
+    basis = jax.lax.stop_gradient(basis)
+    return scale * _gelfand(basis.T @ w @ basis), basis
+
+
+def _gelfand(small: Float[Array, "k k"], squarings: int = 30) -> Float[Array, ""]:
+    """`lim ||A^(2^j)||^(2^-j)` with the scale carried apart; 0 for a nilpotent matrix."""
+
+    def square(carry: Any, weight):
+        power, log_radius, alive = carry
+        size = jnp.max(jnp.abs(power))
+        alive = alive & (size > jnp.finfo(power.dtype).tiny)
+        safe = jnp.where(alive, size, 1.0)
+        power = jnp.where(alive, power / safe, 0.0)
+        return (power @ power, log_radius + jnp.log(safe) * weight, alive), None
+
+    weights = 0.5 ** jnp.arange(squarings, dtype=small.dtype)
+    (_, log_radius, alive), _ = jax.lax.scan(square, (small, jnp.zeros((), small.dtype), jnp.array(True)), weights)
+    return jnp.where(alive, jnp.exp(log_radius), 0.0)

@@ -1,0 +1,169 @@
+"""What a transformation did to the gradient, kept in its state and read as plain floats."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from cliffs.clipping._core import check, compute_dtype, inexact, path_name, tree_norm, wide
+
+
+class TelemetryState(NamedTuple):
+    """State of `with_telemetry`. Norms are those of the last step, whatever it was."""
+
+    inner: Any
+    step: Int[Array, ""]
+    norm_before: Float[Array, ""]
+    norm_after: Float[Array, ""]
+    cosine: Float[Array, ""]
+    """Between gradient and result: 1 where both are 0, 0 where one is, NaN where either is not finite."""
+    clipped: Bool[Array, ""]
+    """Whether the last result differed from the gradient."""
+    clip_count: Int[Array, ""]
+    clip_fraction: Float[Array, ""]
+    """Bias-corrected moving average of `clipped` over finite steps."""
+    nonfinite_count: Int[Array, ""]
+    leaves: PyTree
+    """`{path: (norm before, norm after)}` when asked for, else None."""
+
+
+def with_telemetry(
+    transform: optax.GradientTransformation, *, decay: float = 0.99, per_leaf: bool = False
+) -> optax.GradientTransformationExtraArgs:
+    """Any transformation, with a record of what it does; the updates are the same to the bit.
+
+    Recorded per step: norm before, norm after, their cosine `<g, u> / (||g|| ||u||)`, whether anything changed; and
+    over the run: steps, clipped steps, a moving average of the clip fraction, steps with an inf or NaN (counted apart,
+    neither clipped nor unclipped). Works around optax's own rules and whole chains as well. For a rule that
+    aggregates per-example gradients (a leading axis that the result lacks) "before" is their mean.
+
+    **Arguments**
+
+    - `transform`: any optax transformation.
+    - `decay`: of the clip fraction's moving average, in `[0, 1)`.
+    - `per_leaf`: whether to record norms of every leaf, too.
+
+    **Returns** an `optax.GradientTransformationExtraArgs` with `TelemetryState`; read it with `read_telemetry`.
+
+    **Raises** `ValueError` for a decay out of range.
+
+    >>> optimizer = optax.chain(with_telemetry(optax.clip_by_global_norm(1.0)), optax.sgd(0.1))
+    >>> params = jnp.zeros(2)
+    >>> _, state = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(params), params)
+    >>> log = read_telemetry(state)
+    >>> log["norm_before"], round(log["norm_after"], 6), log["clip_count"]
+    (5.0, 1.0, 1.0)
+    """
+    check("decay", decay, high=1.0, open_high=True)
+    inner = optax.with_extra_args_support(transform)
+
+    def init(params):
+        dtype = compute_dtype(params)
+        zero, count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
+        paths = jax.tree_util.tree_flatten_with_path(params)[0] if per_leaf else []
+        leaves = {path_name(path): (zero, zero) for path, _ in paths} if per_leaf else None
+        return TelemetryState(
+            inner.init(params), count, zero, zero, zero, jnp.array(False), count, zero, count, leaves
+        )  # fmt: skip
+
+    def update(updates, state, params=None, **extra):
+        new, inner_state = inner.update(updates, state.inner, params, **extra)
+        before = jax.tree.map(
+            lambda g, u: g.mean(0) if jnp.ndim(g) == jnp.ndim(u) + 1 and g.shape[1:] == u.shape else g, updates, new
+        )
+        norm, after = tree_norm(before), tree_norm(new)
+        finite = norm.finite & after.finite
+        changed = jnp.any(jnp.stack([jnp.array(False), *map(_differs, inexact(before), inexact(new))]))
+        clipped = norm.finite & changed
+        dtype = state.cosine.dtype
+        one = jnp.ones((), dtype)
+        # Bias correction as in Adam: the average over k finite steps divides by 1 - decay^k.
+        k = (state.step - state.nonfinite_count).astype(dtype)
+        raw = decay * state.clip_fraction * (1 - decay**k) + (1 - decay) * clipped
+        fraction = jnp.where(norm.finite, raw / (1 - decay ** (k + 1)), state.clip_fraction)
+        leaves = state.leaves
+        if per_leaf:
+            flat = zip(jax.tree_util.tree_flatten_with_path(before)[0], jax.tree.leaves(new))
+            leaves = {path_name(path): (_value(g, dtype), _value(u, dtype)) for (path, g), u in flat}
+        return new, TelemetryState(
+            inner_state,
+            optax.safe_increment(state.step),
+            norm.value.astype(dtype),
+            after.value.astype(dtype),
+            # An untouched gradient has cosine 1 to the bit, and the product need not be computed.
+            jnp.where(finite, jnp.where(changed, _cosine(before, new, norm, after), one), jnp.nan).astype(dtype),
+            clipped,
+            state.clip_count + clipped,
+            fraction.astype(dtype),
+            state.nonfinite_count + ~norm.finite,
+            leaves,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _differs(a, b):
+    return jnp.any(a != b)
+
+
+def _value(x, dtype):
+    return tree_norm(x).value.astype(dtype)
+
+
+def _cosine(before, after, norm_before, norm_after):
+    dot = jnp.zeros((), norm_before.scale.dtype)
+    dtype = jnp.result_type(norm_before.scale, norm_after.scale)
+    for a, b in zip(inexact(before), inexact(after)):
+        a, b = wide(a, dtype) / norm_before.scale, wide(b, dtype) / norm_after.scale
+        dot = dot + jnp.sum((jnp.conj(a) * b).real)
+    product = norm_before.relative * norm_after.relative
+    return jnp.where(product > 0, jnp.clip(dot / jnp.where(product > 0, product, 1.0), -1.0, 1.0), 0.0)
+
+
+def read_telemetry(state: PyTree) -> dict[str, float]:
+    """All telemetry in an optimiser state as one flat dict of floats, ready for JSON lines, TensorBoard or W&B.
+
+    **Arguments**: `state`, any pytree that holds a `TelemetryState` somewhere (`chain`, `multi_transform`, `masked`,
+    `inject_hyperparams`, `MultiSteps`, a train state, ...).
+
+    **Returns** names to floats: `step`, `norm_before`, `norm_after`, `cosine`, `clipped`, `clip_count`,
+    `clip_fraction`, `nonfinite_count`, and per leaf `"leaf/<path>/norm_before"`. Where there are several
+    telemetries the names start with `"0/"`, `"1/"`, ... in the order of the tree.
+
+    **Raises** `ValueError` when there is none, or when the state has a run axis (read one run of it:
+    `jax.tree.map(lambda x: x[i], state)`).
+
+    >>> read_telemetry(optax.sgd(0.1).init(jnp.zeros(2)))
+    Traceback (most recent call last):
+    ValueError: state holds no telemetry: wrap a transformation in with_telemetry(...)
+    """
+    found = _find(state)
+    if not found:
+        raise ValueError("state holds no telemetry: wrap a transformation in with_telemetry(...)")
+    log: dict[str, float] = {}
+    for index, item in enumerate(found):
+        prefix = f"{index}/" if len(found) > 1 else ""
+        fields = {k: v for k, v in item._asdict().items() if k not in ("inner", "leaves")}
+        for path, (before, after) in (item.leaves or {}).items():
+            fields |= {f"leaf/{path}/norm_before": before, f"leaf/{path}/norm_after": after}
+        fields = jax.device_get(fields)
+        for name, value in fields.items():
+            if np.ndim(value):
+                raise ValueError(
+                    f"state has a run axis ({name} has shape {np.shape(value)}): read one run of it, "
+                    "jax.tree.map(lambda x: x[i], state)"
+                )
+            log[prefix + name] = float(value)
+    return log
+
+
+def _find(tree: PyTree) -> list[TelemetryState]:
+    """Telemetries in the order of the tree, those inside another one's transformation after it."""
+    found = []
+    for leaf in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, TelemetryState)):
+        if isinstance(leaf, TelemetryState):
+            found += [leaf, *_find(leaf.inner)]
+    return found

@@ -1,0 +1,378 @@
+"""What every strategy promises, over one list: a new strategy is covered by adding its name."""
+
+import functools
+import pickle
+from typing import NamedTuple
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+
+from cliffs import clipping
+
+
+class Case(NamedTuple):
+    make: object  # make(threshold, **kwargs) -> transformation
+    keeps_direction: bool = False
+    bounds: str | None = None  # "global", "leaf": norms of the result stay below the threshold
+    exact: bool = True  # untouched to the bit where the threshold is not reached
+    idempotent: bool = True
+    on_matrix: bool = False  # acts on the matrix after the update
+
+
+STRATEGIES = {
+    "clip": Case(clipping.clip),
+    "clip_by_global_norm": Case(clipping.clip_by_global_norm, True, "global"),
+    "clip_by_block_rms": Case(clipping.clip_by_block_rms),
+    "adaptive_grad_clip": Case(clipping.adaptive_grad_clip),
+    "clip_by_leaf_norm": Case(clipping.clip_by_leaf_norm, bounds="leaf"),
+    "clip_by_group_norm": Case(clipping.clip_by_group_norm, bounds="leaf"),
+    "soft_clip_by_global_norm": Case(clipping.soft_clip_by_global_norm, True, "global", False, False),
+    "clip_by_ema_norm": Case(clipping.clip_by_ema_norm, True, idempotent=False),
+    "clip_by_norm_quantile": Case(lambda t, **k: clipping.clip_by_norm_quantile(t / (1 + t), 4, **k), True, exact=False,
+                                  idempotent=False),
+    "clip_by_zscore": Case(lambda t, **k: clipping.clip_by_zscore(t, warmup=1, max_norm=t, **k), True, "global",
+                           idempotent=False),
+    "clip_by_ema_leaf_norm": Case(lambda t, **k: clipping.clip_by_ema_leaf_norm(t, warmup=1, max_norm=t, **k),
+                                  idempotent=False),
+    "clip_spikes": Case(lambda t, **k: clipping.clip_spikes(t, warmup=1, **k), idempotent=False),
+    "clip_or_shrink": Case(lambda t, **k: clipping.clip_or_shrink(t, limit=jnp.inf, **k), True, "global"),
+    "spectral_normalize": Case(clipping.spectral_normalize, on_matrix=True),
+    "project_spectral_radius": Case(clipping.project_spectral_radius, on_matrix=True),
+}  # fmt: skip
+NAMES = list(STRATEGIES)
+RULES = [n for n in NAMES if not STRATEGIES[n].on_matrix]
+DTYPES = ("float32", "bfloat16", "float16", "complex64")
+
+
+def tree(values, dtype="float32", scales=(1.0, 1.0, 1.0, 1.0)):
+    """A tree with a matrix, a vector, a scalar, an empty leaf and a tuple, from 14 numbers in [-1, 1]."""
+    values = np.asarray(values, np.float32)
+    real = "float32" if dtype == "complex64" else dtype
+    top = float(jnp.finfo(real).max)
+    pieces = [np.clip(np.float64(v) * s, -top, top) for v, s in zip(np.split(values, [9, 12, 13]), scales)]
+    vector = jnp.asarray(pieces[1], real)
+    if dtype == "complex64":
+        vector = jax.lax.complex(vector, vector[::-1])
+    return {
+        "rnn": {"w_rec": jnp.asarray(pieces[0].reshape(3, 3), real), "bias": vector},
+        "scalar": jnp.asarray(pieces[2][0], real),
+        "others": (jnp.zeros((0, 2), real), jnp.asarray(pieces[3], real)),
+    }
+
+
+PARAMS = {dtype: tree(np.linspace(-1, 1, 14), dtype) for dtype in DTYPES}
+
+
+@functools.cache
+def compiled(name, dtype, **kwargs):
+    """Two updates with the same gradient, as one program with a traced threshold."""
+    case = STRATEGIES[name]
+
+    @jax.jit
+    def run(first, second, threshold):
+        transform = case.make(threshold, **kwargs)
+        state = transform.init(PARAMS[dtype])
+        one, middle = transform.update(first, state, PARAMS[dtype])
+        two, last = transform.update(second, middle, PARAMS[dtype])
+        return one, two, middle, last
+
+    return run
+
+
+def norm64(t):
+    return float(np.sqrt(sum(np.sum(np.abs(np.asarray(x, np.complex128)) ** 2) for x in jax.tree.leaves(t))))
+
+
+def flat64(t):
+    return np.concatenate([np.asarray(x, np.complex128).reshape(-1) for x in jax.tree.leaves(t)])
+
+
+def identical(a, b):
+    return all(
+        x.dtype == y.dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes()
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b))
+    )
+
+
+def epsilon(dtype):
+    return float(jnp.finfo(dtype).eps)
+
+
+unit = st.floats(-1, 1, width=32).map(lambda x: 0.0 if abs(x) < 1e-3 else x)
+values = st.lists(unit, min_size=14, max_size=14)
+exponents = st.tuples(*[st.integers(-34, 37)] * 4)
+thresholds = st.floats(0.01, 100, width=32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(values, exponents, thresholds, st.sampled_from(DTYPES))
+def test_property_finite_in_finite_out_with_shapes_and_dtypes_kept(name, values, exponents, threshold, dtype):
+    grads = tree(values, dtype, [10.0**e for e in exponents])
+    results = compiled(name, dtype)(tree(values, dtype), grads, threshold)
+    for result in results[:2]:
+        assert jax.tree.structure(result) == jax.tree.structure(grads)
+        for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(grads)):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    for x in jax.tree.leaves(results[1]):
+        assert np.all(np.isfinite(np.asarray(x, np.complex128)))
+    for x in jax.tree.leaves(results[3]):
+        assert not np.any(np.isnan(np.asarray(x, np.float64)))
+
+
+@pytest.mark.parametrize("name", RULES)
+@given(values, exponents, thresholds, st.sampled_from(DTYPES))
+def test_property_norm_direction_and_idempotence(name, values, exponents, threshold, dtype):
+    case = STRATEGIES[name]
+    # Exponents that leave every entry of the result above the subnormal range of the type.
+    scale = [10.0 ** (e % 3) for e in exponents]
+    grads = tree(values, dtype, scale)
+    once, twice, *_ = compiled(name, dtype)(grads, grads, threshold)
+    eps = epsilon("float32" if dtype == "complex64" else dtype)
+    before, after = norm64(grads), norm64(once)
+    assert after <= before * (1 + 4 * eps)
+    if case.bounds == "global":
+        assert after <= threshold * (1 + 4 * eps) + 1e-6
+    if case.bounds == "leaf":
+        assert all(norm64(x) <= threshold * (1 + 4 * eps) + 1e-6 for x in jax.tree.leaves(once))
+    if case.keeps_direction and before > 0 and after > 1e-3:
+        a, b = flat64(grads), flat64(twice)
+        assert np.vdot(a, b).real / (norm64(grads) * max(norm64(twice), 1e-30)) > 1 - 1e-4 or norm64(twice) < 1e-3
+    if case.idempotent:
+        again, *_ = compiled(name, dtype)(once, once, threshold)
+        np.testing.assert_allclose(flat64(again), flat64(once), rtol=6 * eps, atol=1e-6 * threshold)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if STRATEGIES[n].exact])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_invariance_below_the_threshold_every_bit_stays(name, dtype):
+    grads = tree(np.random.default_rng(0).uniform(-1, 1, 14), dtype)
+    one, two, *_ = compiled(name, dtype)(grads, grads, 3e4)
+    assert identical(one, grads)
+    assert identical(two, grads)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_property_huge_and_tiny_gradients_are_clipped_as_their_scaled_copies(name):
+    """1e30 and 1e-30 entries: the plain sum of squares is inf or 0, the result must be that of exact arithmetic."""
+    base = np.random.default_rng(1).uniform(0.1, 1, 14)
+    with jax.enable_x64(True):
+        wide_params = jax.tree.map(lambda x: x.astype(jnp.float64), PARAMS["float32"])
+        make = STRATEGIES[name].make
+
+        @jax.jit
+        def exact(grads, threshold):
+            transform = make(threshold)
+            state = transform.init(wide_params)
+            _, state = transform.update(jax.tree.map(lambda x: x / 8, grads), state, wide_params)
+            return transform.update(grads, state, wide_params)[0]
+
+    @jax.jit
+    def ours(grads, threshold):
+        transform = make(threshold)
+        state = transform.init(PARAMS["float32"])
+        _, state = transform.update(jax.tree.map(lambda x: x / 8, grads), state, PARAMS["float32"])
+        return transform.update(grads, state, PARAMS["float32"])[0]
+
+    for size, threshold in ((1e30, 1.0), (1e30, 1e30), (1e-30, 1.0), (1e-30, 1e-30)):
+        grads = tree(base, scales=[size] * 4)
+        got = flat64(ours(grads, jnp.float32(threshold)))
+        with jax.enable_x64(True):
+            grads = jax.tree.map(lambda x: x.astype(jnp.float64), grads)
+            want = flat64(exact(grads, jnp.float64(threshold)))
+        np.testing.assert_allclose(got, want, rtol=3e-5, atol=0, err_msg=f"{name} at {size}, threshold {threshold}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_property_zero_gradient_stays_zero_and_meta_gradients_are_finite(name):
+    zero = jax.tree.map(jnp.zeros_like, PARAMS["float32"])
+    small = jax.tree.map(lambda x: 1e-3 * x, PARAMS["float32"])
+    case = STRATEGIES[name]
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
+    def meta(grads, threshold):
+        transform = case.make(threshold)
+        state = transform.init(PARAMS["float32"])
+        one, state = transform.update(grads, state, PARAMS["float32"])
+        two, _ = transform.update(grads, state, PARAMS["float32"])
+        return sum(jnp.sum(x**2 + x) for x in jax.tree.leaves((one, two))), two
+
+    for threshold in (0.5, 1e4):
+        for grads in (zero, small, PARAMS["float32"]):
+            slopes, out = meta(grads, threshold)
+            assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(slopes))
+            if grads is zero and not case.on_matrix:
+                assert norm64(out) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_property_nonfinite_modes_and_no_poison_in_the_state(name):
+    good = tree(np.random.default_rng(2).uniform(-1, 1, 14))
+    for bad_value in (np.nan, np.inf, -np.inf):
+        bad = tree(np.random.default_rng(3).uniform(-1, 1, 14))
+        bad["rnn"]["bias"] = bad["rnn"]["bias"].at[1].set(bad_value)
+        for mode in ("propagate", "skip", "zero"):
+            _, out, middle, last = compiled(name, "float32", nonfinite=mode)(good, bad, 0.5)
+            if mode == "zero":
+                assert np.all(np.isfinite(flat64(out)))
+                filled = {**bad, "rnn": {**bad["rnn"], "bias": bad["rnn"]["bias"].at[1].set(0.0)}}
+                _, want, _, state = compiled(name, "float32", nonfinite=mode)(good, filled, 0.5)
+                assert identical(out, want)
+                assert identical(last, state)
+                continue
+            assert identical(middle, last), "a gradient that is not finite must leave the state alone"
+            assert identical(out, bad if mode == "propagate" else jax.tree.map(jnp.zeros_like, bad))
+
+
+@pytest.mark.parametrize("name", ["clip_by_global_norm", "clip_by_zscore"])
+def test_property_nonfinite_raise(name):
+    transform = STRATEGIES[name].make(1.0, nonfinite="raise")
+    params = jnp.ones(3)
+    state = transform.init(params)
+    update = jax.jit(transform.update)
+    update(params, state)
+    jax.effects_barrier()
+    with pytest.raises(Exception, match="gradient with inf or NaN at update 0"):
+        jax.block_until_ready(update(params * jnp.nan, state))
+        jax.effects_barrier()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_invariance_vmap_schedules_inject_and_serialisation(name):
+    """One compiled program for all of it; results must be those of the plain call."""
+    case, params = STRATEGIES[name], PARAMS["float32"]
+    grads = tree(np.random.default_rng(4).uniform(-1, 1, 14))
+    run = compiled(name, "float32")
+    limits = jnp.array([0.1, 0.5, 2.0])
+    batched = jax.jit(jax.vmap(run, in_axes=(None, None, 0)))(grads, grads, limits)
+    for i, limit in enumerate(limits):
+        for a, b in zip(jax.tree.leaves(batched[:2]), jax.tree.leaves(run(grads, grads, limit)[:2])):
+            np.testing.assert_allclose(a[i], b, rtol=2e-5, atol=1e-6)
+    # State: a NamedTuple of arrays that survives bytes and numpy.
+    transform = case.make(0.5)
+    state = transform.init(params)
+    again = pickle.loads(pickle.dumps(jax.tree.map(np.asarray, state)))
+    assert type(again).__name__ == type(state).__name__
+    assert hasattr(again, "_fields")
+    assert identical(
+        jax.jit(transform.update)(grads, again, params)[0], jax.jit(transform.update)(grads, state, params)[0]
+    )
+
+
+SCHEDULED = [n for n in NAMES if "lambda" not in getattr(STRATEGIES[n].make, "__name__", "")]
+
+
+@pytest.mark.parametrize("name", SCHEDULED)
+def test_parity_scheduled_threshold_takes_the_value_of_its_step(name):
+    params, grads = PARAMS["float32"], tree(np.random.default_rng(5).uniform(-1, 1, 14))
+    make = STRATEGIES[name].make
+    scheduled = make(lambda count: jnp.where(count == 0, 100.0, 0.3))
+
+    @jax.jit
+    def both(grads):
+        state = scheduled.init(params)
+        one, state = scheduled.update(grads, state, params)
+        two, _ = scheduled.update(grads, state, params)
+        plain = make(100.0)
+        first, state = plain.update(grads, plain.init(params), params)
+        second, _ = make(0.3).update(grads, state, params)
+        return (one, two), (first, second)
+
+    got, want = both(grads)
+    np.testing.assert_allclose(flat64(got), flat64(want), rtol=1e-6, atol=1e-7)
+
+
+WRAPPERS = {
+    "chain": lambda t: optax.chain(t, optax.sgd(0.1)),
+    "masked": lambda t: optax.masked(t, {"rnn": True, "scalar": False, "others": True}),
+    "multi_transform": lambda t: optax.multi_transform(
+        {"a": t, "b": optax.sgd(0.1)}, {"rnn": "a", "scalar": "b", "others": "b"}
+    ),
+    "MultiSteps": lambda t: optax.MultiSteps(optax.chain(clipping.with_telemetry(t), optax.sgd(0.1)), 2),
+    "telemetry": lambda t: clipping.with_telemetry(t, per_leaf=True),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_integration_inside_optax_wrappers(name):
+    params, grads = PARAMS["float32"], tree(np.random.default_rng(6).uniform(-1, 1, 14))
+
+    def loop(wrap, grads):
+        transform = wrap(STRATEGIES[name].make(0.5))
+        state = transform.init(params)
+        for _ in range(2):
+            updates, state = transform.update(grads, state, params)
+        return updates, state
+
+    results = jax.jit(lambda grads: {k: loop(w, grads) for k, w in WRAPPERS.items()})(grads)
+    plain = compiled(name, "float32")(grads, grads, 0.5)[1]
+    np.testing.assert_allclose(flat64(results["chain"][0]), -0.1 * flat64(plain), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(flat64(results["telemetry"][0]), flat64(plain), rtol=1e-5, atol=1e-7)
+    assert clipping.read_telemetry(results["telemetry"][1])["step"] == 2
+    assert clipping.read_telemetry(results["MultiSteps"][1])["step"] == 1
+    np.testing.assert_array_equal(results["masked"][0]["scalar"], grads["scalar"])
+    assert np.all(np.isfinite(flat64([r[0] for r in results.values()])))
+
+
+@pytest.mark.parametrize("name", ["clip_by_global_norm", "clip_by_leaf_norm", "clip_by_ema_norm", "clip_by_zscore"])
+def test_integration_inject_hyperparams_changes_the_threshold(name):
+    factory = getattr(clipping, name)
+    transform = optax.inject_hyperparams(factory)(0.5)
+    params = {"w": jnp.array([3.0, 4.0])}
+    state = transform.init(params)
+    key = next(iter(state.hyperparams))
+    updates, state = jax.jit(transform.update)(params, state, params)
+    want, _ = factory(0.5).update(params, factory(0.5).init(params), params)
+    np.testing.assert_allclose(updates["w"], want["w"], rtol=1e-6)
+    state.hyperparams[key] = jnp.float32(100.0)
+    updates, _ = jax.jit(transform.update)(params, state, params)
+    np.testing.assert_array_equal(updates["w"], params["w"])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_invariance_sharded_gradients(name):
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices")
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+    params = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4)}
+    transform = STRATEGIES[name].make(0.5)
+    update = jax.jit(transform.update)
+    want, _ = update(params, transform.init(params), params)
+    spread = jax.device_put(params, sharding)
+    got, _ = update(spread, transform.init(spread), spread)
+    assert len(got["w_rec"].sharding.device_set) == 2
+    np.testing.assert_allclose(got["w_rec"], want["w_rec"], rtol=1e-6)
+
+
+BAD = [
+    *[(n, (bad,), {}) for n in ("clip", "clip_by_global_norm", "clip_by_block_rms", "adaptive_grad_clip",
+       "clip_by_leaf_norm", "clip_by_group_norm", "soft_clip_by_global_norm", "clip_or_shrink", "clip_by_ema_norm",
+       "clip_by_zscore", "clip_by_ema_leaf_norm", "clip_spikes", "spectral_normalize", "project_spectral_radius")
+      for bad in (-1.0, np.nan)],
+    ("clip_by_norm_quantile", (1.5,), {}), ("clip_by_norm_quantile", (-0.1,), {}),
+    ("clip_by_norm_quantile", (0.1, 0), {}), ("clip_by_ema_norm", (3.0, 1.0), {}),
+    ("clip_by_ema_norm", (3.0, 0.9, "never"), {}), ("clip_by_zscore", (2.5, 1.0), {}),
+    ("clip_by_zscore", (), {"warmup": 0}), ("clip_by_zscore", (), {"mode": "no"}), ("clip_spikes", (5e3, 1.0), {}),
+    ("clip_by_ema_leaf_norm", (1.05, 1.0), {}), ("clip_by_block_rms", (0.0,), {}),
+    ("spectral_normalize", (), {"num_iterations": 0}),
+    *[(n, (1.0,), {"nonfinite": "ignore"}) for n in NAMES],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "args", "kwargs"), BAD)
+def test_property_bad_arguments_are_refused_when_built(name, args, kwargs):
+    with pytest.raises(ValueError, match=r"must (lie|be)"):
+        getattr(clipping, name)(*args, **kwargs)
+
+
+def test_invariance_float64_gradients_give_float64_norms(x64):
+    grads = {"w": jnp.array([3e200, 4e200])}
+    transform = clipping.clip_by_leaf_norm(1.0)
+    updates, _ = transform.update(grads, transform.init(grads))
+    np.testing.assert_allclose(updates["w"], [0.6, 0.8], rtol=1e-15)
