@@ -211,7 +211,7 @@ def clip_by_zscore(
         z = (n - mean) / (std + 1e-6)
         spike = ~warm & (z > z0) if mode != "percentile" else ~warm & (n > mean + z0 * std)
         if mode == "reciprocal":
-            target = at(clip_factor, count) * (mean + z0 * z0 * std / jnp.where(spike, z, 1.0))
+            target = at(clip_factor, count) * (mean + z0 * std * (z0 / jnp.where(spike, z, 1.0)))
         else:
             target = mean if mode == "mean" else mean + z0 * std
         seen = jnp.where(spike, jnp.minimum(target, n), n)

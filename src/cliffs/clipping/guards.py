@@ -52,18 +52,26 @@ def safely(
         leaves = [x for x in jax.tree.leaves(updates) if x.size and jnp.issubdtype(x.dtype, jnp.inexact)]
         tops = [jnp.max(jnp.abs(p)) for x in leaves for p in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
         top = jnp.max(jnp.stack([jnp.zeros((), dtype), *(t.astype(dtype) for t in tops)]))
-        ordinary = (top < float(jnp.finfo(dtype).max) ** 0.4) & (top > float(jnp.finfo(dtype).tiny) ** 0.4)
+        ordinary = (top < float(jnp.finfo(dtype).max) ** 0.4) & (top > float(jnp.finfo(dtype).tiny) ** 0.3)
         scale = jnp.where(ordinary, 1.0, power_of_two(jax.lax.stop_gradient(top)) / _HEADROOM).astype(dtype)
         # Division by a subnormal power of two would be a division by zero on most devices.
         scale = jnp.maximum(scale, jnp.finfo(dtype).tiny)
-        scaled = jax.tree.map(lambda x: wide(x, dtype) / scale, updates)
+        # A norm has no derivative at 0: exact zeros are lent a value too small to count, and get it taken away after.
+        lent = float(jnp.finfo(dtype).tiny) ** 0.47
+        scaled = jax.tree.map(lambda x: wide(x, dtype) / scale + lent * (x == 0), updates)
         low = jax.tree.map(lambda p: wide(p, dtype) if jnp.issubdtype(p.dtype, jnp.inexact) else p, params)
-        inner = factory((limit / scale).astype(dtype), *args, **kwargs)
+        # A threshold far above the rescaled gradient says nothing more, but its products could overflow.
+        bound = jnp.minimum(limit.astype(dtype) / scale, float(jnp.finfo(dtype).max) ** 0.8)
+        inner = factory(bound, *args, **kwargs)
         out, _ = inner.update(scaled, inner.init(low), low)
-        # The rule's own select decides what is untouched: those entries return to the bit they came with.
-        return jax.tree.map(
-            lambda new, old, x: jnp.where(new == old, x, (new * scale).astype(x.dtype)), out, scaled, updates
-        )
+
+        def back(new, old, x):
+            value = (new * scale).astype(x.dtype)
+            value = jnp.where(x == 0, value - jax.lax.stop_gradient(value), value)
+            # The rule's own select decides what is untouched: those entries return to the bit they came with.
+            return jnp.where(new == old, x, value)
+
+        return jax.tree.map(back, out, scaled, updates)
 
     def rule(updates, state, params, norm):
         limit = jnp.asarray(at(threshold, state.count))
@@ -170,7 +178,8 @@ def adaptive_grad_clip(
 ) -> optax.GradientTransformation:
     """Clip every unit relative to its weights (AGC): `g tau max(||w||, eps) / ||g||` where that is shorter.
 
-    `optax.adaptive_grad_clip`, made safe. Units are the columns of matrices. Needs `params`.
+    `optax.adaptive_grad_clip`, made safe. Units are the columns of matrices. Needs `params`. optax divides by
+    `max(||g||, 1e-6)`, so units of a smaller norm that exceed their limit come out shorter than the formula says.
 
     **Arguments**: `clipping` `>= 0`, a number, a traced array or a schedule; `eps` the least weight norm; `nonfinite`.
 
