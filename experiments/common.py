@@ -5,6 +5,7 @@ revision and the numbers), `arrays.npz`, and each figure as PNG and SVG.
 """
 
 import datetime
+import functools
 import json
 import math
 import os
@@ -96,6 +97,14 @@ def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> No
         raise
 
 
+def _draw(figure: Any, metadata: Mapping[str, Any] | None, path: pathlib.Path) -> None:
+    import matplotlib
+
+    # Text of an SVG stays text, and its identifiers do not change from run to run.
+    with matplotlib.rc_context({"svg.hashsalt": "cliffs", "svg.fonttype": "none"}):
+        figure.savefig(path, dpi=150, bbox_inches="tight", metadata=metadata)
+
+
 def save(
     name: str,
     *,
@@ -129,8 +138,5 @@ def save(
     for stem, figure in (figures or {}).items():
         for suffix in ("png", "svg"):
             metadata = {"Date": None} if suffix == "svg" else None
-            write_atomic(
-                folder / f"{stem}.{suffix}",
-                lambda p: figure.savefig(p, dpi=150, bbox_inches="tight", metadata=metadata),  # noqa: B023
-            )
+            write_atomic(folder / f"{stem}.{suffix}", functools.partial(_draw, figure, metadata))
     return folder

@@ -158,7 +158,7 @@ def sweep(
     chunk = _compile_chunk(update, evaluate, evaluate_every, lanes, mesh)
     place = functools.partial(jax.tree.map, lambda x: jax.device_put(x, sharding))
     on_device = place(_rows(grid, index))
-    state = jax.jit(jax.vmap(init), out_shardings=sharding)(on_device)
+    state = _compile_init(init, lanes, mesh)(on_device)
 
     active = np.arange(runs)
     solved_at = np.full(runs, -1)
@@ -228,6 +228,18 @@ def _positions(count: int, padded: int, lanes: int, devices: int) -> np.ndarray:
     per_device = len(groups) // devices
     start = (groups % devices) * per_device + groups // devices
     return (start[:, None] * lanes + np.arange(lanes)).reshape(-1)[:count]
+
+
+def _compile_init(init, lanes, mesh):
+    """The first states, in groups of the same width as the steps: rounding must not depend on the company here too."""
+
+    def on_one_device(grid):
+        groups = jax.tree.map(lambda x: x.reshape(-1, lanes, *x.shape[1:]), grid)
+        states = jax.lax.map(jax.vmap(init), groups)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), states)
+
+    spec = P("runs")
+    return jax.jit(jax.shard_map(on_one_device, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
 
 
 def _compile_chunk(update, evaluate, num_steps, lanes, mesh):

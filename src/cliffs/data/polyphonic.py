@@ -65,11 +65,11 @@ def read_mat(path: str | os.PathLike) -> MusicSet:
         from scipy.io import loadmat
     except ImportError as error:
         raise ImportError("reading .mat files needs scipy: install cliffs[experiments]") from error
+    if not pathlib.Path(path).is_file():
+        raise DataError(f"{path} does not exist; name the folder that holds it, or have it downloaded")
     # scipy answers damage with many kinds of exception: whatever it is, the file cannot be used.
     try:
         content = loadmat(path)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; name the folder that holds it, or have it downloaded") from None
     except Exception as error:
         raise DataError(
             f"{path} cannot be read as a MATLAB file, it may be cut off: {error}. Delete it and load it again."

@@ -1,0 +1,113 @@
+"""Checked downloads, against a local server that can break off, ignore ranges, or lie."""
+
+import contextlib
+import hashlib
+import http.server
+import threading
+
+import pytest
+
+from cliffs.data.download import CACHE_DIR_VARIABLE, DATA_DIR_VARIABLE, DataError, Source, download, locate
+
+CONTENT = bytes(range(256)) * 1000
+SUM = hashlib.sha256(CONTENT).hexdigest()
+
+
+@contextlib.contextmanager
+def server(*, cut_first_at=None, ranges=True, content=CONTENT):
+    """A file server; the first answer may break off. Yields the address and the list of ranges asked for."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            wanted = self.headers.get("Range")
+            asked.append(wanted)
+            start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted and ranges else 0
+            body = content[start:]
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self.wfile.write(body[:cut_first_at] if len(asked) == 1 and cut_first_at else body)
+
+        def log_message(self, *args): ...
+
+    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=listener.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.server_port}/file.bin", asked
+    finally:
+        listener.shutdown()
+        listener.server_close()
+        thread.join()
+
+
+def test_integration_download_checks_the_sum_and_renames(tmp_path):
+    with server() as (url, asked):
+        path = download(Source("a/file.bin", SUM, len(CONTENT), url), tmp_path / "a" / "file.bin")
+        assert path.read_bytes() == CONTENT
+        assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
+        download(Source("a/file.bin", SUM, len(CONTENT), url), path)
+        assert asked == [None]  # the second call found the file
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_integration_a_broken_download_goes_on_where_it_stopped(tmp_path, ranges):
+    target = tmp_path / "file.bin"
+    with server(cut_first_at=100_000, ranges=ranges) as (url, asked):
+        source = Source("file.bin", SUM, len(CONTENT), url)
+        with pytest.raises(DataError):
+            download(source, target)
+        assert not target.exists()
+        assert 0 < (tmp_path / "file.bin.part").stat().st_size < len(CONTENT)
+        assert download(source, target).read_bytes() == CONTENT
+        assert asked[1].startswith("bytes=")
+
+
+def test_integration_a_killed_process_leaves_a_part_that_is_taken_up(tmp_path):
+    # What a kill -9 in the middle of writing leaves behind: a part, no target.
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:12_345])
+    with server() as (url, asked):
+        path = download(Source("file.bin", SUM, len(CONTENT), url), tmp_path / "file.bin")
+        assert path.read_bytes() == CONTENT
+        assert asked == ["bytes=12345-"]
+
+
+def test_error_wrong_sum_removes_the_part_and_says_what_to_do(tmp_path):
+    message = rf"sha256 .*expected {SUM}.*{DATA_DIR_VARIABLE}"
+    with server(content=CONTENT[::-1]) as (url, _), pytest.raises(DataError, match=message):
+        download(Source("file.bin", SUM, len(CONTENT), url), tmp_path / "file.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_error_unreachable_address_says_what_to_do(tmp_path):
+    with server() as (url, _):
+        pass
+    with pytest.raises(DataError, match=rf"cannot download .*{DATA_DIR_VARIABLE}"):
+        download(Source("file.bin", SUM, len(CONTENT), url), tmp_path / "file.bin", timeout=2)
+
+
+def test_locate_prefers_argument_then_variable_then_cache(tmp_path, monkeypatch):
+    monkeypatch.delenv(DATA_DIR_VARIABLE, raising=False)
+    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
+    for name in ("argument", "variable"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file.bin").write_bytes(CONTENT)
+    with server() as (url, asked):
+        source = Source("file.bin", SUM, len(CONTENT), url)
+        assert locate(source) == tmp_path / "cache" / "file.bin"
+        monkeypatch.setenv(DATA_DIR_VARIABLE, str(tmp_path / "variable"))
+        assert locate(source).parent.name == "variable"
+        assert locate(source, tmp_path / "argument").parent.name == "argument"
+        assert len(asked) == 1
+
+
+def test_error_missing_and_damaged_files_in_a_named_folder(tmp_path):
+    source = Source("sub/file.bin", SUM, len(CONTENT), "http://example.invalid/file.bin")
+    with pytest.raises(DataError, match=r"does not exist. Put sub/file.bin there"):
+        locate(source, tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "file.bin").write_bytes(CONTENT[:-1])
+    with pytest.raises(DataError, match=r"not the expected file.*Replace it"):
+        locate(source, tmp_path)
