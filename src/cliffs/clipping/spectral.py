@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from cliffs.clipping._core import Number, at, check, is_recurrent, path_name, power_of_two, strategy
 
@@ -15,10 +15,11 @@ _START_ITERATIONS = 50
 
 
 class SpectralState(NamedTuple):
-    """State of the spectral constraints: per constrained matrix the subspace that power iteration has reached."""
+    """State of the spectral constraints: the subspace that power iteration has reached for each matrix."""
 
     count: Int[Array, ""]
-    basis: PyTree
+    basis: dict[str, Float[Array, "n block"]]
+    """From the path of a constrained matrix to its basis."""
 
 
 def spectral_normalize(
@@ -94,9 +95,7 @@ def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, meas
         if flat and not any(select(path_name(path)) for path, _ in flat):
             raise ValueError(f"select finds no leaf among {[path_name(path) for path, _ in flat]}")
 
-        def start(path, w):
-            if not select(path_name(path)):
-                return jnp.zeros((0, 0))
+        def start(w):
             w = jnp.asarray(w)
             if w.ndim != 2 or w.size == 0 or (square and w.shape[0] != w.shape[1]) or jnp.iscomplexobj(w):
                 raise ValueError(
@@ -107,29 +106,28 @@ def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, meas
             basis = jax.random.normal(jax.random.key(0), (w.shape[1], min(_BLOCK, *w.shape)), w.dtype)
             return measure(w, basis, _START_ITERATIONS)[1]
 
-        return SpectralState(jnp.zeros((), jnp.int32), jax.tree_util.tree_map_with_path(start, params))
+        chosen = {path_name(path): start(w) for path, w in flat if select(path_name(path))}
+        return SpectralState(jnp.zeros((), jnp.int32), chosen)
 
     def rule(updates, state, params, norm):
         if params is None:
             raise ValueError(optax.NO_PARAMS_MSG)
         rho = at(limit, state.count)
 
-        def one(path, update, w, basis):
-            if not select(path_name(path)):
-                return update, basis
-            new = w.astype(basis.dtype) + update.astype(basis.dtype)
-            size, basis = measure(new, basis, num_iterations)
+        bases = dict(state.basis)
+
+        def one(path, update, w):
+            name = path_name(path)
+            if name not in bases:
+                return update
+            new = w.astype(bases[name].dtype) + update.astype(bases[name].dtype)
+            size, bases[name] = measure(new, bases[name], num_iterations)
             over = size > rho
             factor = jnp.where(over, rho, 1.0) / jnp.where(over, size, 1.0)
-            return jnp.where(over, (new * factor - w).astype(update.dtype), update), basis
+            return jnp.where(over, (new * factor - w).astype(update.dtype), update)
 
-        flat, treedef = jax.tree_util.tree_flatten_with_path(updates)
-        pairs = [
-            one(path, u, w, b)
-            for (path, u), w, b in zip(flat, jax.tree.leaves(params), jax.tree.leaves(state.basis))
-        ]  # fmt: skip
-        new, basis = (treedef.unflatten(side) for side in zip(*pairs)) if pairs else (updates, state.basis)
-        return new, state._replace(basis=basis)
+        updates = jax.tree_util.tree_map_with_path(one, updates, params)
+        return updates, state._replace(basis=bases)
 
     return strategy(init, rule, nonfinite)
 
