@@ -149,15 +149,20 @@ def sweep(
         lanes = CPU_LANES if devices[0].platform == "cpu" else -(-runs // len(devices))
     mesh = jax.sharding.Mesh(np.asarray(devices), ("runs",))
     sharding = NamedSharding(mesh, P("runs"))
-    # Padding repeats the last run: every group is full, and no lane computes on made-up numbers.
     padded = -(-runs // (lanes * len(devices))) * lanes * len(devices)
-    index = np.minimum(np.arange(padded), runs - 1)
+
+    def placed(active: np.ndarray) -> np.ndarray:
+        """Which run lies where on the run axis. Padding repeats the last: every group is full of real runs."""
+        source = np.empty(padded, int)
+        source[_positions(padded, padded, lanes, len(devices))] = np.pad(active, (0, padded - len(active)), "edge")
+        return source
+
     grid = jax.tree.map(np.asarray, grid)
 
     shared = () if data is None else (jax.device_put(data, NamedSharding(mesh, P())),)
     chunk = _compile_chunk(update, evaluate, evaluate_every, lanes, mesh)
     place = functools.partial(jax.tree.map, lambda x: jax.device_put(x, sharding))
-    on_device = place(_rows(grid, index))
+    on_device = place(_rows(grid, placed(np.arange(runs))))
     state = _compile_init(init, lanes, mesh)(on_device)
 
     active = np.arange(runs)
@@ -191,11 +196,8 @@ def sweep(
         active = active[~finished]
         if len(active) == 0:
             break
-        # Finished runs leave: the others close ranks at the front of the run axis, padding repeats the last.
-        source = np.empty(padded, int)
-        source[_positions(padded, padded, lanes, len(devices))] = np.concatenate(
-            [active, np.full(padded - len(active), active[-1])]
-        )
+        # Finished runs leave and the others close ranks at the front of the run axis.
+        source = placed(active)
         state, on_device = place((_rows(final, source), _rows(grid, source)))
     bar.close()
     metrics, evaluations = _assemble(logs, runs, num_steps // evaluate_every)
