@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 NonFinite = Literal["propagate", "zero", "skip", "raise"]
@@ -20,6 +21,7 @@ NonFinite = Literal["propagate", "zero", "skip", "raise"]
 
 In every case but `"zero"` the state stays as it was: no average, buffer or counter ever sees the bad step.
 """
+NO_PARAMS = "params is None, but this rule needs them: update(updates, state, params)"
 MODES = ("propagate", "zero", "skip", "raise")
 Number = Any
 """A float, an array (traced or not) or an optax schedule `count -> value`."""
@@ -149,7 +151,7 @@ def at(value: Number, count: Array) -> Any:
 
 def check(name: str, value: Number, *, low: float = 0.0, high: float = math.inf, open_low=False, open_high=False):
     """Refuse a number outside its range if it is known now; schedules and traced values pass."""
-    if callable(value) or isinstance(value, jax.core.Tracer):
+    if callable(value) or isinstance(value, Tracer):
         return
     number = np.asarray(value, dtype=float)
     good = (number > low) if open_low else (number >= low)
@@ -180,7 +182,7 @@ Rule = Callable[[PyTree, Any, Any, Norm], tuple[PyTree, Any]]
 """`rule(updates, state, params, norm) -> (updates, state)`, called with finite updates only."""
 
 
-def strategy(init: Callable[[Any], Any] | None, rule: Rule, nonfinite: str) -> optax.GradientTransformation:
+def strategy(init: Callable[[Any], Any] | None, rule: Rule, nonfinite: str) -> Any:
     """An optax transformation from a rule on finite gradients; non-finite ones are treated here, for all alike.
 
     The state must be a NamedTuple with a field `count`, incremented here.

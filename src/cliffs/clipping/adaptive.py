@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from cliffs.clipping._core import Number, at, check, clip_to, compute_dtype, hypot, strategy
@@ -125,7 +125,7 @@ def clip_by_norm_quantile(
     2.0
     """
     check("quantile", quantile, high=1.0)
-    if not isinstance(buffer_size, jax.core.Tracer):
+    if not isinstance(buffer_size, Tracer):
         check("buffer_size", buffer_size, low=1)
 
     def init(params):
@@ -201,8 +201,8 @@ def clip_by_zscore(
         raise ValueError(f"mode must be 'reciprocal', 'mean' or 'percentile', got {mode!r}")
 
     def init(params):
-        zero = jnp.zeros((), compute_dtype(params))
-        return ZScoreState(_zero_count(), zero, zero)
+        dtype = compute_dtype(params)
+        return ZScoreState(_zero_count(), jnp.zeros((), dtype), jnp.zeros((), dtype))
 
     def rule(updates, state, params, norm):
         n, mean, std, count = norm.value, state.mean, state.std, state.count

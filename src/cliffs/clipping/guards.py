@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cliffs.clipping._core import Number, at, check, compute_dtype, power_of_two, strategy, wide
+from cliffs.clipping._core import NO_PARAMS, Number, at, check, compute_dtype, power_of_two, strategy, wide
 
 _HEADROOM = 2.0**40  # largest entry after rescaling: squares stay finite, and the threshold far from underflow
 
@@ -146,7 +146,7 @@ def clip(max_delta: Number, *, nonfinite: str = "propagate") -> optax.GradientTr
             y = wide(x, compute_dtype(x))
             parts = (y.real, y.imag) if jnp.iscomplexobj(y) else (y,)
             inner = optax.clip(jnp.asarray(limit, parts[0].dtype))
-            cut = inner.update(parts, inner.init(parts))[0]
+            cut: Any = inner.update(parts, inner.init(parts))[0]
             return (jax.lax.complex(*cut) if len(cut) == 2 else cut[0]).astype(x.dtype)
 
         return jax.tree.map(one, updates), state
@@ -200,7 +200,7 @@ def adaptive_grad_clip(
 
     def update(updates, state, params=None, **extra):
         if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
+            raise ValueError(NO_PARAMS)
         return inner.update(updates, state, params, **extra)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)

@@ -9,6 +9,7 @@ import optax
 
 from cliffs.clipping._core import (
     MODES,
+    NO_PARAMS,
     CountState,
     Number,
     at,
@@ -198,7 +199,7 @@ def clip_or_shrink(
 
     def rule(updates, state, params, norm):
         if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
+            raise ValueError(NO_PARAMS)
         clipped = clip_to(updates, norm, at(max_norm, state.count))
         instead = shrunk(updates, params, at(shrink, state.count))
         broken = norm.value > at(limit, state.count)
@@ -210,7 +211,7 @@ def clip_or_shrink(
 
     def update(updates, state, params=None, **extra):
         if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
+            raise ValueError(NO_PARAMS)
         finite = jnp.all(jnp.stack([jnp.array(True), *(jnp.all(jnp.isfinite(x)) for x in inexact(updates))]))
         clean = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), updates)
         new, new_state = inner.update(clean, state, params, **extra)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from cliffs.clipping._core import Number, at, check, is_recurrent, path_name, power_of_two, strategy
+from cliffs.clipping._core import NO_PARAMS, Number, at, check, is_recurrent, path_name, power_of_two, strategy
 
 _BLOCK = 8  # enough for a leading complex pair and its neighbours
 _START_ITERATIONS = 50
@@ -86,7 +87,7 @@ def project_spectral_radius(
 
 def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, measure) -> optax.GradientTransformation:
     check("max_norm", limit)
-    if not isinstance(num_iterations, jax.core.Tracer):
+    if not isinstance(num_iterations, Tracer):
         check("num_iterations", num_iterations, low=1)
     square = measure is _ritz_radius
 
@@ -111,7 +112,7 @@ def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, meas
 
     def rule(updates, state, params, norm):
         if params is None:
-            raise ValueError(optax.NO_PARAMS_MSG)
+            raise ValueError(NO_PARAMS)
         rho = at(limit, state.count)
 
         bases = dict(state.basis)

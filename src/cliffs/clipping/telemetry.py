@@ -62,12 +62,19 @@ def with_telemetry(
 
     def init(params):
         dtype = compute_dtype(params)
-        zero, count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
+
+        # Every field has a buffer of its own, so that the state can be donated.
+        def zero():
+            return jnp.zeros((), dtype)
+
+        def count():
+            return jnp.zeros((), jnp.int32)
+
         paths = jax.tree_util.tree_flatten_with_path(params)[0] if per_leaf else []
-        leaves = {path_name(path): (zero, zero) for path, _ in paths} if per_leaf else None
+        leaves = {path_name(path): (zero(), zero()) for path, _ in paths} if per_leaf else None
         return TelemetryState(
-            inner.init(params), count, zero, zero, zero, jnp.array(False), count, zero, count, leaves
-        )  # fmt: skip
+            inner.init(params), count(), zero(), zero(), zero(), jnp.array(False), count(), zero(), count(), leaves
+        )
 
     def update(updates, state, params=None, **extra):
         new, inner_state = inner.update(updates, state.inner, params, **extra)
@@ -90,7 +97,7 @@ def with_telemetry(
             leaves = {path_name(path): (_value(g, dtype), _value(u, dtype)) for (path, g), u in flat}
         return new, TelemetryState(
             inner_state,
-            optax.safe_increment(state.step),
+            state.step + 1,
             norm.value.astype(dtype),
             after.value.astype(dtype),
             # An untouched gradient has cosine 1 to the bit, and the product need not be computed.

@@ -50,7 +50,8 @@ def plot_norm_versus_value(gradient: Sequence[float] = (10.0, 1.0), threshold: f
     directions = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
     for factor, style in ((1.5, ":"), (3.0, "--"), (10.0, "-")):
         out = jax.vmap(lambda d: rules["value"].update(d, rules["value"].init(d))[0])(factor * threshold * directions)
-        cosine = jnp.sum(out * directions, 1) / jnp.linalg.norm(out, axis=1)
+        out = np.asarray(out)
+        cosine = np.sum(out * np.asarray(directions), 1) / np.linalg.norm(out, axis=1)
         turned = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
         right.plot(np.degrees(angle), turned, style, color=colors["value"], label=f"value, |g| = {factor:g} thresholds")
     right.plot([0, 360], [0, 0], color=colors["norm"], label="norm, soft: 0 everywhere")

@@ -1,0 +1,132 @@
+"""Telemetry: right numbers, found anywhere, changes nothing; and the documented recipes."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cliffs import clipping
+from cliffs.clipping import read_telemetry, with_telemetry
+
+SERIES = np.array([3.0, 0.5, np.nan, 10.0, 1.0, np.inf, 0.1])
+
+
+def test_analytic_truth_counts_norms_and_cosine():
+    tx = with_telemetry(clipping.clip(2.0, nonfinite="skip"), decay=0.5, per_leaf=True)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(())}
+    state = tx.init(params)
+    update = jax.jit(tx.update)
+    logs = []
+    for x in SERIES:
+        _, state = update({"a": jnp.array([x, 1.0]), "b": jnp.array(0.0)}, state)
+        logs.append(read_telemetry(state))
+    assert all(type(v) is float for log in logs for v in log.values())
+    json.dumps(logs[-1], allow_nan=False)
+    assert [log["clipped"] for log in logs] == [1, 0, 0, 1, 0, 0, 0]
+    assert (logs[-1]["clip_count"], logs[-1]["step"], logs[-1]["nonfinite_count"]) == (2, 7, 2)
+    np.testing.assert_allclose(logs[0]["norm_before"], np.sqrt(10), rtol=1e-6)
+    np.testing.assert_allclose(logs[0]["norm_after"], np.sqrt(5), rtol=1e-6)
+    np.testing.assert_allclose(logs[0]["cosine"], 7 / np.sqrt(50), rtol=1e-6)
+    assert logs[1]["cosine"] == 1.0
+    assert np.isnan(logs[2]["cosine"])
+    assert logs[0]["leaf/a/norm_before"] == logs[0]["norm_before"]
+    flags = np.array([1, 0, 1, 0, 0])  # finite steps only
+    weights = 0.5 ** np.arange(5)[::-1]
+    np.testing.assert_allclose(logs[-1]["clip_fraction"], (flags * weights).sum() / weights.sum(), rtol=1e-5)
+
+
+def test_invariance_updates_are_the_same_to_the_bit_and_the_state_can_be_donated():
+    grads = {"w": jnp.array([3.0, -4.0, 1e-20]), "h": jnp.array([2.0], jnp.bfloat16), "empty": jnp.zeros((0,))}
+    rule = clipping.clip_by_global_norm(1.0)
+    tx = with_telemetry(rule)
+    got, _ = jax.jit(tx.update, donate_argnums=1)(grads, tx.init(grads))
+    want, _ = jax.jit(rule.update)(grads, rule.init(grads))
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t: optax.chain(t, optax.adam(1e-3)),
+        lambda t: optax.masked(t, {"w": True, "b": False}),
+        lambda t: optax.multi_transform({"x": t, "y": optax.sgd(0.1)}, {"w": "x", "b": "y"}),
+        lambda t: optax.apply_if_finite(optax.chain(optax.identity(), optax.chain(t)), 3),
+        lambda t: optax.inject_hyperparams(lambda lr: optax.chain(t, optax.sgd(lr)))(0.1),
+        lambda t: with_telemetry(optax.chain(t, optax.sgd(0.1))),
+    ],
+)
+def test_integration_found_anywhere(make):
+    params = {"w": jnp.array([3.0, 4.0]), "b": jnp.zeros(1)}
+    tx = make(with_telemetry(optax.clip_by_global_norm(1.0)))
+    _, state = jax.jit(tx.update)(params, tx.init(params), params)
+    log = read_telemetry({"train": (1, state)})
+    prefix = "1/" if "1/step" in log else ""
+    assert log[prefix + "norm_before"] == 5.0
+    np.testing.assert_allclose(log[prefix + "norm_after"], 1.0, rtol=1e-6)
+
+
+def test_integration_optax_rules_that_need_more_than_a_gradient():
+    examples = {"w": jnp.array([[3.0, 4.0], [0.3, 0.4]])}
+    params = {"w": jnp.zeros(2)}
+    private = with_telemetry(optax.contrib.differentially_private_aggregate(1.0, 0.0, key=jax.random.key(0)))
+    updates, state = private.update(examples, private.init(params), params)
+    np.testing.assert_allclose(updates["w"], [0.45, 0.6], rtol=1e-5)
+    log = read_telemetry(state)
+    np.testing.assert_allclose([log["norm_before"], log["norm_after"], log["cosine"]], [2.75, 0.75, 1.0], rtol=1e-5)
+    normal = with_telemetry(optax.normalize_by_update_norm())
+    _, state = normal.update({"w": jnp.array([3.0, 4.0])}, normal.init(params))
+    np.testing.assert_allclose(read_telemetry(state)["norm_after"], 1.0, rtol=1e-5)
+
+
+def test_invariance_under_vmap_and_reading_one_run():
+    tx = with_telemetry(clipping.clip_by_ema_norm())
+    grads = jnp.array([[3.0, 4.0], [6.0, 8.0]])
+    state = jax.vmap(lambda g: tx.update(g, tx.init(g))[1])(grads)
+    with pytest.raises(ValueError, match="run axis"):
+        read_telemetry(state)
+    one = read_telemetry(jax.tree.map(lambda x: x[1], state))
+    assert one["norm_before"] == 10.0
+
+
+def test_integration_recipe_loss_scaling_unscale_before_clip():
+    params = jnp.zeros(2)
+    gradient = jnp.array([3.0, 4.0])
+    results = []
+    for scale in (1.0, 1024.0):
+        tx = optax.chain(optax.scale(1 / scale), clipping.clip_by_global_norm(1.0, nonfinite="skip"), optax.sgd(1.0))
+        results.append(tx.update(gradient * scale, tx.init(params), params)[0])
+        overflow, _ = tx.update(gradient * jnp.inf, tx.init(params), params)
+        np.testing.assert_array_equal(overflow, [0, 0])
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
+
+
+def test_integration_recipe_accumulation_clips_the_sum_not_the_parts():
+    params = jnp.zeros(2)
+    parts = jnp.array([[8.0, 0.0], [0.0, 1.0]])
+    inside = optax.MultiSteps(optax.chain(clipping.clip_by_global_norm(1.0), optax.sgd(1.0)), 2)
+    state = inside.init(params)
+    for g in parts:
+        updates, state = inside.update(g, state, params)
+    mean = parts.mean(0)
+    np.testing.assert_allclose(updates, -mean / jnp.linalg.norm(mean), rtol=1e-6)
+
+
+def test_integration_recipe_noise_comes_after_the_clip():
+    params = jnp.zeros(1000)
+    tx = optax.chain(clipping.clip_by_global_norm(1e-3), optax.add_noise(eta=1.0, gamma=0.55, key=jax.random.key(0)))
+    updates, _ = tx.update(jnp.ones(1000), tx.init(params), params)
+    np.testing.assert_allclose(jnp.std(updates), 1.0, rtol=0.1)
+
+
+def test_integration_skip_rules_of_optax_leave_our_state_alone():
+    skip = functools.partial(optax.skip_large_updates, max_squared_norm=100.0)
+    inner = optax.chain(with_telemetry(clipping.clip_by_ema_norm()), optax.sgd(1.0))
+    tx = optax.MultiSteps(inner, 1, should_skip_update_fn=skip)
+    state = tx.init(jnp.zeros(1))
+    for size in (1.0, 1e6, jnp.nan, 1.0):
+        _, state = tx.update(jnp.array([size]), state, jnp.zeros(1))
+    assert read_telemetry(state)["step"] == 2
