@@ -32,7 +32,7 @@ class Config:
     batch: int = 20
     learning_rate: float = 0.1
     seeds: int = 6
-    steps: int = 4000
+    steps: int = 3000
     evaluate_every: int = 200
     test_sequences: int = 1000
     """Fresh sequences per evaluation; a run is solved when fewer than 1 % are wrong."""

@@ -81,12 +81,16 @@ def with_telemetry(
         before = jax.tree.map(
             lambda g, u: g.mean(0) if jnp.ndim(g) == jnp.ndim(u) + 1 and g.shape[1:] == u.shape else g, updates, new
         )
-        norm, after = tree_norm(before), tree_norm(new)
-        finite = norm.finite & after.finite
+        norm = tree_norm(before)
         changed = jnp.any(jnp.stack([jnp.array(False), *map(_differs, inexact(before), inexact(new))]))
         clipped = norm.finite & changed
         dtype = state.cosine.dtype
-        one = jnp.ones((), dtype)
+        # Most steps change nothing: their norm and cosine are known, and two passes over the memory are saved.
+        after, cosine = jax.lax.cond(
+            changed,
+            lambda: _compare(before, new, norm, dtype),
+            lambda: (norm.value.astype(dtype), jnp.where(norm.finite, 1.0, jnp.nan).astype(dtype)),
+        )
         # Bias correction as in Adam: the average over k finite steps divides by 1 - decay^k.
         k = (state.step - state.nonfinite_count).astype(dtype)
         raw = decay * state.clip_fraction * (1 - decay**k) + (1 - decay) * clipped
@@ -99,9 +103,8 @@ def with_telemetry(
             inner_state,
             state.step + 1,
             norm.value.astype(dtype),
-            after.value.astype(dtype),
-            # An untouched gradient has cosine 1 to the bit, and the product need not be computed.
-            jnp.where(finite, jnp.where(changed, _cosine(before, new, norm, after), one), jnp.nan).astype(dtype),
+            after,
+            cosine,
             clipped,
             state.clip_count + clipped,
             fraction.astype(dtype),
@@ -113,7 +116,16 @@ def with_telemetry(
 
 
 def _differs(a, b):
-    return jnp.any(a != b)
+    # A sum runs at the speed of memory where a reduction of booleans does not; NaN counts as a difference.
+    return jnp.sum(jnp.abs(a - b)) != 0
+
+
+def _compare(before, after, norm, dtype):
+    """Norm after and cosine."""
+    norm_after = tree_norm(after)
+    cosine = _cosine(before, after, norm, norm_after)
+    cosine = jnp.where(norm.finite & norm_after.finite, cosine, jnp.nan)
+    return norm_after.value.astype(dtype), cosine.astype(dtype)
 
 
 def _value(x, dtype):
