@@ -77,7 +77,7 @@ def plot_strategies(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     fig, axes = figure(1, 4, size=(15, 0.42 * len(names) + 1.8), sharey=True)
     titles = {
         "success": "runs solved (95 % Wilson interval)",
-        "steps_to_solve": "median updates to solve",
+        "steps_to_solve": "median updates to solve (of solved runs)",
         "clip_fraction": "share of updates changed",
         "cosine": "mean cosine with the gradient",
     }
@@ -88,7 +88,7 @@ def plot_strategies(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             for j, row in enumerate(rows[name]):
                 y, value = i + 0.8 * ((j + 0.5) / count - 0.5), row[key]
                 if value is None or not np.isfinite(value):
-                    ax.text(0.01, y, "no run" if key == "steps_to_solve" else "-", fontsize=6, va="center",
+                    ax.text(0.01, y, "none solved" if key == "steps_to_solve" else "-", fontsize=6, va="center",
                             color=COLORS["unstable"], transform=ax.get_yaxis_transform())  # fmt: skip
                     continue
                 ax.barh(y, value, 0.8 / count, color=shades[j % len(shades)])
@@ -100,7 +100,7 @@ def plot_strategies(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         ax.set_title(title, fontsize=10)
     axes[0].set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.15))
     axes[0].text(1.03, -0.8, "threshold", fontsize=6, va="center")
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(names) - 0.4, -1.0)
     axes[2].set_xlim(0, 1)
     axes[3].set_xlim(left=0)
     return fig

@@ -49,5 +49,5 @@ def plot_diagnosis(norms: Any, diagnosis: Diagnosis | None = None, *, max_norm: 
         left.axhline(max_norm, color=COLORS["clipped"], ls="--", lw=1.2, label=f"threshold in use {max_norm:.3g}")
     left.set(xlabel="step", ylabel="gradient norm", title=", ".join(diagnosis.names()))
     right.set(xlabel="steps")
-    left.legend(loc="upper left", fontsize=8)
+    left.legend(loc="lower right", fontsize=8)
     return fig
