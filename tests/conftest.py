@@ -3,8 +3,8 @@
 import os
 import pathlib
 
-# Two host devices, as the sweeps use on a two-core machine; must be set before jax starts.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+# Four host devices, so that sharding is tested on any machine; must be set before jax starts.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
 
 import hypothesis
 import jax

@@ -62,13 +62,21 @@ def test_parity_every_run_equals_a_run_alone():
 
 
 def test_invariance_to_the_bit_under_devices_and_company():
-    both = run(grid(5))
-    one_device = run(grid(5), devices=jax.local_devices()[:1])
+    four = run(grid(5))
+    two = run(grid(5), devices=jax.local_devices()[:2])
     alone = run(jax.tree.map(lambda x: x[7:8], grid(5)))
-    for a, b in zip(jax.tree.leaves(both.state), jax.tree.leaves(one_device.state)):
+    for a, b, c in zip(*(jax.tree.leaves(result.state) for result in (four, two, alone))):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(jax.tree.leaves(both.state), jax.tree.leaves(alone.state)):
-        np.testing.assert_array_equal(a[7], b[0])
+        np.testing.assert_array_equal(a[7], c[0])
+
+
+def test_invariance_one_device_gives_the_same_runs_in_the_same_order():
+    # Unpartitioned programs round differently; chaos has not yet made that visible after a few steps.
+    many, one = run(grid(10, norms=(1.0,)), 10, evaluate_every=10), run(
+        grid(10, norms=(1.0,)), 10, evaluate_every=10, devices=jax.local_devices()[:1]
+    )  # fmt: skip
+    np.testing.assert_allclose(many.metrics.loss, one.metrics.loss, rtol=1e-4)
+    assert len(np.unique(many.metrics.loss[:, -1])) == 10  # so that an order that is off would show
 
 
 def test_integration_a_diverged_run_is_named_and_costs_its_neighbours_nothing():

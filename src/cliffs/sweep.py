@@ -4,7 +4,8 @@ A sweep is a pytree of arrays with a leading run axis (seeds, thresholds, learni
 in groups of a fixed number of lanes: small on a CPU, where the parameters of a group then stay in the cache, whole
 on an accelerator. One group is one `vmap`; the groups of a device are a loop with a traced bound, so runs that are
 finished leave the program without a second compile; devices share the run axis. The lane width is all that a
-trajectory's rounding depends on: results are the same to the bit for any number of devices and any company.
+trajectory's rounding depends on: results are the same to the bit for any number of devices from two on and in any
+company. (For one device XLA compiles an unpartitioned program, whose last bits can differ.)
 """
 
 import functools

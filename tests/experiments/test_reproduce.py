@@ -28,7 +28,7 @@ def test_integration_bifurcations_part_hits_the_closed_form():
 
 def test_integration_temporal_order_part_counts_its_runs():
     config = dataclasses.replace(
-        reproduce.TemporalOrder(), length=10, hidden=20, updates=1000, seeds=3, thresholds=(float("inf"), 1.0),
+        reproduce.TemporalOrder(), length=10, max_length=13, hidden=20, updates=1000, seeds=3, thresholds=(float("inf"), 1.0),
         evaluate_every=250, evaluation_size=100,
     )  # fmt: skip
     part = reproduce.temporal_order(config, progress=False)
