@@ -162,7 +162,7 @@ def run_music(config: Music, data_dir=None, progress=True):
     )
     result = sweep(
         init, update, grid, count * config.epochs, evaluate=evaluate, evaluate_every=count, data=data,
-        lanes=1, progress=progress,
+        progress=progress,
     )  # fmt: skip
     train = result.metrics.loss.reshape(len(grid["seed"]), -1, count).sum(-1) / steps_in
     return result, {"train": train, **result.evaluations}
@@ -211,7 +211,7 @@ def run_characters(config: Characters, data_dir=None, progress=True):
     )
     result = sweep(
         init, update, grid, config.updates, evaluate=evaluate, evaluate_every=config.evaluate_every, data=data,
-        lanes=1, progress=progress,
+        progress=progress,
     )  # fmt: skip
     nats = result.metrics.loss / config.piece_length / np.log(2)
     return result, {

@@ -105,7 +105,7 @@ def torch_step(params, batch):
             head.weight.copy_(torch.tensor(p.readout.w_out.T))
             head.bias.copy_(torch.tensor(p.readout.bias))
         every = [*core.parameters(), *head.parameters()]
-        data = torch.tensor(np.array(batch.inputs[i])), torch.tensor(np.array(batch.targets[i]))
+        data = torch.tensor(np.array(batch.inputs[i])), torch.tensor(np.array(batch.targets[i])).long()
         models.append((core, head, every, torch.optim.SGD(every, lr=0.01), *data))
 
     def step():
