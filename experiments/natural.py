@@ -272,6 +272,8 @@ def learning_curves(result, curves, threshold: float, unit: str, title: str, eve
     from cliffs.plotting import COLORS, figure
 
     fig, axes = figure(1, 2, size=(10.5, 3.9))
+    finite = result.metrics.grad_norm[np.isfinite(result.metrics.grad_norm) & (result.metrics.grad_norm > 0)]
+    bins = np.geomspace(finite.min(), np.quantile(finite, 1 - 1e-5), 60)
     for name, value in (("clipped", threshold), ("unclipped", INF)):
         runs = chosen_runs(result, curves, value)
         rate = result.grid["learning_rate"][runs[0]]
@@ -281,7 +283,6 @@ def learning_curves(result, curves, threshold: float, unit: str, title: str, eve
                 np.arange(1, curves["valid"].shape[1] + 1), curves["valid"][i], color=COLORS[name], label=label
             )
             norms = result.metrics.grad_norm[i]
-            bins = np.geomspace(1e-1, 1e7, 80)
             axes[1].hist(norms[np.isfinite(norms)], bins, histtype="step", color=COLORS[name], label=label)
     axes[0].set_ylim(top=top)
     axes[0].set_xlabel(every)
@@ -289,7 +290,7 @@ def learning_curves(result, curves, threshold: float, unit: str, title: str, eve
     axes[0].set_title(title)
     axes[0].legend()
     axes[1].axvline(threshold, color="black", linewidth=1, linestyle=":")
-    axes[1].text(threshold, 0.97, " threshold", transform=axes[1].get_xaxis_transform(), va="top", fontsize=9)
+    axes[1].text(threshold, 0.03, " threshold", transform=axes[1].get_xaxis_transform(), va="bottom", fontsize=9)
     axes[1].set_xscale("log")
     axes[1].set_yscale("log")
     axes[1].set_xlabel("gradient norm before clipping")
@@ -328,7 +329,7 @@ def characters_part(data_dir: str | None, scale: str = "default") -> dict[str, A
     config = scaled(Characters(), scale)
     return _part(
         "characters", "Penn Treebank characters", "bits/char", config, run_characters, data_dir,
-        f"{config.updates} updates", 6.0, f"evaluation (every {config.evaluate_every} updates)",
+        f"{config.updates} updates", 5.0, f"evaluation (every {config.evaluate_every} updates)",
     )  # fmt: skip
 
 

@@ -111,7 +111,13 @@ def error_surface(steps: int = 50, points: int = 160) -> dict[str, Any]:
     away = paths["unclipped"]
     outside = f"\nunclipped ends at w = {away[0][-1]:.1f}, b = {away[1][-1]:.1f}"
     axes[0].legend(
-        loc="center right", facecolor="white", frameon=True, framealpha=0.85, title="gradient descent" + outside
+        loc="lower left",
+        fontsize=8,
+        title_fontsize=8,
+        facecolor="white",
+        frameon=True,
+        framealpha=0.85,
+        title="gradient descent" + outside,
     )
     settings = {"T": steps, "learning_rate": learning_rate, "threshold": threshold, "start": start, "updates": updates}
     rows = [
