@@ -62,9 +62,9 @@ def test_parity_every_run_equals_a_run_alone():
 
 
 def test_invariance_to_the_bit_under_devices_and_company():
-    four = run(grid(5))
-    two = run(grid(5), devices=jax.local_devices()[:2])
-    alone = run(jax.tree.map(lambda x: x[7:8], grid(5)))
+    four = run(grid(5), lanes=2)
+    two = run(grid(5), lanes=2, devices=jax.local_devices()[:2])
+    alone = run(jax.tree.map(lambda x: x[7:8], grid(5)), lanes=2)
     for a, b, c in zip(*(jax.tree.leaves(result.state) for result in (four, two, alone))):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a[7], c[0])
