@@ -28,9 +28,16 @@ def test_integration_bifurcations_part_hits_the_closed_form():
 
 def test_integration_temporal_order_part_counts_its_runs():
     config = dataclasses.replace(
-        reproduce.TemporalOrder(), length=10, max_length=13, hidden=20, updates=1000, seeds=3, thresholds=(float("inf"), 1.0),
-        evaluate_every=250, evaluation_size=100,
-    )  # fmt: skip
+        reproduce.TemporalOrder(),
+        length=10,
+        max_length=13,
+        hidden=20,
+        updates=1000,
+        seeds=3,
+        thresholds=(float("inf"), 1.0),
+        evaluate_every=250,
+        evaluation_size=100,
+    )
     part = reproduce.temporal_order(config, progress=False)
     for row in part["metrics"]["table"]:
         mine = part["arrays"]["max_norm"] == row["threshold"]
