@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
 from cliffs.dynamics._parameter import Path, get_parameter, set_parameter
-from cliffs.dynamics.fixed_points import check_map, iterate
+from cliffs.dynamics.fixed_points import check_map, iterate, reachable_tolerance
 from cliffs.rnn import Step
 
 
@@ -100,13 +100,7 @@ def continue_branch(
     """
     value = get_parameter(params, path)
     check_map(step, params, start, inputs)
-    eps = float(jnp.finfo(start.dtype).eps)
-    tolerance = (1e-11 if eps < 1e-12 else 1e-5) if tolerance is None else tolerance
-    if tolerance < 4 * eps:
-        raise ValueError(
-            f"tolerance={tolerance} is out of reach for {start.dtype} (its resolution is {eps:.1e}): pass a float64 "
-            "start (jax_enable_x64) or a larger tolerance"
-        )
+    tolerance = reachable_tolerance(tolerance, start.dtype, double=1e-11)
     if direction not in (-1, 1):
         raise ValueError(f"direction must be 1 or -1, got {direction}")
     if not isinstance(value, Tracer) and not bounds[0] <= float(value) <= bounds[1]:

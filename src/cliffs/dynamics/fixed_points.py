@@ -163,13 +163,7 @@ def find_fixed_points(
     if period < 1:
         raise ValueError(f"period must be at least 1, got {period}")
     check_map(step, params, starts[0], inputs)
-    eps = float(jnp.finfo(starts.dtype).eps)
-    tolerance = (1e-10 if eps < 1e-12 else 1e-5) if tolerance is None else tolerance
-    if tolerance < 4 * eps:
-        raise ValueError(
-            f"tolerance={tolerance} is out of reach for {starts.dtype} (its resolution is {eps:.1e}): pass "
-            "float64 starts (jax_enable_x64) or a larger tolerance"
-        )
+    tolerance = reachable_tolerance(tolerance, starts.dtype, double=1e-10)
     merge = tolerance**0.5 if merge_distance is None else merge_distance
     result = jax.tree.map(
         np.asarray, _solve(step, params, starts, inputs, period=period, max_iterations=max_iterations)
@@ -194,6 +188,19 @@ def find_fixed_points(
     return FixedPoints(
         points, multipliers, np.asarray(inside.all(1)), kind, residual, hits, float(converged.mean()), slow, speeds
     )  # fmt: skip
+
+
+def reachable_tolerance(tolerance: float | None, dtype: Any, *, double: float, single: float = 1e-5) -> float:
+    """The default of a dtype, or the given tolerance if the dtype resolves it; else `ValueError`."""
+    eps = float(jnp.finfo(dtype).eps)
+    if tolerance is None:
+        return double if eps < 1e-12 else single
+    if tolerance < 4 * eps:
+        raise ValueError(
+            f"tolerance={tolerance} is out of reach for {dtype}, which can reach {4 * eps:.1e}: pass float64 states "
+            "(jax_enable_x64) or a larger tolerance"
+        )
+    return tolerance
 
 
 def check_map(step: Step, params: PyTree, state: Array, inputs: Any) -> None:
