@@ -5,6 +5,7 @@ system of a `step(params, state, inputs) -> state` (`cliffs.dynamics`, `cliffs.l
 """
 
 from cliffs import cells as cells
+from cliffs import cliff as cliff
 from cliffs import clipping as clipping
 from cliffs import data as data
 from cliffs import dynamics as dynamics
