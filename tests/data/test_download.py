@@ -3,7 +3,13 @@
 import contextlib
 import hashlib
 import http.server
+import os
+import signal
+import socketserver
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
@@ -14,9 +20,9 @@ SUM = hashlib.sha256(CONTENT).hexdigest()
 
 
 @contextlib.contextmanager
-def server(*, cut_first_at=None, ranges=True, content=CONTENT):
-    """A file server; the first answer may break off. Yields the address and the list of ranges asked for."""
-    asked = []
+def server(*, cut_first_at=None, stall_first_at=None, ranges=True, content=CONTENT):
+    """A file server; the first answer may break off or stall. Yields the address and the list of ranges asked for."""
+    asked, go_on = [], threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -28,6 +34,10 @@ def server(*, cut_first_at=None, ranges=True, content=CONTENT):
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                if len(asked) == 1 and stall_first_at:
+                    self.wfile.write(body[:stall_first_at])
+                    go_on.wait(60)
+                    return
                 self.wfile.write(body[:cut_first_at] if len(asked) == 1 and cut_first_at else body)
 
         def log_message(self, *args): ...
@@ -38,6 +48,7 @@ def server(*, cut_first_at=None, ranges=True, content=CONTENT):
     try:
         yield f"http://127.0.0.1:{listener.server_port}/file.bin", asked
     finally:
+        go_on.set()
         listener.shutdown()
         listener.server_close()
         thread.join()
@@ -66,12 +77,66 @@ def test_integration_a_broken_download_goes_on_where_it_stopped(tmp_path, ranges
 
 
 def test_integration_a_killed_process_leaves_a_part_that_is_taken_up(tmp_path):
-    # What a kill -9 in the middle of writing leaves behind: a part, no target.
-    (tmp_path / "file.bin.part").write_bytes(CONTENT[:12_345])
+    part, at = tmp_path / "file.bin.part", 3 * 65536
+    script = (
+        "import pathlib, sys; from cliffs.data.download import Source, download\n"
+        "download(Source('file.bin', sys.argv[1], int(sys.argv[2]), sys.argv[3]), pathlib.Path(sys.argv[4]))"
+    )
+    with server(stall_first_at=at) as (url, asked):
+        target = tmp_path / "file.bin"
+        process = subprocess.Popen([sys.executable, "-c", script, SUM, str(len(CONTENT)), url, str(target)])
+        deadline = time.monotonic() + 60
+        while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        kept = part.stat().st_size
+        assert 0 < kept < len(CONTENT)
+        assert not target.exists()
+        assert download(Source("file.bin", SUM, len(CONTENT), url), target).read_bytes() == CONTENT
+        assert asked == [None, f"bytes={kept}-"]
+
+
+def test_integration_two_that_want_the_same_file_fetch_it_once(tmp_path):
+    pytest.importorskip("fcntl")
     with server() as (url, asked):
-        path = download(Source("file.bin", SUM, len(CONTENT), url), tmp_path / "file.bin")
-        assert path.read_bytes() == CONTENT
-        assert asked == ["bytes=12345-"]
+        source, target = Source("file.bin", SUM, len(CONTENT), url), tmp_path / "file.bin"
+        threads = [threading.Thread(target=download, args=(source, target)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert target.read_bytes() == CONTENT
+        assert asked == [None]
+
+
+class Garbage(socketserver.StreamRequestHandler):
+    """Answers with whatever bytes the server was given."""
+
+    def handle(self):
+        self.rfile.readline()
+        self.wfile.write(self.server.answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"what is this\r\n\r\n",  # BadStatusLine
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4000\r\nshort",  # IncompleteRead
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nshort",
+        b"HTTP/1.1 503 Busy\r\n\r\n",
+    ],
+)
+def test_error_an_answer_that_is_not_http_or_breaks_off_is_one_clear_error(tmp_path, answer):
+    with socketserver.TCPServer(("127.0.0.1", 0), Garbage) as listener:
+        listener.answer = answer
+        threading.Thread(target=listener.serve_forever).start()
+        try:
+            url = f"http://127.0.0.1:{listener.server_address[1]}/file.bin"
+            with pytest.raises(DataError, match=r"cannot download|stopped at"):
+                download(Source("file.bin", SUM, len(CONTENT), url), tmp_path / "file.bin", timeout=5)
+        finally:
+            listener.shutdown()
 
 
 def test_error_wrong_sum_removes_the_part_and_says_what_to_do(tmp_path):

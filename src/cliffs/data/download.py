@@ -1,14 +1,18 @@
 """Find a data file, or download it: named folder first, then the cache, then the canonical address.
 
 Whatever is returned has the expected sha256. A download goes to `<file>.part` and is renamed when its sum is
-right, so a reader never sees half a file; a broken-off download is taken up where it stopped.
+right, so a reader never sees half a file; a broken-off download is taken up where it stopped. Processes that want
+the same file at the same time take turns: the first fetches it, the others find it.
 """
 
+import contextlib
 import hashlib
+import http.client
 import os
 import pathlib
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from typing import NamedTuple
 
 DATA_DIR_VARIABLE = "CLIFFS_DATA_DIR"
@@ -79,9 +83,31 @@ def download(source: Source, target: pathlib.Path, *, timeout: float = 30.0) -> 
     **Raises** `DataError` when the address cannot be read, or what it gives has the wrong sum (the partial file is
     removed in that case, and kept otherwise).
     """
-    if target.is_file() and file_sha256(target) == source.sha256:
-        return target
     target.parent.mkdir(parents=True, exist_ok=True)
+    with _exclusive(target.parent):
+        if not (target.is_file() and file_sha256(target) == source.sha256):
+            _fetch(source, target, timeout)
+    return target
+
+
+@contextlib.contextmanager
+def _exclusive(folder: pathlib.Path) -> Iterator[None]:
+    """Hold the folder's lock; the system gives it back when the process ends in whatever way."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes may fetch the same file, and the sum catches a mixed part.
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fetch(source: Source, target: pathlib.Path, timeout: float) -> None:
     part = target.with_name(target.name + ".part")
     have = part.stat().st_size if part.exists() else 0
     if have > source.size:
@@ -102,7 +128,6 @@ def download(source: Source, target: pathlib.Path, *, timeout: float = 30.0) -> 
             f"({source.size:,} bytes). Get {source.path} elsewhere and name its folder by ${DATA_DIR_VARIABLE}."
         )
     os.replace(part, target)
-    return target
 
 
 def _transfer(source: Source, part: pathlib.Path, have: int, timeout: float) -> None:
@@ -114,7 +139,7 @@ def _transfer(source: Source, part: pathlib.Path, have: int, timeout: float) -> 
             with open(part, mode) as out:
                 while block := answer.read(BLOCK):
                     out.write(block)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise DataError(
             f"cannot download {source.url}: {error}. Get {source.path} another way and name its folder by the data "
             f"folder argument or ${DATA_DIR_VARIABLE}."
