@@ -105,6 +105,13 @@ def _draw(figure: Any, metadata: Mapping[str, Any] | None, path: pathlib.Path) -
         figure.savefig(path, dpi=150, bbox_inches="tight", metadata=metadata)
 
 
+def save_arrays(name: str, arrays: Mapping[str, Any]) -> pathlib.Path:
+    """Write `results/<name>/arrays.npz`; returns the folder."""
+    packed = {k: np.asarray(v) for k, v in arrays.items()}
+    write_atomic(RESULTS / name / "arrays.npz", lambda p: np.savez_compressed(p, allow_pickle=False, **packed))
+    return RESULTS / name
+
+
 def save(
     name: str,
     *,
@@ -133,8 +140,7 @@ def save(
     text = json.dumps(plain(record), indent=2) + "\n"
     write_atomic(folder / "metrics.json", lambda p: p.write_text(text))
     if arrays:
-        packed = {k: np.asarray(v) for k, v in arrays.items()}
-        write_atomic(folder / "arrays.npz", lambda p: np.savez_compressed(p, allow_pickle=False, **packed))
+        save_arrays(name, arrays)
     for stem, figure in (figures or {}).items():
         for suffix in ("png", "svg"):
             metadata = {"Date": None} if suffix == "svg" else None

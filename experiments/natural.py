@@ -2,17 +2,18 @@
 
     python experiments/natural.py --data-dir DATA
 
-The settings are the paper's (arXiv v1: music 100 tanh units, pieces of 100, threshold 120; characters 500 logistic
-units without biases, pieces of 180) with the stated budget of updates; what the paper does not say
-(initial weights, order of the songs, decay of the rate, batch size, the characters' rate and the threshold that goes
-with a loss summed over the piece and averaged over the batch) is in the configuration below.
+The settings are the paper's (arXiv v1: music 100 tanh units with biases, pieces of 100, rate 0.001, threshold 120;
+characters 500 logistic units without biases, pieces of 180, threshold 45) with the stated budget of updates; what
+that version does not say (initial weights, order of the songs, decay of the rate, batch size, the characters' rate,
+the loss summed over a piece and averaged over the batch) is in the configuration below. The paper's scale differs in
+budget and seeds alone.
 """
 
 import dataclasses
 import pathlib
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -42,11 +43,11 @@ class Music:
     std: float = 0.1
     output_bias: float = -3.0
     shuffle_songs: bool = True
-    """A new order of the songs every epoch; pieces within a song stay in order."""
-    decay: float = 0.9
-    """Factor on the learning rate after every epoch."""
+    """A new order of the songs every epoch, of each seed's own; pieces within a song stay in order."""
+    final_rate: float = 0.05
+    """The rate falls by one factor after every epoch, to this share of itself in the last."""
     epochs: int = 28
-    seeds: int = 2
+    seeds: int = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Characters:
     batch_size: int = 20
     learning_rates: tuple[float, ...] = (0.05, 0.2)
     """Each of clipped and unclipped is reported at the rate with the best validation score."""
-    threshold: float = 20.0
+    threshold: float = 45.0
     std: float = 0.05
     updates: int = 2000
     evaluate_every: int = 250
@@ -72,8 +73,7 @@ class Config:
     data_dir: str | None = None
     music: Music = dataclasses.field(default_factory=Music)
     characters: Characters = dataclasses.field(default_factory=Characters)
-    only: str = "both"
-    """"music", "characters" or "both"."""
+    only: Literal["music", "characters", "both"] = "both"
 
 
 PAPER = {
@@ -109,6 +109,17 @@ def carry_on(state: StreamState, loss, opt) -> tuple[StreamState, Any]:
     return StreamState(train, hidden), metrics._replace(aux=())
 
 
+def piece_orders(config: Music, song: np.ndarray) -> np.ndarray:
+    """`[seeds, epochs * pieces]`: which piece every update takes; the order of (seed, epoch) depends on those alone."""
+    orders = np.empty((config.seeds, config.epochs, len(song)), np.int32)
+    for seed, epoch in np.ndindex(orders.shape[:2]):
+        rank = np.arange(song.max() + 1)
+        if config.shuffle_songs:
+            rank = np.random.default_rng([seed, epoch]).permutation(rank)
+        orders[seed, epoch] = np.argsort(rank[song], kind="stable")
+    return orders.reshape(config.seeds, -1)
+
+
 def run_music(config: Music, data_dir=None, progress=True):
     """Train clipped and unclipped; per epoch the mean NLL of train (as met), validation and test."""
     songs = load_polyphonic(config.dataset, data_dir)
@@ -116,21 +127,17 @@ def run_music(config: Music, data_dir=None, progress=True):
     keys = songs.train[0].shape[1]
     pieces = music.song_pieces(songs.train, config.piece_length)
     count = len(pieces.first)
-    rng = np.random.default_rng(0)
-    orders = []
-    for _ in range(config.epochs):
-        rank = rng.permutation(len(songs.train)) if config.shuffle_songs else np.arange(len(songs.train))
-        orders.append(np.argsort(rank[pieces.song], kind="stable"))
+    decay = config.final_rate ** (1 / max(config.epochs - 1, 1))
     data = {
         "pieces": pieces._replace(song=pieces.song.astype(np.int32)),
-        "order": np.concatenate(orders).astype(np.int32),
+        "order": piece_orders(config, pieces.song),
         "valid": music.song_batches(songs.valid, 200),
         "test": music.song_batches(songs.test, 200),
     }
     steps_in = pieces.mask.sum()
 
     def make(run):
-        return optimizer(run, config.decay, count)
+        return optimizer(run, decay, count)
 
     def init(run):
         params = initializers.init_model(
@@ -143,7 +150,7 @@ def run_music(config: Music, data_dir=None, progress=True):
         return StreamState(training.init_train_state(params, make(run)), jnp.zeros(config.hidden))
 
     def update(state, run, data):
-        at = data["order"][state.train.step]
+        at = data["order"][run["seed"], state.train.step]
         inputs, targets, mask, first, _ = jax.tree.map(lambda x: x[at], data["pieces"])
         hidden = jnp.where(first, 0, state.hidden)
 
@@ -219,13 +226,23 @@ def run_characters(config: Characters, data_dir=None, progress=True):
     }  # fmt: skip
 
 
-def scaled(config: Any, scale: str) -> Any:
-    """The configuration at the paper's sizes: 5 seeds, training until the validation error has long stopped falling."""
-    if scale == "default":
-        return config
+def scaled(config: Any, scale: str, budget: float = 1.0) -> Any:
+    """The configuration at the paper's sizes (5 seeds, many more updates); `budget` is the share of updates to run."""
     if isinstance(config, Music):
-        return dataclasses.replace(config, epochs=200, seeds=5)
-    return dataclasses.replace(config, updates=100_000, evaluate_every=1_000, seeds=5)
+        if scale == "paper":
+            config = dataclasses.replace(config, epochs=200, seeds=5)
+        return dataclasses.replace(config, epochs=max(1, round(budget * config.epochs)))
+    if scale == "paper":
+        config = dataclasses.replace(config, updates=100_000, evaluate_every=1_000, seeds=5)
+    updates, every = budgeted(config.updates, config.evaluate_every, budget)
+    return dataclasses.replace(config, updates=updates, evaluate_every=every)
+
+
+def budgeted(updates: int, evaluate_every: int, budget: float) -> tuple[int, int]:
+    """`budget` times the updates, at least one, and an interval of evaluation that divides them."""
+    wanted = max(1, round(budget * updates))
+    every = min(evaluate_every, wanted)
+    return max(every, wanted // every * every), every
 
 
 def chosen_runs(result, curves: dict[str, np.ndarray], max_norm: float) -> np.ndarray:
@@ -238,8 +255,11 @@ def chosen_runs(result, curves: dict[str, np.ndarray], max_norm: float) -> np.nd
 
 
 def summarise(result, curves: dict[str, np.ndarray], threshold: float) -> dict[str, Any]:
-    """For clipped and unclipped: every fold at the evaluation with the best validation score, per seed and mean."""
-    summary = {}
+    """For clipped and unclipped: every fold at the evaluation with the best validation score, per seed and mean.
+
+    A run that never had a finite score counts as infinitely bad.
+    """
+    summary: dict[str, Any] = {}
     for name, value in (("clipped", threshold), ("unclipped", INF)):
         mine = chosen_runs(result, curves, value)
         valid = np.where(np.isfinite(curves["valid"][mine]), curves["valid"][mine], INF)
@@ -247,6 +267,7 @@ def summarise(result, curves: dict[str, np.ndarray], threshold: float) -> dict[s
         at_best = {fold: curve[mine, best] for fold, curve in curves.items()}
         norms = result.metrics.grad_norm[mine]
         norms = norms[np.isfinite(norms)]
+        norms = norms if norms.size else np.full(1, np.nan)
         summary[name] = {
             "learning_rate": result.grid["learning_rate"][mine[0]],
             "best_evaluation": best + 1,
@@ -258,13 +279,22 @@ def summarise(result, curves: dict[str, np.ndarray], threshold: float) -> dict[s
             "largest_norm": norms.max(),
             "share_above_threshold": (norms > threshold).mean(),
         }
+    valid = np.where(np.isfinite(curves["valid"]), curves["valid"], INF)
     summary["best_valid_of_each_run"] = [
-        {"learning_rate": rate, "max_norm": norm, "seed": seed, "valid": np.nanmin(valid)}
-        for rate, norm, seed, valid in zip(
-            result.grid["learning_rate"], result.grid["max_norm"], result.grid["seed"], curves["valid"]
+        {"learning_rate": rate, "max_norm": norm, "seed": seed, "valid": valid[i].min()}
+        for i, (rate, norm, seed) in enumerate(
+            zip(result.grid["learning_rate"], result.grid["max_norm"], result.grid["seed"])
         )
     ]
     return summary
+
+
+def norm_histograms(grad_norm: np.ndarray, bins: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    """Counts `[runs, bins]` of the gradient norms over the whole range met, and the edges, even on a log scale."""
+    met = grad_norm[np.isfinite(grad_norm) & (grad_norm > 0)]
+    low, high = (met.min(), met.max()) if met.size else (1.0, 10.0)
+    edges = np.geomspace(low * (1 - 1e-6), high * (1 + 1e-6), bins + 1)
+    return np.stack([np.histogram(run[np.isfinite(run)], edges)[0] for run in grad_norm]), edges
 
 
 def learning_curves(result, curves, threshold: float, unit: str, title: str, every: str, top: float):
@@ -272,25 +302,22 @@ def learning_curves(result, curves, threshold: float, unit: str, title: str, eve
     from cliffs.plotting import COLORS, figure
 
     fig, axes = figure(1, 2, size=(10.5, 3.9))
-    finite = result.metrics.grad_norm[np.isfinite(result.metrics.grad_norm) & (result.metrics.grad_norm > 0)]
-    bins = np.geomspace(finite.min(), np.quantile(finite, 1 - 1e-5), 60)
+    counts, edges = norm_histograms(result.metrics.grad_norm)
     for name, value in (("clipped", threshold), ("unclipped", INF)):
         runs = chosen_runs(result, curves, value)
         rate = result.grid["learning_rate"][runs[0]]
-        for k, i in enumerate(runs):
-            label = f"{name}, rate {rate:g}" if k == 0 else None
-            axes[0].plot(
-                np.arange(1, curves["valid"].shape[1] + 1), curves["valid"][i], color=COLORS[name], label=label
-            )
-            norms = result.metrics.grad_norm[i]
-            axes[1].hist(norms[np.isfinite(norms)], bins, histtype="step", color=COLORS[name], label=label)
+        label = f"{name}, rate {rate:g}"
+        times = np.arange(1, curves["valid"].shape[1] + 1)
+        for i in runs:
+            axes[0].plot(times, curves["valid"][i], color=COLORS[name], label=label if i == runs[0] else None)
+        axes[1].stairs(counts[runs].sum(0), edges, color=COLORS[name], label=label)
     axes[0].set_ylim(top=top)
     axes[0].set_xlabel(every)
     axes[0].set_ylabel(f"validation, {unit}")
     axes[0].set_title(title)
     axes[0].legend()
     axes[1].axvline(threshold, color="black", linewidth=1, linestyle=":")
-    axes[1].text(threshold, 0.03, " threshold", transform=axes[1].get_xaxis_transform(), va="bottom", fontsize=9)
+    axes[1].text(threshold, 0.97, " threshold", transform=axes[1].get_xaxis_transform(), va="top", fontsize=9)
     axes[1].set_xscale("log")
     axes[1].set_yscale("log")
     axes[1].set_xlabel("gradient norm before clipping")
@@ -300,9 +327,13 @@ def learning_curves(result, curves, threshold: float, unit: str, title: str, eve
 
 
 def _part(
-    name: str, label: str, unit: str, config, run, data_dir, budget: str, top: float, every: str
+    name: str, label: str, unit: str, config, run, data_dir, folder: str, budget: str, top: float, every: str
 ) -> dict[str, Any]:
     result, curves = run(config, data_dir)
+    counts, edges = norm_histograms(result.metrics.grad_norm)
+    arrays = {**curves, **result.grid, "diverged_at": result.diverged_at, "norm_counts": counts, "norm_edges": edges}
+    # On disk before anything is made of it: a slip in a table or a figure must not cost the training.
+    common.save_arrays(folder, arrays)
     summary = summarise(result, curves, config.threshold)
     rows = []
     for fold, place in (("test", 0), ("valid", None)):
@@ -311,26 +342,27 @@ def _part(
         rows.append((f"{label}, {budget}: {fold}, clipped / not", f"{here[0]:.3f} / {here[1]:.3f} {unit}", paper))
     fig = learning_curves(result, curves, config.threshold, unit, label, every, top)
     return {
-        "rows": rows, "metrics": summary, "arrays": {**curves, **result.grid},
+        "rows": rows, "metrics": summary, "arrays": arrays,
         "figures": {name: fig}, "settings": dataclasses.asdict(config),
     }  # fmt: skip
 
 
-def music_part(data_dir: str | None, scale: str = "default") -> dict[str, Any]:
-    """Nottingham for the report; the budget is the configuration's number of epochs."""
-    config = scaled(Music(), scale)
-    return _part(
-        "music", config.dataset, "nats/step", config, run_music, data_dir, f"{config.epochs} epochs", 9.0, "epoch"
-    )  # fmt: skip
+def music_part(config: Music, data_dir: str | None, folder: str) -> dict[str, Any]:
+    """The songs for the report; the budget is the configuration's number of epochs."""
+    budget = f"{config.epochs} epochs, {config.seeds} seeds"
+    return _part("music", config.dataset, "nats/step", config, run_music, data_dir, folder, budget, 9.0, "epoch")
 
 
-def characters_part(data_dir: str | None, scale: str = "default") -> dict[str, Any]:
+def characters_part(config: Characters, data_dir: str | None, folder: str) -> dict[str, Any]:
     """Penn Treebank characters for the report; the budget is the configuration's number of updates."""
-    config = scaled(Characters(), scale)
     return _part(
-        "characters", "Penn Treebank characters", "bits/char", config, run_characters, data_dir,
-        f"{config.updates} updates", 5.0, f"evaluation (every {config.evaluate_every} updates)",
+        "characters", "Penn Treebank characters", "bits/char", config, run_characters, data_dir, folder,
+        f"{config.updates} updates, {config.seeds} seeds", 5.0,
+        f"evaluation (every {config.evaluate_every} updates)",
     )  # fmt: skip
+
+
+PARTS = {"music": music_part, "characters": characters_part}
 
 
 if __name__ == "__main__":
@@ -338,12 +370,12 @@ if __name__ == "__main__":
 
     use_all_cores()
     config = tyro.cli(Config)
-    for name, run in (("music", run_music), ("characters", run_characters)):
-        if config.only in (name, "both"):
-            started = time.perf_counter()
-            chosen = getattr(config, name)
-            result, curves = run(chosen, config.data_dir)
-            metrics = summarise(result, curves, chosen.threshold)
-            common.save(f"natural/{name}", metrics=metrics, settings=dataclasses.asdict(chosen), started=started)
-            for kind, values in metrics.items():
-                print(f"{name}, {kind}, {time.perf_counter() - started:.0f} s: {values}")
+    for name in PARTS if config.only == "both" else (config.only,):
+        started = time.perf_counter()
+        part = PARTS[name](getattr(config, name), config.data_dir, f"natural/{name}")
+        common.save(
+            f"natural/{name}", metrics=part["metrics"], settings=part["settings"], started=started,
+            arrays=part["arrays"], figures=part["figures"],
+        )  # fmt: skip
+        for row in part["rows"]:
+            print(*row, sep="   ")

@@ -44,17 +44,23 @@ class Config:
     """"paper" takes the sizes of the ICML version; nothing but sizes differs."""
     data_dir: str | None = None
     """Folder with ptb/ and polyphonic/; without it the natural tasks are left out."""
+    budget: float = 1.0
+    """Share of the updates to run: a small one tries a scale out before hours are spent on it."""
     seed: int = 0
 
 
-def temporal_order_config(scale: str) -> TemporalOrder:
+def temporal_order_config(scale: str, budget: float = 1.0) -> TemporalOrder:
     """The ICML settings: lengths 50 to 200, learning rate 0.01, 5M updates, 10,000 test sequences, 5 seeds."""
-    if scale == "default":
-        return TemporalOrder()
-    return TemporalOrder(
-        length=50, max_length=200, learning_rate=0.01, updates=5_000_000, seeds=5, evaluate_every=2_000,
-        evaluation_size=10_000,
-    )  # fmt: skip
+    from experiments.natural import budgeted
+
+    config = TemporalOrder()
+    if scale == "paper":
+        config = TemporalOrder(
+            length=50, max_length=200, learning_rate=0.01, updates=5_000_000, seeds=5, evaluate_every=2_000,
+            evaluation_size=10_000,
+        )  # fmt: skip
+    updates, every = budgeted(config.updates, config.evaluate_every, budget)
+    return dataclasses.replace(config, updates=updates, evaluate_every=every)
 
 
 def error_surface(steps: int = 50, points: int = 160) -> dict[str, Any]:
@@ -253,7 +259,7 @@ def temporal_order(config: TemporalOrder, seed: int = 0, progress: bool = True) 
                 "threshold": threshold, "solved": wins, "seeds": config.seeds, "rate": wins / config.seeds,
                 "low": low, "high": high, "diverged": int((result.diverged_at[mine] >= 0).sum()),
                 "median_updates": float(np.median(solved_at[solved_at >= 0])) if wins else None,
-                "clipped_steps": float((norms > threshold).mean()), "largest_norm": float(norms.max()),
+                "clipped_steps": float((norms > threshold).mean()), "largest_norm": float(norms.max(initial=0)),
             }
         )  # fmt: skip
     best = max((r for r in table if r["threshold"] < INF), key=lambda r: (r["rate"], -(r["median_updates"] or INF)))
@@ -312,19 +318,23 @@ def main(config: Config) -> pathlib.Path:
     from cliffs.sweep import use_all_cores
 
     use_all_cores()
-    from experiments import common
+    from experiments import common, natural
 
+    where = "reproduce" if config.scale == "default" else "reproduce_paper"
+    if config.budget != 1:
+        where += "_trial"
     began = time.perf_counter()
     parts = {
         "error_surface": error_surface,
         "bifurcations": bifurcations,
-        "temporal_order": lambda: temporal_order(temporal_order_config(config.scale), config.seed),
+        "temporal_order": lambda: temporal_order(temporal_order_config(config.scale, config.budget), config.seed),
     }
     if config.data_dir is not None:
-        from experiments import natural
-
-        parts["music"] = lambda: natural.music_part(config.data_dir, config.scale)
-        parts["characters"] = lambda: natural.characters_part(config.data_dir, config.scale)
+        music, characters = (
+            natural.scaled(c, config.scale, config.budget) for c in (natural.Music(), natural.Characters())
+        )
+        parts["music"] = lambda: natural.music_part(music, config.data_dir, f"{where}/music")
+        parts["characters"] = lambda: natural.characters_part(characters, config.data_dir, f"{where}/characters")
     outputs, seconds = {}, {}
     for name, part in parts.items():
         print(f"{name} ...", flush=True)
@@ -332,10 +342,10 @@ def main(config: Config) -> pathlib.Path:
         outputs[name] = part()
         seconds[name] = round(time.perf_counter() - started, 1)
         # Each part is on disk as soon as it is done: nothing is lost when a later one is stopped.
+        done = outputs[name]
         folder = common.save(
-            f"reproduce/{name}" if config.scale == "default" else f"reproduce_paper/{name}",
-            metrics=outputs[name]["metrics"], settings=outputs[name]["settings"], started=started, seed=config.seed,
-            arrays=outputs[name]["arrays"], figures=outputs[name]["figures"],
+            f"{where}/{name}", metrics=done["metrics"], settings=done["settings"], started=started, seed=config.seed,
+            arrays=done["arrays"], figures=done["figures"],
         )  # fmt: skip
     print(report(outputs, seconds, common.machine()))
     total = time.perf_counter() - began

@@ -1,7 +1,13 @@
 """Real data, very small networks: the training loops and their summaries."""
 
+import dataclasses
+
 import numpy as np
-from experiments import natural
+import pytest
+from experiments import common, natural
+
+from cliffs.sweep import SweepResult, product_grid
+from cliffs.training import StepMetrics
 
 
 def test_integration_characters_learn_and_are_summarised(data_dir):
@@ -25,3 +31,87 @@ def test_integration_music_learns_song_by_song(data_dir):
     assert curves["valid"][clipped][0, -1] < 13
     assert curves["train"][clipped][0, 1] < curves["train"][clipped][0, 0]
     assert (result.diverged_at == -1).all()
+
+
+def hand_made(valid, norms):
+    """What a sweep of two rates, clipped (at 1) and not, two seeds would leave behind."""
+    grid = product_grid(learning_rate=[0.1, 0.2], max_norm=[1.0, np.inf], seed=[0, 1])
+    metrics = StepMetrics(norms, norms, ())
+    none = np.full(8, -1)
+    curves = {"valid": valid, "test": valid + 1, "train": valid - 1}
+    return SweepResult(grid, None, metrics, {}, none, none, none), curves
+
+
+def test_analytic_summary_takes_the_best_rate_and_each_seeds_best_evaluation():
+    valid = np.full((8, 3), 9.0)
+    valid[4] = [5, 3, 4]  # rate 0.2, clipped, seed 0
+    valid[5] = [5, 4, 2]
+    valid[2] = [7, 7, 6]  # rate 0.1, unclipped, seed 0
+    result, curves = hand_made(valid, np.full((8, 6), 2.0))
+    summary = natural.summarise(result, curves, 1.0)
+    assert summary["clipped"]["learning_rate"] == 0.2
+    assert summary["clipped"]["best_evaluation"].tolist() == [2, 3]
+    assert summary["clipped"]["mean"] == {"valid": 2.5, "test": 3.5, "train": 1.5}
+    assert summary["unclipped"]["learning_rate"] == 0.1
+    assert summary["clipped"]["share_above_threshold"] == 1.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_runs_that_never_had_a_finite_score_are_summarised_as_infinitely_bad():
+    valid, norms = np.full((8, 3), 4.0), np.full((8, 6), 2.0)
+    unclipped = np.isin(np.arange(8), [2, 3, 6, 7])
+    valid[unclipped], norms[unclipped] = np.nan, np.nan
+    result, curves = hand_made(valid, norms)
+    summary = natural.summarise(result, curves, 1.0)
+    assert summary["clipped"]["mean"]["valid"] == 4
+    assert np.isnan(summary["unclipped"]["mean"]["valid"])
+    assert [run["valid"] for run in summary["best_valid_of_each_run"]].count(np.inf) == 4
+    fig = natural.learning_curves(result, curves, 1.0, "nats", "title", "epoch", 9.0)
+    assert len(fig.axes) == 2
+
+
+def test_a_slip_in_the_summary_does_not_cost_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+
+    def broken(*_):
+        raise RuntimeError("a slip")
+
+    monkeypatch.setattr(natural, "summarise", broken)
+    trained = hand_made(np.full((8, 3), 4.0), np.full((8, 6), 2.0))
+    with pytest.raises(RuntimeError, match="a slip"):
+        natural._part("music", "x", "nats", natural.Music(), lambda *_: trained, None, "trial", "1", 9.0, "epoch")
+    assert np.load(tmp_path / "trial" / "arrays.npz")["valid"].shape == (8, 3)
+
+
+def test_property_the_order_of_songs_is_a_function_of_seed_and_epoch_and_keeps_songs_whole():
+    song = np.array([0, 0, 1, 2, 2, 2])
+    few = natural.piece_orders(natural.Music(epochs=2, seeds=2), song).reshape(2, 2, 6)
+    many = natural.piece_orders(natural.Music(epochs=4, seeds=3), song).reshape(3, 4, 6)
+    np.testing.assert_array_equal(few, many[:2, :2])
+    assert len({tuple(order) for order in many.reshape(-1, 6)}) > 3
+    for order in many.reshape(-1, 6):
+        assert sorted(order) == list(range(6))
+        for k in range(3):
+            mine = order[np.isin(order, np.flatnonzero(song == k))]
+            assert (np.diff(mine) == 1).all()
+            assert np.ptp(np.flatnonzero(song[order] == k)) == len(mine) - 1
+    plain = natural.piece_orders(natural.Music(epochs=2, seeds=1, shuffle_songs=False), song)
+    assert plain.tolist() == [[*range(6), *range(6)]]
+
+
+@pytest.mark.parametrize("config", [natural.Music(), natural.Characters()])
+def test_the_papers_scale_differs_in_budget_and_seeds_alone(config):
+    paper = dataclasses.asdict(natural.scaled(config, "paper"))
+    differs = {name for name, value in dataclasses.asdict(config).items() if paper[name] != value}
+    assert differs <= {"epochs", "updates", "evaluate_every", "seeds"}
+    small = natural.scaled(config, "paper", budget=3e-5)
+    assert getattr(small, "updates", 3) == 3
+    assert getattr(small, "epochs", 1) == 1
+
+
+@pytest.mark.parametrize(("updates", "every", "budget"), [(100, 10, 1), (100, 10, 0.15), (100, 30, 1e-9), (7, 100, 1)])
+def test_property_budgeted_updates_are_a_multiple_of_the_interval(updates, every, budget):
+    total, interval = natural.budgeted(updates, every, budget)
+    assert total >= 1
+    assert total % interval == 0
+    assert total <= max(1, updates * budget)

@@ -48,6 +48,14 @@ def test_integration_temporal_order_part_counts_its_runs():
     assert "threshold 1" in text
 
 
+def test_integration_the_papers_temporal_order_runs_for_a_few_updates():
+    config = reproduce.temporal_order_config("paper", budget=4e-7)
+    assert (config.updates, config.length, config.max_length, config.learning_rate) == (2, 50, 200, 0.01)
+    part = reproduce.temporal_order(dataclasses.replace(config, seeds=1, evaluation_size=100), progress=False)
+    assert len(part["rows"]) == len(config.thresholds)
+    assert np.isfinite(part["arrays"]["error"]).all()
+
+
 def test_results_are_complete_and_written_atomically(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "RESULTS", tmp_path)
     folder = common.save(
