@@ -8,22 +8,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
+from cliffs.dynamics._states import check_map as check_map
+from cliffs.dynamics._states import flat_states
+from cliffs.dynamics._states import reachable_tolerance as reachable_tolerance
 from cliffs.rnn import Step
 
 
 class NewtonResult(NamedTuple):
     """Where each start led; run axis first."""
 
-    points: Float[Array, "starts n"]
+    points: PyTree
+    """Leaves `[starts, ...]`, the structure of the starts."""
     residual: Float[Array, " starts"]
-    """`max |F^p(x) - x|`."""
+    """`|F^p(x) - x|` (Euclidean)."""
     iterations: Int[Array, " starts"]
+    """Steps that lowered the residual."""
 
 
 class FixedPoints(NamedTuple):
-    """The distinct fixed points (or points of cycles) that were found; numpy arrays."""
+    """The distinct fixed points (or cycles of period p) that were found; numpy arrays, one entry per cycle."""
 
-    points: Float[np.ndarray, "found n"]
+    points: PyTree
+    """`[found, n]`, or leaves `[found, ...]` of the state's structure; of a cycle its smallest point in dictionary
+    order."""
     multipliers: Complex[np.ndarray, "found n"]
     """Eigenvalues of the Jacobian of `F^p`, largest modulus first."""
     stable: Bool[np.ndarray, " found"]
@@ -31,14 +38,21 @@ class FixedPoints(NamedTuple):
     kind: list[str]
     """"attractor", "repeller" or "saddle"."""
     residual: Float[np.ndarray, " found"]
+    """`|F^p(x) - x|` (Euclidean)."""
     hits: Int[np.ndarray, " found"]
     """How many starts led there."""
     converged: float
-    """The share of starts that led to a fixed point within the tolerance."""
-    slow_points: Float[np.ndarray, "slow n"]
-    """Distinct local minima of the speed that are no fixed points."""
+    """The share of starts that led to a solution of `F^p(x) = x` within the tolerance."""
+    slow_points: PyTree
+    """Distinct local minima of the speed that are no solutions, of the state's structure."""
     slow_speeds: Float[np.ndarray, " slow"]
     """`|F^p(x) - x|` (Euclidean) there."""
+    cycles: PyTree
+    """`[found, p, n]`, or leaves `[found, p, ...]`: every point of each cycle, in the order of the map."""
+    shorter: float
+    """The share of starts that led to a cycle whose period divides p and is smaller: not in `points`."""
+    slow: float
+    """The share of starts that ended at a slow point; the rest found neither."""
 
 
 def iterate(step: Step, params: PyTree, inputs: Any = None, period: int = 1):
@@ -58,7 +72,7 @@ def iterate(step: Step, params: PyTree, inputs: Any = None, period: int = 1):
 def solve_fixed_points(
     step: Step,
     params: PyTree,
-    starts: Float[Array, "starts n"],
+    starts: PyTree,
     inputs: Any = None,
     *,
     period: int = 1,
@@ -68,30 +82,33 @@ def solve_fixed_points(
 
     Each iteration takes the Levenberg-Marquardt step `(J^T J + mu I) dx = -J^T r` for `r = F^p(x) - x`, with `mu`
     falling after a step that lowers `|r|^2` and rising after one that does not. For `mu -> 0` that is Newton's
-    method; where `J` is singular it minimises `|r|^2`, which is how slow points are found.
+    method; where `J` is singular it goes on lowering `|r|^2`. A step to a non-finite residual is never taken.
 
     **Arguments**
 
-    - `step`: `step(params, state[n], inputs) -> state[n]`.
-    - `starts`: `[starts, n]`; their dtype is the precision of the search.
+    - `step`: `step(params, state, inputs) -> state`.
+    - `starts`: `[starts, n]`, or a pytree with leaves `[starts, ...]`; their dtype is the precision of the search.
     - `inputs`: the constant input.
-    - `period`: p; fixed points of `F^p` include those of its divisors.
+    - `period`: p; solutions include the cycles of p's divisors.
 
     **Returns** a `NewtonResult`.
+
+    **Raises** `ValueError` for starts without a leading axis, not finite, or of mixed dtype.
 
     >>> from cliffs.maps import OneUnitParams, one_unit_step
     >>> result = solve_fixed_points(one_unit_step, OneUnitParams(5.0, -3.0), -jnp.ones((1, 1)))
     >>> round(float(result.points[0, 0]), 3)
     -2.679
     """
+    step, flat, restore = flat_states(step, starts)
     apply = iterate(step, params, inputs, period)
 
     def residual(x):
         return apply(x) - x
 
     jacobian = jax.jacfwd(residual)
-    eps = jnp.finfo(starts.dtype).eps
-    eye = jnp.eye(starts.shape[-1], dtype=starts.dtype)
+    eps = jnp.finfo(flat.dtype).eps
+    eye = jnp.eye(flat.shape[-1], dtype=flat.dtype)
 
     def body(carry, _):
         x, r, damping, count = carry
@@ -112,20 +129,84 @@ def solve_fixed_points(
     def solve(x):
         first = (x, residual(x), jnp.asarray(1e-3, x.dtype), jnp.zeros((), jnp.int32))
         (x, r, _, count), _ = jax.lax.scan(body, first, length=max_iterations)
-        return NewtonResult(x, jnp.max(jnp.abs(r)), count)
+        return x, jnp.linalg.norm(r), count
+
+    points, speed, count = jax.vmap(solve)(flat)
+    return NewtonResult(restore(points), speed, count)
+
+
+def slowest_points(
+    step: Step, params: PyTree, starts: Float[Array, "starts n"], inputs: Any = None, *, period: int = 1,
+    max_iterations: int = 60,
+) -> tuple[Float[Array, "starts n"], Float[Array, " starts"], Bool[Array, " starts"]]:  # fmt: skip
+    """Local minima of `q(x) = |F^p(x) - x|^2 / 2` by Newton's method on its gradient with the exact Hessian; pure.
+
+    Gauss-Newton converges slowly where the residual does not vanish, and not at all where its Jacobian is singular,
+    which is what a slow point is. So negative curvature is turned positive and steps are damped until `q` falls.
+
+    **Arguments**: as in `solve_fixed_points`, vectors only.
+
+    **Returns** `(points, speeds, minimum)`: `minimum` where the Newton step that remains, `|H^-1 grad q|`, is below
+    `e (1 + |x|)` and no eigenvalue of the Hessian H is below `-e` times the largest, with `e = eps^(1/3)` of the dtype
+    (6e-6 in float64, 5e-3 in float32).
+
+    Source: Sussillo & Barak (2013), Opening the black box, section 2.
+
+    >>> x, speed, minimum = slowest_points(lambda p, x, u: x + 0.1 + (x - 2) ** 2, None, jnp.array([[1.5]]))
+    >>> round(float(x[0, 0]), 3), round(float(speed[0]), 3), bool(minimum[0])
+    (2.0, 0.1, True)
+    """
+    apply = iterate(step, params, inputs, period)
+
+    def residual(x):
+        return apply(x) - x
+
+    def q(x):
+        return 0.5 * jnp.sum(residual(x) ** 2)
+
+    slope, curvature = jax.grad(q), jax.hessian(q)
+    small = jnp.finfo(starts.dtype).eps ** (1 / 3)
+
+    def body(carry, _):
+        x, damping = carry
+        values, vectors = jnp.linalg.eigh(curvature(x))
+        values = jnp.abs(values)
+        shift = damping * jnp.maximum(values[-1], values[0]) + jnp.finfo(x.dtype).tiny
+        x_new = x - vectors @ ((vectors.T @ slope(x)) / (values + shift))
+        better = q(x_new) < q(x)
+        damping = jnp.clip(jnp.where(better, damping * 0.1, damping * 8 + 1e-3), 1e-14, 1e8)
+        return (jnp.where(better, x_new, x), damping), None
+
+    def solve(x):
+        x = jax.lax.scan(body, (x, jnp.asarray(1e-3, x.dtype)), length=max_iterations)[0][0]
+        values, vectors = jnp.linalg.eigh(curvature(x))
+        largest = jnp.abs(values).max()
+        left = (vectors.T @ slope(x)) / jnp.maximum(jnp.abs(values), small**2 * largest + jnp.finfo(x.dtype).tiny)
+        close = jnp.linalg.norm(left) <= small * (1 + jnp.linalg.norm(x))
+        return x, jnp.linalg.norm(residual(x)), close & (values[0] >= -small * largest)
 
     return jax.vmap(solve)(starts)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("period", "max_iterations"))
-def _solve(step, params, starts, inputs, *, period, max_iterations):
-    return solve_fixed_points(step, params, starts, inputs, period=period, max_iterations=max_iterations)
+_solve = functools.partial(jax.jit, static_argnums=0, static_argnames=("period", "max_iterations"))(solve_fixed_points)
+_slowest = functools.partial(jax.jit, static_argnums=0, static_argnames=("period", "max_iterations"))(slowest_points)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="period")
+def _orbits(step, params, points, inputs, *, period):
+    """The orbit of p points of every point, `F^p(x) - x` and the Jacobian of `F^p`."""
+    apply = iterate(step, params, inputs, period)
+
+    def orbit(x):
+        return jax.lax.scan(lambda s, _: (step(params, s, inputs), s), x, length=period)[1]
+
+    return jax.vmap(lambda x: (orbit(x), jnp.linalg.norm(apply(x) - x), jax.jacfwd(apply)(x)))(points)
 
 
 def find_fixed_points(
     step: Step,
     params: PyTree,
-    starts: Float[Array, "starts n"],
+    starts: PyTree,
     inputs: Any = None,
     *,
     period: int = 1,
@@ -134,21 +215,26 @@ def find_fixed_points(
     slow_speed: float = 0.1,
     max_iterations: int = 100,
 ) -> FixedPoints:
-    """All distinct solutions of `F^p(x) = x` that the starts lead to, with multipliers and stability class.
+    """All distinct cycles `F^p(x) = x` of minimal period p that the starts lead to, with multipliers and stability.
+
+    All starts take a few damped Newton steps at once; those that have not converged go on, and what still has a
+    residual is taken to the nearest minimum of `|F^p(x) - x|^2`, a slow point. Solutions closer than the merge
+    distance are one, and so are the points of one cycle; solutions that an earlier iterate maps to themselves are
+    cycles of a smaller period and are left out.
 
     **Arguments**
 
     - `step`, `params`, `inputs`, `period`: the map; a step that is hashable is compiled once.
-    - `starts`: `[starts, n]`, for instance states of trajectories with noise.
-    - `tolerance`: largest `max |F^p(x) - x|` of a fixed point; 1e-10 in float64 and 1e-5 in float32 by default.
+    - `starts`: `[starts, n]`, or a pytree with leaves `[starts, ...]`; for instance states of trajectories with noise.
+    - `tolerance`: largest `|F^p(x) - x|` (Euclidean) of a solution; 1e-10 in float64 and 1e-5 in float32 by default.
     - `merge_distance`: points closer than this (Euclidean, relative to `1 + |x|`) are one; by default the square
       root of the tolerance.
-    - `slow_speed`: points that are no fixed points but whose speed is below this are reported as slow points.
+    - `slow_speed`: minima of the speed that are no solutions but below this are reported as slow points.
 
-    **Returns** `FixedPoints`.
+    **Returns** `FixedPoints`, sorted by coordinates.
 
-    **Raises** `ValueError` for starts that are not `[starts, n]`, a period below 1, a step that does not map the
-    state's shape to itself, or a tolerance that the starts' dtype cannot reach.
+    **Raises** `ValueError` for starts that are not `[starts, ...]` or not finite, a period below 1, a step that does
+    not map the state's shape to itself, or a tolerance that the starts' dtype cannot reach.
 
     Source: Sussillo & Barak (2013), Opening the black box, for slow points; Newton's method for the rest.
 
@@ -157,74 +243,102 @@ def find_fixed_points(
     >>> abs(found.points.ravel() - [-1.776, 0, 1.776]).max() < 1e-3, found.stable.tolist()
     (np.True_, [True, False, True])
     """
-    starts = jnp.asarray(starts)
-    if starts.ndim != 2 or starts.shape[0] == 0:
-        raise ValueError(f"starts must be [starts, n] with at least one start, got shape {starts.shape}")
     if period < 1:
         raise ValueError(f"period must be at least 1, got {period}")
-    check_map(step, params, starts[0], inputs)
-    tolerance = reachable_tolerance(tolerance, starts.dtype, double=1e-10)
+    if max_iterations < 1:
+        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
+    step, flat, restore = flat_states(step, starts)
+    check_map(step, params, flat[0], inputs)
+    tolerance = reachable_tolerance(tolerance, flat.dtype, double=1e-10)
     merge = tolerance**0.5 if merge_distance is None else merge_distance
-    result = jax.tree.map(
-        np.asarray, _solve(step, params, starts, inputs, period=period, max_iterations=max_iterations)
+    solve = functools.partial(_solve, step, params, inputs=inputs, period=period)
+
+    first = min(24, max_iterations)
+    result = solve(flat, max_iterations=first)
+    points, speed = np.array(result.points), np.array(result.residual)
+    if first < max_iterations and (late := speed > tolerance).any():
+        result = solve(_padded(points[late]), max_iterations=max_iterations - first)
+        points[late], speed[late] = np.array(result.points)[: late.sum()], np.array(result.residual)[: late.sum()]
+    minimum = np.zeros(len(points), bool)
+    # Where Newton stopped it may still be some way up from the minimum.
+    near = (speed > tolerance) & (speed <= 3 * slow_speed)
+    if near.any():
+        outcome = [
+            np.array(x)[: near.sum()] for x in _slowest(step, params, _padded(points[near]), inputs, period=period)
+        ]
+        points[near], speed[near], minimum[near] = outcome
+    converged = speed <= tolerance
+    slow_ones = minimum & ~converged & (speed <= slow_speed)
+    cycles, hits, residual, jacobians, shorter = _distinct_cycles(
+        step, params, points[converged], speed[converged], inputs, period, merge
     )
-    converged = result.residual <= tolerance
-    points, hits = _distinct(result.points[converged], merge)
-    slow, _ = _distinct(result.points[~converged & (result.residual <= slow_speed)], merge)
-    apply = iterate(step, params, inputs, period)
-    n = starts.shape[1]
-    multipliers = np.zeros((len(points), n), complex)
-    residual = np.zeros(len(points))
-    if len(points):
-        jacobians = jax.vmap(jax.jacfwd(apply))(jnp.asarray(points))
-        multipliers = np.linalg.eigvals(np.asarray(jacobians))
-        multipliers = np.take_along_axis(multipliers, np.argsort(-np.abs(multipliers), axis=1), axis=1)
-        residual = np.abs(np.asarray(jax.vmap(apply)(jnp.asarray(points))) - points).max(1)
-    inside = np.abs(multipliers) < 1
+    multipliers = np.linalg.eigvals(jacobians) if len(cycles) else np.zeros((0, flat.shape[1]), complex)
+    multipliers = np.take_along_axis(multipliers, np.argsort(-np.abs(multipliers), axis=1), axis=1).astype(complex)
+    inside = np.asarray(np.abs(multipliers) < 1)
     kind = ["attractor" if row.all() else "repeller" if not row.any() else "saddle" for row in inside]
-    speeds = np.zeros(0)
-    if len(slow):
-        speeds = np.linalg.norm(np.asarray(jax.vmap(apply)(jnp.asarray(slow))) - slow, axis=1)
+    order = np.argsort(speed[slow_ones], kind="stable")
+    representative, _ = cluster(points[slow_ones][order], merge)
+    slow, speeds = points[slow_ones][order][representative], speed[slow_ones][order][representative]
     return FixedPoints(
-        points, multipliers, np.asarray(inside.all(1)), kind, residual, hits, float(converged.mean()), slow, speeds
+        restore(cycles[:, 0]), multipliers, np.asarray(inside.all(1)), kind, residual, hits, float(converged.mean()),
+        restore(slow), speeds, restore(cycles), shorter / len(flat), float(slow_ones.mean()),
     )  # fmt: skip
 
 
-def reachable_tolerance(tolerance: float | None, dtype: Any, *, double: float, single: float = 1e-5) -> float:
-    """The default of a dtype, or the given tolerance if the dtype resolves it; else `ValueError`."""
-    eps = float(jnp.finfo(dtype).eps)
-    if tolerance is None:
-        return double if eps < 1e-12 else single
-    if tolerance < 4 * eps:
-        raise ValueError(
-            f"tolerance={tolerance} is out of reach for {dtype}, which can reach {4 * eps:.1e}: pass float64 states "
-            "(jax_enable_x64) or a larger tolerance"
-        )
-    return tolerance
-
-
-def check_map(step: Step, params: PyTree, state: Array, inputs: Any) -> None:
-    """Raise `ValueError` unless the step maps the state's shape and dtype to themselves."""
-    out = jax.eval_shape(lambda s: step(params, s, inputs), state)
-    if getattr(out, "shape", None) != state.shape:
-        raise ValueError(
-            f"step must map a state of shape {state.shape} to the same shape, it gives {getattr(out, 'shape', out)}"
-        )
-    if out.dtype != state.dtype:
-        raise ValueError(f"step turns a {state.dtype} state into {out.dtype}: pass params and starts of one dtype")
-
-
-def _distinct(points: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
-    """One representative of every cluster, sorted by coordinates, and the size of the clusters."""
-    found: list[np.ndarray] = []
-    hits: list[int] = []
-    for point in points:
-        for i, other in enumerate(found):
-            if np.linalg.norm(point - other) <= distance * (1 + np.linalg.norm(other)):
-                hits[i] += 1
+def _distinct_cycles(step, params, points, speed, inputs, period, merge):
+    """One row per cycle of minimal period p, sorted; hits, residuals, Jacobians; how many points had a shorter one."""
+    points = points[np.argsort(speed, kind="stable")]  # the best located point of a cluster stands for it
+    n = points.shape[1]
+    representative, member = cluster(points, merge)
+    hits = np.bincount(member, minlength=len(representative))
+    points = points[representative]
+    if not len(points):
+        return points.reshape(0, period, n), hits, np.zeros(0), np.zeros((0, n, n)), 0
+    polished = _solve(step, params, _padded(points), inputs, period=period, max_iterations=3).points[: len(points)]
+    orbits, residual, jacobians = map(np.asarray, _orbits(step, params, polished, inputs, period=period))
+    scale = merge * (1 + np.linalg.norm(orbits[:, 0], axis=1))
+    divisors = [d for d in range(1, period) if period % d == 0]
+    full = np.array([all(np.linalg.norm(o[d] - o[0]) > s for d in divisors) for o, s in zip(orbits, scale)], bool)
+    shorter = int(hits[~full].sum())
+    found: list[int] = []
+    total: list[int] = []
+    for i in np.flatnonzero(full):
+        for k, other in enumerate(found):
+            if np.linalg.norm(orbits[other] - orbits[i, 0], axis=1).min() <= 2 * scale[i]:
+                total[k] += hits[i]
                 break
         else:
-            found.append(point)
-            hits.append(1)
-    order = sorted(range(len(found)), key=lambda i: tuple(found[i]))
-    return np.array([found[i] for i in order]).reshape(-1, points.shape[1]), np.array([hits[i] for i in order], int)
+            found.append(int(i))
+            total.append(int(hits[i]))
+    shifts = [min(range(period), key=lambda k: tuple(orbits[i, k])) for i in found]
+    # The Jacobians of shifted cycles are similar matrices: multipliers do not depend on the shift.
+    cycles = np.array([np.roll(orbits[i], -k, axis=0) for i, k in zip(found, shifts)]).reshape(-1, period, n)
+    order = sorted(range(len(found)), key=lambda k: tuple(cycles[k, 0]))
+    rows = np.array(found, int)[order]
+    return cycles[order], np.array(total, int)[order], residual[rows], jacobians[rows], shorter
+
+
+def cluster(points: Float[np.ndarray, "points n"], distance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Group points closer than `distance` times `1 + |x|`: `(index of each group's first point, group of each)`.
+
+    >>> cluster(np.array([[0.0], [5.0], [0.001]]), 0.01)[1].tolist()
+    [0, 1, 0]
+    """
+    centres = np.empty_like(points)
+    representative: list[int] = []
+    member = np.zeros(len(points), int)
+    for i, point in enumerate(points):
+        k = len(representative)
+        apart = np.linalg.norm(centres[:k] - point, axis=1) if k else np.empty(0)
+        if k and apart.min() <= distance * (1 + np.linalg.norm(point)):
+            member[i] = int(apart.argmin())
+        else:
+            centres[k], member[i] = point, k
+            representative.append(i)
+    return np.array(representative, int), member
+
+
+def _padded(points: np.ndarray) -> Array:
+    """Rows repeated up to a power of two, so that few shapes are compiled."""
+    size = 1 << max(len(points) - 1, 0).bit_length()
+    return jnp.asarray(points[np.arange(size) % len(points)])
