@@ -5,20 +5,23 @@ pure function of the start, so hundreds of branches are one `vmap`.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cliffs.dynamics._parameter import Path, get_parameter, set_parameter
+from cliffs.dynamics._trace import ENDS, LEFT_BOUNDS, NO_START, correct, trace
 from cliffs.dynamics.fixed_points import check_map, iterate, reachable_tolerance
 from cliffs.rnn import Step
 
 
 class Branch(NamedTuple):
-    """Points along a branch, in the order of arclength; entries after the end repeat the last point."""
+    """Points along a branch, in the order of arclength; rows that were not accepted repeat the point before."""
 
     states: Float[Array, "points n"]
     parameter: Float[Array, " points"]
@@ -27,32 +30,52 @@ class Branch(NamedTuple):
     tangents: Float[Array, "points n+1"]
     """Unit tangents `(dx, dparameter)`; the last entry changes sign at a fold."""
     accepted: Bool[Array, " points"]
-    """False where a step was refused (and halved), or the branch had left the bounds."""
-    left_bounds: Bool[Array, ""]
-    """Whether the branch ended because the parameter left its bounds: the part before is returned."""
+    """False where a step was refused (and halved), or the branch had ended."""
+    end: Int[Array, ""]
+    """Why the branch ended, an index into `cliffs.dynamics.ENDS`."""
+
+    @property
+    def left_bounds(self) -> Bool[Array, ""]:
+        """Whether the branch ended because the parameter left its bounds; the last accepted point lies on a bound."""
+        return self.end == LEFT_BOUNDS
+
+    @property
+    def why(self) -> str:
+        """The end in words; only for a single branch outside of tracing."""
+        return ENDS[int(self.end)]
 
 
-class Problem(NamedTuple):
-    """`G(x, lambda) = F^p(x; lambda) - x` as functions of the joint vector `y = (x, lambda)`."""
-
-    residual: Any
-    jacobian: Any
-
-
-def make_problem(step: Step, params: PyTree, path: Path, inputs: Any, period: int) -> Problem:
-    """The residual and its `[n, n + 1]` Jacobian for a parameter inside `params`."""
+def make_residual(step: Step, params: PyTree, paths: tuple[Path, ...], inputs: Any, period: int) -> Callable:
+    """`G(x, parameters) = F^p(x) - x` as a function of the joint vector `y = (x, parameters)`."""
+    k = len(paths)
 
     def residual(y):
-        return iterate(step, set_parameter(params, path, y[-1]), inputs, period)(y[:-1]) - y[:-1]
+        p = params
+        for i, path in enumerate(paths):
+            p = set_parameter(p, path, y[i - k])
+        return iterate(step, p, inputs, period)(y[:-k]) - y[:-k]
 
-    return Problem(residual, jax.jacfwd(residual))
+    return residual
 
 
-def null_vector(matrix: Float[Array, "n m"], near: Float[Array, " m"]) -> Float[Array, " m"]:
-    """The unit null vector of an `[n, n + 1]` matrix that points along `near`."""
-    bordered = jnp.concatenate([matrix, near[None]])
-    vector = jnp.linalg.solve(bordered, jnp.zeros(len(near), matrix.dtype).at[-1].set(1))
-    return vector / jnp.linalg.norm(vector)
+def check_problem(step: Step, params: PyTree, path: Path, start: Array, inputs: Any, period: int) -> None:
+    """Raise `ValueError` or `TypeError` for what is wrong before anything is traced."""
+    get_parameter(params, path)
+    if start.ndim != 1:
+        raise ValueError(f"start must be a state vector [n], got shape {start.shape}")
+    if not jnp.issubdtype(start.dtype, jnp.floating):
+        raise TypeError(f"start must be of a floating dtype (it decides the precision), got {start.dtype}")
+    if period < 1:
+        raise ValueError(f"period must be at least 1, got {period}")
+    check_map(step, params, start, inputs)
+
+
+def check_bounds(bounds: Any, name: str = "bounds") -> None:
+    """Raise `ValueError` unless `bounds` is (low, high) with low < high."""
+    if len(bounds) != 2 or not (
+        any(isinstance(b, Tracer) for b in bounds) or float(bounds[0]) < float(bounds[1]) < float("inf")
+    ):
+        raise ValueError(f"{name} must be (low, high), finite, with low < high, got {tuple(bounds)}")
 
 
 def continue_branch(
@@ -68,92 +91,90 @@ def continue_branch(
     num_points: int = 400,
     step_size: float = 0.05,
     max_step: float = 0.2,
+    min_step: float = 1e-7,
     tolerance: float | None = None,
 ) -> Branch:
     """Follow the solutions of `F^p(x; lambda) = x` from `start` by pseudo-arclength continuation.
 
     Predictor along the tangent, corrector by Newton on `(G(y), t . (y - y_pred)) = 0`. A step whose corrector fails,
-    or whose tangent turns by more than 25 degrees, is refused and halved; easy steps grow by 1.3.
+    or whose tangent turns by more than 25 degrees, is refused and halved; easy steps grow by 1.3. Pure: it may be
+    used under `jit` and `vmap` over parameters, starts and bounds.
 
     **Arguments**
 
     - `step`, `params`, `inputs`, `period`: the map; `path` names the scalar parameter inside `params`, for instance
       `"b"` or `("rnn", "w_rec", (0, 1))`.
-    - `start`: `[n]`, a fixed point at the parameter's present value (Newton polishes it first).
-    - `bounds`: the branch ends where the parameter leaves this interval.
+    - `start`: `[n]`, a fixed point of `F^p` at the parameter's present value (Newton polishes it first); its dtype is
+      the precision of the branch.
+    - `bounds`: the branch ends where the parameter leaves this interval, with a point on the bound.
     - `direction`: +1 or -1, the sign of the parameter's first change.
     - `num_points`: attempts, accepted or not.
-    - `step_size`, `max_step`: first and largest arclength per step, in units of the joint vector.
-    - `tolerance`: largest residual of an accepted point; by default 1e-11 in float64, 1e-5 in float32.
+    - `step_size`, `max_step`, `min_step`: first, largest and smallest arclength per step, in units of the joint vector.
+    - `tolerance`: largest residual of an accepted point, relative to `1 + max|y|`; by default 1e-11 in float64, 1e-5
+      in float32.
 
-    **Returns** a `Branch` whose first point is the start.
+    **Returns** a `Branch` whose first point is the start; `branch.end` says honestly why it stops: it left the bounds,
+    closed on itself, ran out of points, or the step became too small.
 
     **Raises** `ValueError` for a path that does not exist or is not scalar, a step that is no map on the state's
-    shape, bounds that do not hold the present value, or a tolerance below the dtype's resolution.
+    shape, bounds that do not hold the present value, a tolerance below the dtype's resolution, or (outside of tracing)
+    a start from which Newton reaches no fixed point. Under tracing the last is `end == 4`.
 
     Source: H. B. Keller (1977), Numerical solution of bifurcation and nonlinear eigenvalue problems.
 
     >>> from cliffs.maps import OneUnitParams, one_unit_step
     >>> branch = continue_branch(one_unit_step, OneUnitParams(5.0, -3.0), "b", jnp.array([-2.68]), (-3.5, -2.0))
-    >>> bool(branch.left_bounds), bool(jnp.max(branch.states) > 2)
-    (True, True)
+    >>> branch.why, bool(jnp.max(branch.states) > 2)
+    ('left the bounds', True)
     """
+    start = jnp.asarray(start)
+    check_problem(step, params, path, start, inputs, period)
     value = get_parameter(params, path)
-    check_map(step, params, start, inputs)
     tolerance = reachable_tolerance(tolerance, start.dtype, double=1e-11)
     if direction not in (-1, 1):
         raise ValueError(f"direction must be 1 or -1, got {direction}")
-    if not isinstance(value, Tracer) and not bounds[0] <= float(value) <= bounds[1]:
-        raise ValueError(f"bounds={bounds} do not hold the parameter's present value {float(value)}")
-    return _continue(
+    if num_points < 3:
+        raise ValueError(f"num_points must be at least 3, got {num_points}")
+    check_bounds(bounds)
+    if not any(isinstance(v, Tracer) for v in (value, *bounds)) and not bounds[0] <= float(value) <= bounds[1]:
+        raise ValueError(f"bounds={tuple(bounds)} do not hold the parameter's present value {float(value)}")
+    branch = _continue(
         step, params, path, start, jnp.asarray(bounds, start.dtype), inputs, period, direction, num_points,
-        step_size, max_step, tolerance,
+        step_size, max_step, min_step, tolerance,
     )  # fmt: skip
+    if not isinstance(branch.end, Tracer) and np.ndim(branch.end) == 0 and int(branch.end) == NO_START:
+        raise ValueError(
+            f"start={start} leads to no fixed point of period {period} at {path!r} = {float(value)}: Newton did not "
+            f"reach a residual of {tolerance:.1e}"
+        )
+    return branch
 
 
 @functools.partial(jax.jit, static_argnames=("step", "path", "period", "num_points"))
 def _continue(
-    step, params, path, start, bounds, inputs, period, direction, num_points, step_size, max_step, tolerance
+    step, params, path, start, bounds, inputs, period, direction, num_points, step_size, max_step, min_step, tolerance
 ):  # fmt: skip
-    n = start.shape[0]
-    problem = make_problem(step, params, path, inputs, period)
-    eye = jnp.eye(n, dtype=start.dtype)
+    n, dtype = start.shape[0], start.dtype
+    residual = make_residual(step, params, (path,), inputs, period)
+    along = jnp.zeros(n + 1, dtype).at[-1].set(direction)
+    y = jnp.append(start, get_parameter(params, path).astype(dtype))
+    # Two rounds of Newton at the present value: a start may be rough.
+    y, *_ = correct(residual, y, along)
+    y, tangent, _, _ = correct(residual, y, along)
+    result = trace(
+        residual, y, tangent, (bounds[:1], bounds[1:]), num_points=num_points, step_size=jnp.asarray(step_size, dtype),
+        max_step=jnp.asarray(max_step, dtype), min_step=jnp.asarray(min_step, dtype), tolerance=tolerance,
+    )  # fmt: skip
+    eye = jnp.eye(n, dtype=dtype)
+    points, jacobians = result.points, result.jacobians[:, :, :-1] + eye
+    return Branch(points[:, :-1], points[:, -1], jacobians, result.tangents, result.accepted, result.end)
 
-    def correct(y, tangent):
-        """Newton in the plane through `y` across the tangent."""
-        anchor = y
 
-        def newton(y, _):
-            g = jnp.append(problem.residual(y), tangent @ (y - anchor))
-            return y - jnp.linalg.solve(jnp.concatenate([problem.jacobian(y), tangent[None]]), g), None
+class _Problem(NamedTuple):
+    residual: Any
+    jacobian: Any
 
-        y, _ = jax.lax.scan(newton, y, length=6)
-        return y, jnp.max(jnp.abs(problem.residual(y)))
 
-    along = jnp.zeros(n + 1, start.dtype).at[-1].set(1)
-    value = get_parameter(params, path).astype(start.dtype)
-    y0, _ = correct(jnp.append(start, value), along)
-    t0 = null_vector(problem.jacobian(y0), along * direction)
-    t0 = t0 * jnp.where(t0[-1] * direction < 0, -1, 1)
-
-    def body(carry, _):
-        y, tangent, size, alive = carry
-        y_new, error = correct(y + size * tangent, tangent)
-        t_new = null_vector(problem.jacobian(y_new), tangent)
-        turn = t_new @ tangent
-        # A corrector that ran off to another branch moved much farther than the step.
-        near = jnp.linalg.norm(y_new - y) < 2 * size
-        good = (error <= tolerance) & (turn > 0.906) & near & jnp.all(jnp.isfinite(t_new))
-        inside = (y_new[-1] >= bounds[0]) & (y_new[-1] <= bounds[1])
-        accept = good & inside & alive
-        size = jnp.where(good, jnp.minimum(size * jnp.where(turn > 0.985, 1.3, 1.0), max_step), size * 0.5)
-        y, tangent = jnp.where(accept, y_new, y), jnp.where(accept, t_new, tangent)
-        alive = alive & ~(good & ~inside)
-        return (y, tangent, size, alive), (y, tangent, accept)
-
-    first = (y0, t0, jnp.asarray(step_size, start.dtype), jnp.array(True))
-    (_, _, _, alive), (ys, tangents, accepted) = jax.lax.scan(body, first, length=num_points - 1)
-    ys, tangents = jnp.concatenate([y0[None], ys]), jnp.concatenate([t0[None], tangents])
-    accepted = jnp.concatenate([jnp.ones(1, bool), accepted])
-    jacobians = jax.vmap(lambda y: problem.jacobian(y)[:, :-1])(ys) + eye
-    return Branch(ys[:, :-1], ys[:, -1], jacobians, tangents, accepted, ~alive)
+def make_problem(step, params, path, inputs, period):  # removed with the next version of bifurcations.py
+    residual = make_residual(step, params, (path,), inputs, period)
+    return _Problem(residual, jax.jacfwd(residual))
