@@ -74,20 +74,20 @@ def trace(
     min_step: Array,
     tolerance: float,
     home: Float[Array, " m"] | None = None,
+    away: Bool[Array, ""] | bool = False,
 ) -> Trace:
     """Follow `residual(y) = 0` from `start` along `tangent` (Keller 1977) until one of `ENDS` happens.
 
     - `bounds`: `(low, high)`, arrays of k entries, for the last k entries of `y`. The last point of a curve that leaves
       them lies on the bound.
-    - `home`: where a closed curve began, when this is a later stretch of it.
+    - `home`, `away`: where a closed curve began, and whether it has left there; for a later stretch of a curve.
 
     A step is refused and halved when its corrector fails or moves more than half the step, or when the tangent turns
     by more than 25 degrees; easy steps grow by 1.3.
     """
     low, high = bounds
     k, dtype = low.shape[0], start.dtype
-    again = home is not None
-    home_point = home if home is not None else start
+    home_point = start if home is None else home
     same = jnp.finfo(dtype).eps ** 0.4
 
     def outside(y):
@@ -125,7 +125,7 @@ def trace(
     r0, jac0 = value_and_jacobian(residual)(start)
     solved = jnp.max(jnp.abs(r0)) <= tolerance * (1 + jnp.max(jnp.abs(start)))
     end = jnp.where(solved & jnp.all(jnp.isfinite(tangent)), OUT_OF_POINTS, NO_START)
-    first = (start, tangent, jac0, jnp.asarray(step_size, dtype), end, jnp.asarray(again), start)
+    first = (start, tangent, jac0, jnp.asarray(step_size, dtype), end, jnp.asarray(away), start)
     (y, t, jac, size, end, _, beyond), rows = jax.lax.scan(body, first, length=num_points - 2)
 
     # One point more, on the bound that the curve left.

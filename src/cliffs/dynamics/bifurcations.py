@@ -1,42 +1,46 @@
-"""Bifurcation diagrams: branches of fixed points with their stability, folds and flips located by Newton."""
+"""Bifurcation diagrams in one call: all branches with their stability, and the bifurcations on them."""
 
+import collections
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Float, PyTree
 
-from cliffs.dynamics._parameter import Path, get_parameter, set_parameter
-from cliffs.dynamics.continuation import Branch, continue_branch, make_problem
-from cliffs.dynamics.fixed_points import find_fixed_points
+from cliffs.dynamics._detect import Curve, Problem, correct_in_planes, distinct, find_special_points, refine
+from cliffs.dynamics._follow import Extent, absorb, crosses, follow
+from cliffs.dynamics._parameter import Path, set_parameter
+from cliffs.dynamics._states import flat_states
+from cliffs.dynamics._trace import ENDS, LEFT_BOUNDS
+from cliffs.dynamics.continuation import check_bounds, check_problem, make_residual
+from cliffs.dynamics.fixed_points import iterate, reachable_tolerance, solve_fixed_points
+from cliffs.dynamics.special_points import SpecialPoint, crossing_tangents
 from cliffs.rnn import Step
-
-CRITICAL = {"fold": 1.0, "flip": -1.0}
-"""The real multiplier at which each bifurcation happens."""
-
-
-class SpecialPoint(NamedTuple):
-    """A bifurcation point on a branch."""
-
-    kind: str
-    """"fold" (a multiplier is +1) or "flip" (a multiplier is -1)."""
-    parameter: float
-    state: np.ndarray
-    residual: float
-    """Largest residual of the defining equations: how well it is located."""
 
 
 class BranchPoints(NamedTuple):
-    """The accepted points of a branch, as numpy arrays."""
+    """The points of a branch in the order of arclength, as numpy arrays."""
 
     parameter: Float[np.ndarray, " points"]
     states: Float[np.ndarray, "points n"]
     multipliers: np.ndarray
     """`[points, n]` complex, largest modulus first."""
     stable: np.ndarray
-    left_bounds: bool
+    ends: tuple[str, str]
+    """Why the branch stops before its first and after its last point, in the words of `cliffs.dynamics.ENDS`."""
+    period: int = 1
+
+    @property
+    def left_bounds(self) -> bool:
+        """Whether both ends lie where the parameter leaves its bounds."""
+        return all(end == ENDS[LEFT_BOUNDS] for end in self.ends)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of the branch inside the bounds is missing."""
+        return not any(end in self.ends for end in ("ran out of points", "step too small"))
 
 
 class BifurcationDiagram(NamedTuple):
@@ -44,79 +48,21 @@ class BifurcationDiagram(NamedTuple):
 
     branches: list[BranchPoints]
     special: list[SpecialPoint]
+    notes: tuple[str, ...] = ()
+    """What is missing: unfinished branches, points that were not located, candidates that were given up."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every branch was followed to its ends and every special point is located."""
+        return not self.notes
 
 
-@functools.partial(jax.jit, static_argnames=("step", "path", "period"))
-def _locate(step, params, path, inputs, period, critical, state, value):
-    """Newton on `F^p(x) = x`, `J v = critical v`, `v.v = 1` for `(x, v, lambda)`."""
-    problem = make_problem(step, params, path, inputs, period)
-    n = state.shape[0]
+class _Seed(NamedTuple):
+    """Where a branch may be followed from: a regular point (no tangent) or a singular one with its tangent."""
 
-    def defining(z):
-        x, v, lam = z[:n], z[n : 2 * n], z[-1]
-        y = jnp.append(x, lam)
-        jv = problem.jacobian(y)[:, :-1] @ v + v  # dF/dx v, for G = F - x
-        return jnp.concatenate([problem.residual(y), jv - critical * v, (v @ v - 1)[None]])
-
-    jacobian = jax.jacfwd(defining)
-    shifted = problem.jacobian(jnp.append(state, value))[:, :-1] + (1 - critical) * jnp.eye(n, dtype=state.dtype)
-    v = jnp.linalg.svd(shifted)[2][-1]
-    z = jnp.concatenate([state, v, value[None]])
-    z, _ = jax.lax.scan(lambda z, _: (z - jnp.linalg.solve(jacobian(z), defining(z)), None), z, length=20)
-    return z[:n], z[-1], jnp.max(jnp.abs(defining(z)))
-
-
-def locate_bifurcation(
-    kind: str,
-    step: Step,
-    params: PyTree,
-    path: Path,
-    state: Float[Array, " n"],
-    value: float,
-    *,
-    inputs: Any = None,
-    period: int = 1,
-) -> SpecialPoint:
-    """The fold or flip near `(state, value)`: solves `F^p(x; lambda) = x` together with `J v = ±v`, `|v| = 1`.
-
-    **Arguments**: `kind`, `"fold"` or `"flip"`; the map as in `continue_branch`; a point near the bifurcation.
-
-    **Returns** a `SpecialPoint`; check its `residual`.
-
-    **Raises** `ValueError` for another kind.
-
-    >>> from cliffs.maps import OneUnitParams, one_unit_step
-    >>> point = locate_bifurcation("fold", one_unit_step, OneUnitParams(5.0, -2.6), "b", jnp.array([0.9]), -2.6)
-    >>> round(point.parameter, 3)
-    -2.656
-    """
-    if kind not in CRITICAL:
-        raise ValueError(f"kind must be one of {sorted(CRITICAL)}, got {kind!r}")
-    state = jnp.asarray(state)
-    x, lam, residual = _locate(
-        step, params, path, inputs, period, CRITICAL[kind], state, jnp.asarray(value, state.dtype)
-    )
-    return SpecialPoint(kind, float(lam), np.asarray(x), float(residual))
-
-
-def _special_points(branch: Branch, step, params, path, inputs, period) -> list[SpecialPoint]:
-    keep = np.asarray(branch.accepted)
-    states, values = np.asarray(branch.states)[keep], np.asarray(branch.parameter)[keep]
-    jacobians = np.asarray(branch.jacobians)[keep]
-    eye = np.eye(states.shape[1])
-    tests = {
-        "fold": np.asarray(branch.tangents)[keep][:, -1],
-        "flip": np.linalg.slogdet(jacobians + eye)[0],
-    }
-    found = []
-    for kind, test in tests.items():
-        for i in np.flatnonzero(np.sign(test[:-1]) * np.sign(test[1:]) < 0):
-            point = locate_bifurcation(
-                kind, step, params, path, jnp.asarray(states[i]), values[i], inputs=inputs, period=period
-            )
-            if point.residual < 1e-4:
-                found.append(point)
-    return found
+    point: np.ndarray
+    period: int
+    tangent: np.ndarray | None = None
 
 
 def bifurcation_diagram(
@@ -124,104 +70,172 @@ def bifurcation_diagram(
     params: PyTree,
     path: Path,
     bounds: tuple[float, float],
-    starts: Float[Array, "starts n"],
+    starts: PyTree,
     *,
     inputs: Any = None,
     period: int = 1,
+    max_period: int | None = None,
     num_points: int = 600,
+    max_stretches: int = 20,
     max_step: float = 0.05,
     num_sections: int = 5,
+    max_branches: int = 64,
+    tolerance: float | None = None,
 ) -> BifurcationDiagram:
-    """All branches of fixed points between two parameter values, with stability, folds and flips.
+    """All branches of fixed points (or p-cycles) between two parameter values, with stability and bifurcations.
 
-    Fixed points are searched from the starts at `num_sections` values of the parameter; each that lies on no branch
-    found so far is followed both ways.
+    Solutions of `F^p(x; lambda) = x` are searched from the starts at `num_sections` values of the parameter; each that
+    lies on no branch found so far is followed both ways. Folds, flips, Neimark-Sacker and branch points are bracketed
+    along the branches, located by Newton and classified; the second branch through every branch point is followed
+    too, and with `max_period` the cycles of twice the period that flips give birth to.
 
     **Arguments**
 
     - `step`, `params`, `path`, `inputs`, `period`: as in `continue_branch`.
     - `bounds`: the parameter interval.
-    - `starts`: `[starts, n]`, where Newton starts at every section; their dtype is the precision.
-    - `num_points`, `max_step`: of each branch.
+    - `starts`: `[starts, n]` or a pytree with leaves `[starts, ...]` (then states are reported flattened), where
+      Newton starts at every section; their dtype is the precision.
+    - `max_period`: follow doublings up to cycles of this period; by default only `period` itself.
+    - `num_points`: attempts in one compiled stretch of a branch; `max_stretches`: stretches in each direction.
+    - `max_step`: largest arclength per step, in units of the joint vector (state, parameter). Events nearer than a
+      thousandth of this are not told apart.
     - `num_sections`: how many parameter values are searched for fixed points.
+    - `max_branches`: how many branches are followed at most.
+    - `tolerance`: of located special points, as in `locate_bifurcation`.
 
-    **Returns** a `BifurcationDiagram`: branches ordered along their arclength, special points sorted by parameter.
+    **Returns** a `BifurcationDiagram`: branches ordered along their arclength, special points sorted by parameter, and
+    `notes` on everything that is not complete.
 
-    **Raises** `ValueError` for wrong bounds and whatever `continue_branch` refuses.
+    **Raises** `ValueError` for wrong bounds and whatever `continue_branch` and `locate_bifurcation` refuse.
 
     Source: Pascanu, Mikolov & Bengio (2012), Fig. 4; Kuznetsov, Elements of applied bifurcation theory, ch. 10.
 
     >>> from cliffs.maps import OneUnitParams, one_unit_step
     >>> starts = jnp.linspace(-5, 5, 11)[:, None]
     >>> diagram = bifurcation_diagram(one_unit_step, OneUnitParams(5.0, 0.0), "b", (-3.5, -1.5), starts)
-    >>> len(diagram.branches), [(p.kind, round(p.parameter, 2)) for p in diagram.special]
-    (1, [('fold', -2.66), ('fold', -2.34)])
+    >>> len(diagram.branches), [(p.kind, round(p.parameter, 2)) for p in diagram.special], diagram.complete
+    (1, [('fold', -2.66), ('fold', -2.34)], True)
     """
-    low, high = bounds
-    if not low < high:
-        raise ValueError(f"bounds must be (low, high) with low < high, got {bounds}")
-    get_parameter(params, path)
-    starts = jnp.asarray(starts)
-    branches: list[BranchPoints] = []
-    special: list[SpecialPoint] = []
-    for value in np.linspace(low, high, num_sections):
-        here = set_parameter(params, path, jnp.asarray(value, starts.dtype))
-        for point in find_fixed_points(step, here, starts, inputs, period=period).points:
-            if any(_on_branch(b, point, value) for b in branches):
-                continue
-            halves = [
-                continue_branch(
-                    step, here, path, jnp.asarray(point), bounds, inputs=inputs, period=period, direction=direction,
-                    num_points=num_points, max_step=max_step,
-                )
-                for direction in (-1, 1)
-            ]  # fmt: skip
-            for half in halves:
-                special += _special_points(half, step, here, path, inputs, period)
-            branches.append(_join(*halves))
-    return BifurcationDiagram(branches, _unique(special))
-
-
-def _join(back: Branch, forth: Branch) -> BranchPoints:
-    a, b = np.asarray(back.accepted), np.asarray(forth.accepted)
-
-    def both(x, y):
-        return np.concatenate([np.asarray(x)[a][::-1], np.asarray(y)[b][1:]])
-
-    multipliers = np.linalg.eigvals(both(back.jacobians, forth.jacobians))
-    multipliers = np.take_along_axis(multipliers, np.argsort(-np.abs(multipliers), axis=1), axis=1)
-    return BranchPoints(
-        both(back.parameter, forth.parameter),
-        both(back.states, forth.states),
-        multipliers,
-        np.asarray(np.abs(multipliers[:, 0]) < 1),
-        bool(back.left_bounds) and bool(forth.left_bounds),
-    )
-
-
-def _on_branch(branch: BranchPoints, point: np.ndarray, value: float) -> bool:
-    """Whether a branch crosses `value` at `point`, by interpolation between its points."""
-    offset = branch.parameter - value
-    for i in np.flatnonzero(offset[:-1] * offset[1:] <= 0):
-        span = offset[i] - offset[i + 1]
-        share = offset[i] / span if span else 0.0
-        crossing = branch.states[i] + share * (branch.states[i + 1] - branch.states[i])
-        if np.linalg.norm(crossing - point) < 1e-2 * (1 + np.linalg.norm(point)):
-            return True
-    ends = np.array([branch.states[0], branch.states[-1]])
-    near = np.linalg.norm(ends - point, axis=1) < 1e-1 * (1 + np.linalg.norm(point))
-    return bool((near & (np.abs(offset[[0, -1]]) < 0.1)).any())
-
-
-def _unique(points: list[SpecialPoint]) -> list[SpecialPoint]:
-    kept: list[SpecialPoint] = []
-    for point in sorted(points, key=lambda p: p.parameter):
-        same = (
-            p.kind == point.kind
-            and abs(p.parameter - point.parameter) < 1e-4
-            and np.linalg.norm(p.state - point.state) < 1e-3
-            for p in kept
+    check_bounds(bounds)
+    step, starts, _ = flat_states(step, starts)
+    check_problem(step, params, path, starts[0], inputs, period)
+    reachable_tolerance(tolerance, starts.dtype, double=1e-12)
+    if max_step <= 0 or num_points < 3 or min(max_stretches, num_sections, max_branches) < 1:
+        raise ValueError(
+            f"max_step must be positive, num_points at least 3, the other counts at least 1, got {max_step=}, "
+            f"{num_points=}, {max_stretches=}, {num_sections=}, {max_branches=}"
         )
-        if not any(same):
-            kept.append(point)
-    return kept
+    accept = reachable_tolerance(None, starts.dtype, double=1e-11)
+    extent = Extent((float(bounds[0]), float(bounds[1])), num_points, max_stretches, max_step)
+    base = Problem(step, params, path, inputs, period, accept)
+    curves: dict[int, list[Curve]] = collections.defaultdict(list)
+    special: list[SpecialPoint] = []
+    notes: list[str] = []
+    queue = collections.deque(_search(base, bounds, starts, num_sections))
+    while queue:
+        seed = queue.popleft()
+        problem = base._replace(period=seed.period)
+        started = _start(problem, seed, curves, max_step)
+        if started is None:
+            continue
+        if sum(map(len, curves.values())) >= max_branches:
+            notes.append(f"stopped after max_branches={max_branches} branches")
+            break
+        curve = follow(problem, started[0], started[1], extent, singular=seed.tangent is not None)
+        if curve is None or len(curve.points) < 2:
+            continue
+        curve = refine(problem, curve)
+        for point in find_special_points(problem, curve, tolerance):
+            known = len(special)
+            special = distinct([*special, point], starts.dtype)
+            if len(special) > known and point.located:
+                queue.extend(_switches(problem, point, max_period or period))
+        curves[seed.period] = absorb(problem, curves[seed.period], curve)
+
+    branches = [_branch(curve, p) for p in sorted(curves) for curve in curves[p]]
+    notes += [f"branch {i} (period {b.period}): {b.ends}" for i, b in enumerate(branches) if not b.complete]
+    notes += [f"{p.kind} near {p.parameter:.6g}: {p.note}" for p in special if not p.located]
+    return BifurcationDiagram(branches, special, tuple(notes))
+
+
+def _branch(curve: Curve, period: int) -> BranchPoints:
+    multipliers = curve.multipliers
+    return BranchPoints(
+        curve.points[:, -1], curve.points[:, :-1], multipliers, np.abs(multipliers[:, 0]) < 1, curve.ends, period
+    )  # fmt: skip
+
+
+@functools.partial(jax.jit, static_argnames=("step", "path", "period"))
+def _solve_sections(step, params, path, inputs, period, values, starts):
+    def at(value):
+        here = set_parameter(params, path, value)
+        points = solve_fixed_points(step, here, starts, inputs, period=period).points
+
+        def orbit(x):  # x, F(x), .. F^p(x)
+            once = iterate(step, here, inputs, 1)
+            return jnp.concatenate([x[None], jax.lax.scan(lambda x, _: (once(x),) * 2, x, length=period)[1]])
+
+        return jax.vmap(orbit)(points)
+
+    return jax.vmap(at)(values)
+
+
+def _search(problem: Problem, bounds: tuple[float, float], starts: Any, num_sections: int) -> list[_Seed]:
+    """Solutions of minimal period p at some values of the parameter, as seeds."""
+    # Off the round numbers, where symmetric problems have their degenerate points.
+    shares = (np.arange(num_sections) + 0.381966) / num_sections
+    values = np.asarray(bounds[0] + (bounds[1] - bounds[0]) * shares, starts.dtype)
+    step, params, path, inputs, period, tolerance = problem
+    orbits = np.asarray(_solve_sections(step, params, path, inputs, period, values, starts))
+    reach = tolerance**0.6
+    seeds: list[_Seed] = []
+    for value, section in zip(values, orbits):
+        found: list[np.ndarray] = []
+        for orbit in section:
+            size = reach * (1 + np.abs(orbit[0]).max())
+            gaps = np.abs(orbit[1:] - orbit[0]).max(1)
+            if not (gaps[-1] < size) or any(gaps[d - 1] < 100 * size for d in range(1, period) if period % d == 0):
+                continue
+            for point in orbit[:-1]:
+                if not any(np.abs(point - other).max() < size for other in found):
+                    found.append(point)
+        seeds += [_Seed(np.append(x, value), period) for x in found]
+    return seeds
+
+
+@functools.partial(jax.jit, static_argnames=("step", "path", "period"))
+def _jacobian(step, params, path, inputs, period, y):
+    return jax.jacfwd(make_residual(step, params, (path,), inputs, period))(y)
+
+
+def _start(problem: Problem, seed: _Seed, curves: dict[int, list[Curve]], max_step: float):
+    """`(point, tangents)` to follow, or None where everything from the seed is known already."""
+    step, params, path, inputs, period, tolerance = problem
+    point = seed.point
+    if seed.tangent is None:
+        _, sizes, right = np.linalg.svd(np.asarray(_jacobian(step, params, path, inputs, period, point)))
+        if sizes[-1] < 1e-6 * max(1.0, sizes[0]):
+            return None  # a singular point: its branches are reached from their other points
+        points, tangents, _, errors = correct_in_planes(problem, point[None], right[-1:])
+        if not errors[0] <= tolerance or any(crosses(problem, c, points[0]) is not None for c in curves[period]):
+            return None
+        return points[0], [tangents[0], -tangents[0]]
+    directions = []
+    for tangent in (seed.tangent, -seed.tangent):
+        ahead, _, _, errors = correct_in_planes(problem, (point + 0.2 * max_step * tangent)[None], tangent[None])
+        if errors[0] <= tolerance and not any(crosses(problem, c, ahead[0]) is not None for c in curves[period]):
+            directions.append(tangent)
+    return (point, directions) if directions else None
+
+
+def _switches(problem: Problem, point: SpecialPoint, max_period: int) -> list[_Seed]:
+    """The branches that a special point gives birth to."""
+    y = np.append(point.state, np.asarray(point.parameter, point.state.dtype))
+    if point.kind in ("transcritical", "pitchfork"):
+        step, params, path, inputs, *_ = problem
+        tangents = crossing_tangents(step, params, path, point, inputs=inputs)
+        return [_Seed(y, point.period, t) for t in tangents]
+    if point.kind == "flip" and 2 * point.period <= max_period and point.vector is not None:
+        # The doubled branch leaves along the critical vector; its parameter changes to second order only.
+        return [_Seed(y, 2 * point.period, np.append(point.vector, 0).astype(y.dtype))]
+    return []

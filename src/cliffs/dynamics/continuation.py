@@ -15,8 +15,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cliffs.dynamics._parameter import Path, get_parameter, set_parameter
+from cliffs.dynamics._states import check_map, flat_states
 from cliffs.dynamics._trace import ENDS, LEFT_BOUNDS, NO_START, correct, trace
-from cliffs.dynamics.fixed_points import check_map, iterate, reachable_tolerance
+from cliffs.dynamics.fixed_points import iterate, reachable_tolerance
 from cliffs.rnn import Step
 
 
@@ -59,12 +60,8 @@ def make_residual(step: Step, params: PyTree, paths: tuple[Path, ...], inputs: A
 
 
 def check_problem(step: Step, params: PyTree, path: Path, start: Array, inputs: Any, period: int) -> None:
-    """Raise `ValueError` or `TypeError` for what is wrong before anything is traced."""
+    """Raise `ValueError` for what is wrong before anything is traced."""
     get_parameter(params, path)
-    if start.ndim != 1:
-        raise ValueError(f"start must be a state vector [n], got shape {start.shape}")
-    if not jnp.issubdtype(start.dtype, jnp.floating):
-        raise TypeError(f"start must be of a floating dtype (it decides the precision), got {start.dtype}")
     if period < 1:
         raise ValueError(f"period must be at least 1, got {period}")
     check_map(step, params, start, inputs)
@@ -82,7 +79,7 @@ def continue_branch(
     step: Step,
     params: PyTree,
     path: Path,
-    start: Float[Array, " n"],
+    start: PyTree,
     bounds: tuple[float, float],
     *,
     inputs: Any = None,
@@ -105,7 +102,7 @@ def continue_branch(
     - `step`, `params`, `inputs`, `period`: the map; `path` names the scalar parameter inside `params`, for instance
       `"b"` or `("rnn", "w_rec", (0, 1))`.
     - `start`: `[n]`, a fixed point of `F^p` at the parameter's present value (Newton polishes it first); its dtype is
-      the precision of the branch.
+      the precision of the branch. A pytree is flattened in the order of its leaves.
     - `bounds`: the branch ends where the parameter leaves this interval, with a point on the bound.
     - `direction`: +1 or -1, the sign of the parameter's first change.
     - `num_points`: attempts, accepted or not.
@@ -127,7 +124,7 @@ def continue_branch(
     >>> branch.why, bool(jnp.max(branch.states) > 2)
     ('left the bounds', True)
     """
-    start = jnp.asarray(start)
+    step, start, _ = flat_states(step, start, name="start", axes=0)
     check_problem(step, params, path, start, inputs, period)
     value = get_parameter(params, path)
     tolerance = reachable_tolerance(tolerance, start.dtype, double=1e-11)
@@ -168,13 +165,3 @@ def _continue(
     eye = jnp.eye(n, dtype=dtype)
     points, jacobians = result.points, result.jacobians[:, :, :-1] + eye
     return Branch(points[:, :-1], points[:, -1], jacobians, result.tangents, result.accepted, result.end)
-
-
-class _Problem(NamedTuple):
-    residual: Any
-    jacobian: Any
-
-
-def make_problem(step, params, path, inputs, period):  # removed with the next version of bifurcations.py
-    residual = make_residual(step, params, (path,), inputs, period)
-    return _Problem(residual, jax.jacfwd(residual))
