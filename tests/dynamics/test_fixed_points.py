@@ -1,13 +1,22 @@
 """Fixed points and cycles."""
 
+import functools
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from cliffs import rnn
+from cliffs import cells, initializers, rnn, tasks, training
 from cliffs.dynamics import find_fixed_points, solve_fixed_points
 from cliffs.maps import HenonParams, OneUnitParams, henon_step, one_unit_step
+
+
+def logistic_step(r, x, inputs=None):
+    return r * x * (1 - x)
+
 
 STARTS = jnp.linspace(-5, 5, 21)[:, None]
 
@@ -30,11 +39,67 @@ def test_analytic_henon_fixed_points_and_the_cycle_of_two(x64):
     np.testing.assert_allclose(found.points, np.stack([x, b * x], 1), atol=1e-11)
     assert found.kind == ["saddle", "saddle"]
     np.testing.assert_allclose(found.multipliers.prod(1), -b, atol=1e-11)  # the map contracts areas by b
+    # The one cycle of two: its x solve a^2 x^2 - a (1 - b) x + (1 - b)^2 - a = 0; both fixed points are left out.
     cycle = find_fixed_points(henon_step, HenonParams(), grid, period=2)
-    assert len(cycle.points) == 4
-    for point in cycle.points:
-        image = henon_step(HenonParams(), henon_step(HenonParams(), jnp.asarray(point)))
-        np.testing.assert_allclose(image, point, atol=1e-10)
+    want = np.sort(np.roots([a**2, -a * (1 - b), (1 - b) ** 2 - a]))
+    np.testing.assert_allclose(cycle.cycles[:, :, 0], want[None], atol=1e-11)
+    np.testing.assert_allclose(cycle.points, cycle.cycles[:, 0])
+    assert cycle.converged > cycle.shorter > 0
+    np.testing.assert_allclose(cycle.multipliers.prod(1), b**2, atol=1e-10)
+
+
+@pytest.mark.parametrize(("period", "count"), [(1, 2), (2, 1), (3, 2), (4, 3), (6, 9)])
+def test_analytic_number_of_cycles_of_the_full_logistic_map(x64, period, count):
+    """At r = 4 the map has (1 / p) sum_{d | p} mu(p / d) 2^d cycles of minimal period p, all with multiplier ±2^p."""
+    found = find_fixed_points(logistic_step, jnp.asarray(4.0), jnp.linspace(0.0005, 1.0, 801)[:, None], period=period)
+    assert found.cycles.shape == (count, period, 1)
+    multipliers = np.where(found.points[:, 0] == 0, 4.0, 2.0**period)
+    np.testing.assert_allclose(np.abs(found.multipliers[:, 0]), multipliers, rtol=1e-8)
+    orbit = found.cycles[:, :, 0]
+    np.testing.assert_allclose(np.roll(orbit, -1, 1), 4 * orbit * (1 - orbit), atol=1e-8)
+    assert np.unique(np.round(orbit, 7)).size == count * period  # no cycle twice, no shorter one
+
+
+def test_property_lstm_states_are_pytrees(x64):
+    step = cells.lstm_cell(4)
+    params = jax.tree.map(lambda p: 3.0 * p, step.init(jax.random.key(0), 2, jnp.float64))
+    starts = tuple(jax.random.normal(jax.random.key(i), (64, 4)) for i in (1, 2))
+    found = find_fixed_points(step, params, starts, jnp.ones(2))
+    assert isinstance(found.points, tuple)
+    image = step(params, tuple(map(jnp.asarray, found.points)), jnp.ones(2))
+    assert len(found.residual) >= 1
+    for got, want in zip(image, found.points):
+        np.testing.assert_allclose(got, want, atol=1e-11)
+    assert found.multipliers.shape == (len(found.residual), 8)
+    assert found.cycles[0].shape == (len(found.residual), 1, 4)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def train(seed, updates):
+    """Temporal order, T = 20, 50 tanh units, threshold 1."""
+    chain = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
+    params = initializers.paper_init("smart_tanh", jax.random.key(seed), 6, 50, 4)
+    loss = training.classification_loss(rnn.rnn_step("tanh"))
+    return training.fit(loss, chain, params, lambda key: tasks.temporal_order(key, 20, 20), jax.random.key(9), updates)
+
+
+def test_integration_trained_network_of_50_units_in_seconds(x64):
+    """512 starts: every point verified, the same set from two disjoint random sets of starts."""
+    state, history = train(1, 900)
+    assert float(history.aux[-50:].mean()) < 0.05
+    params = jax.tree.map(lambda p: p.astype(float), state.params.rnn)
+    step, held = rnn.rnn_step("tanh"), jnp.array([0, 0, 0.25, 0.25, 0.25, 0.25])
+    sets, seconds = [], []
+    for key in jax.random.split(jax.random.key(3), 2):
+        starts = jnp.tanh(1.5 * jax.random.normal(key, (512, 50)))
+        began = time.perf_counter()
+        sets.append(find_fixed_points(step, params, starts, held))
+        seconds.append(time.perf_counter() - began)
+        images = jax.vmap(lambda x: step(params, x, held))(jnp.asarray(sets[-1].points))
+        assert np.linalg.norm(images - sets[-1].points, axis=1).max() < 1e-10
+    assert len(sets[0].points) == len(sets[1].points) >= 1
+    np.testing.assert_allclose(sets[0].points, sets[1].points, atol=1e-9)
+    assert min(seconds) < 60  # a few seconds on an idle core; the bar leaves room for a loaded machine
 
 
 def flip_flop(hidden=6, dtype=jnp.float64):
@@ -61,12 +126,25 @@ def test_property_network_points_are_verified_and_the_set_does_not_depend_on_the
 
 def test_analytic_a_ghost_of_a_fold_is_a_slow_point(x64):
     # Just left of b1 the upper pair is gone: its ghost moves slowly.
-    params = OneUnitParams(5.0, -2.66)
-    found = find_fixed_points(one_unit_step, params, jnp.array([[1.0]]), slow_speed=0.05)
+    # The speed x - 5 s(x) + 2.66 is least where 5 s'(x) = 1, as at the fold.
+    params, fold = OneUnitParams(5.0, -2.66), np.log((1 + np.sqrt(0.2)) / (1 - np.sqrt(0.2)))
+    found = find_fixed_points(one_unit_step, params, jnp.array([[1.0], [3.0]]), slow_speed=0.05)
     assert len(found.points) == 0
-    assert len(found.slow_points) == 1
-    np.testing.assert_allclose(found.slow_points[0, 0], 0.962, atol=1e-2)
-    assert found.slow_speeds[0] == pytest.approx(-2.65561 + 2.66, rel=1e-2)
+    np.testing.assert_allclose(found.slow_points, [[fold]], atol=1e-6)
+    np.testing.assert_allclose(found.slow_speeds, [-2.65561033863068795 + 2.66], atol=1e-12)
+    assert found.slow == 1.0
+    single = find_fixed_points(one_unit_step, OneUnitParams(5.0, -2.66), jnp.array([[1.0]], jnp.float32))
+    np.testing.assert_allclose(single.slow_points, [[fold]], atol=1e-2)
+
+
+def test_analytic_a_low_speed_without_a_minimum_is_no_slow_point(x64):
+    # |F(x) - x| = 0.05 + 0.01 e^x falls towards 0.05 and has no minimum, wherever the search stops.
+    found = find_fixed_points(lambda p, x, u: x + 0.05 + 0.01 * jnp.exp(x), None, jnp.array([[0.0], [-3.0]]))
+    assert len(found.points) == len(found.slow_points) == 0
+    assert found.slow == found.converged == 0.0
+    # A saddle of the speed is none either: |F - x|^2 = (1 + x^2 - y^2)^2 / 100 at the origin.
+    saddle = find_fixed_points(lambda p, x, u: x.at[0].add(0.1 * (1 + x[0] ** 2 - x[1] ** 2)), None, jnp.zeros((1, 2)))
+    assert len(saddle.slow_points) == 0
 
 
 def test_invariance_vmap_over_parameters(x64):
@@ -80,7 +158,11 @@ def test_invariance_vmap_over_parameters(x64):
     [
         ({"starts": jnp.zeros(3)}, "starts"),
         ({"period": 0}, "period"),
-        ({"tolerance": 1e-12}, "float32.*float64"),
+        ({"starts": jnp.full((2, 1), jnp.nan)}, "starts must be finite"),
+        ({"starts": jnp.zeros((2, 1), int)}, "floating"),
+        ({"max_iterations": 0}, "max_iterations"),
+        ({"tolerance": 1e-12}, r"1e-12 .*float32, which can reach 4.8e-07.*float64"),
+        ({"step": lambda p, x, u: (x, x)}, "same structure"),
         ({"step": lambda p, x, u: x[:0]}, "same shape"),
     ],
 )

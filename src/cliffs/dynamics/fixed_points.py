@@ -147,8 +147,8 @@ def slowest_points(
     **Arguments**: as in `solve_fixed_points`, vectors only.
 
     **Returns** `(points, speeds, minimum)`: `minimum` where the Newton step that remains, `|H^-1 grad q|`, is below
-    `e (1 + |x|)` and no eigenvalue of the Hessian H is below `-e` times the largest, with `e = eps^(1/3)` of the dtype
-    (6e-6 in float64, 5e-3 in float32).
+    `e (1 + |x|)`, no eigenvalue of the Hessian H is below `-e` times the largest, and the largest is above
+    `e q / (1 + |x|)^2` (no plateau), with `e = eps^(1/3)` of the dtype (6e-6 in float64, 5e-3 in float32).
 
     Source: Sussillo & Barak (2013), Opening the black box, section 2.
 
@@ -182,14 +182,23 @@ def slowest_points(
         values, vectors = jnp.linalg.eigh(curvature(x))
         largest = jnp.abs(values).max()
         left = (vectors.T @ slope(x)) / jnp.maximum(jnp.abs(values), small**2 * largest + jnp.finfo(x.dtype).tiny)
-        close = jnp.linalg.norm(left) <= small * (1 + jnp.linalg.norm(x))
-        return x, jnp.linalg.norm(residual(x)), close & (values[0] >= -small * largest)
+        size = 1 + jnp.linalg.norm(x)
+        # On a plateau every point is a weak minimum: ask that q changes within reach in some direction.
+        curved = largest * size**2 > small * q(x)
+        close = jnp.linalg.norm(left) <= small * size
+        return x, jnp.linalg.norm(residual(x)), curved & close & (values[0] >= -small * largest)
 
     return jax.vmap(solve)(starts)
 
 
-_solve = functools.partial(jax.jit, static_argnums=0, static_argnames=("period", "max_iterations"))(solve_fixed_points)
-_slowest = functools.partial(jax.jit, static_argnums=0, static_argnames=("period", "max_iterations"))(slowest_points)
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("period", "max_iterations"))
+def _solve(step, params, starts, inputs, *, period, max_iterations):
+    return solve_fixed_points(step, params, starts, inputs, period=period, max_iterations=max_iterations)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="period")
+def _slowest(step, params, starts, inputs, *, period):
+    return slowest_points(step, params, starts, inputs, period=period)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="period")
@@ -253,11 +262,11 @@ def find_fixed_points(
     merge = tolerance**0.5 if merge_distance is None else merge_distance
     solve = functools.partial(_solve, step, params, inputs=inputs, period=period)
 
-    first = min(24, max_iterations)
+    first, second = min(24, max_iterations), max(max_iterations - 24, 6)
     result = solve(flat, max_iterations=first)
     points, speed = np.array(result.points), np.array(result.residual)
     if first < max_iterations and (late := speed > tolerance).any():
-        result = solve(_padded(points[late]), max_iterations=max_iterations - first)
+        result = solve(_padded(points[late]), max_iterations=second)
         points[late], speed[late] = np.array(result.points)[: late.sum()], np.array(result.residual)[: late.sum()]
     minimum = np.zeros(len(points), bool)
     # Where Newton stopped it may still be some way up from the minimum.
@@ -270,7 +279,7 @@ def find_fixed_points(
     converged = speed <= tolerance
     slow_ones = minimum & ~converged & (speed <= slow_speed)
     cycles, hits, residual, jacobians, shorter = _distinct_cycles(
-        step, params, points[converged], speed[converged], inputs, period, merge
+        step, params, points[converged], speed[converged], inputs, period, merge, second
     )
     multipliers = np.linalg.eigvals(jacobians) if len(cycles) else np.zeros((0, flat.shape[1]), complex)
     multipliers = np.take_along_axis(multipliers, np.argsort(-np.abs(multipliers), axis=1), axis=1).astype(complex)
@@ -285,7 +294,7 @@ def find_fixed_points(
     )  # fmt: skip
 
 
-def _distinct_cycles(step, params, points, speed, inputs, period, merge):
+def _distinct_cycles(step, params, points, speed, inputs, period, merge, polish):
     """One row per cycle of minimal period p, sorted; hits, residuals, Jacobians; how many points had a shorter one."""
     points = points[np.argsort(speed, kind="stable")]  # the best located point of a cluster stands for it
     n = points.shape[1]
@@ -294,7 +303,7 @@ def _distinct_cycles(step, params, points, speed, inputs, period, merge):
     points = points[representative]
     if not len(points):
         return points.reshape(0, period, n), hits, np.zeros(0), np.zeros((0, n, n)), 0
-    polished = _solve(step, params, _padded(points), inputs, period=period, max_iterations=3).points[: len(points)]
+    polished = _solve(step, params, _padded(points), inputs, period=period, max_iterations=polish).points[: len(points)]
     orbits, residual, jacobians = map(np.asarray, _orbits(step, params, polished, inputs, period=period))
     scale = merge * (1 + np.linalg.norm(orbits[:, 0], axis=1))
     divisors = [d for d in range(1, period) if period % d == 0]
@@ -339,6 +348,8 @@ def cluster(points: Float[np.ndarray, "points n"], distance: float) -> tuple[np.
 
 
 def _padded(points: np.ndarray) -> Array:
-    """Rows repeated up to a power of two, so that few shapes are compiled."""
-    size = 1 << max(len(points) - 1, 0).bit_length()
+    """Rows repeated up to 16, 64, 256, ..., so that few shapes are compiled."""
+    size = 16
+    while size < len(points):
+        size *= 4
     return jnp.asarray(points[np.arange(size) % len(points)])
