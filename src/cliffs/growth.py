@@ -1,0 +1,228 @@
+"""Can gradients explode? What the recurrent matrix alone says, and the paper's lower bound along a trajectory."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from cliffs import _products
+from cliffs.initializers import spectral_radius
+
+MAX_SLOPE = {"tanh": 1.0, "logistic": 0.25, "relu": 1.0, "identity": 1.0}
+
+
+class GrowthReport(NamedTuple):
+    """What a recurrent matrix alone says about growth. `A = max |act'| W` throughout."""
+
+    largest_singular_value: Float[Array, ""]
+    """Of A: below 1 gradients cannot explode (the correct necessary condition)."""
+    spectral_radius: Float[Array, ""]
+    """Of A: the first version of the paper's wording, which bounds only the asymptotic rate of a linear network."""
+    peak_power_norm: Float[Array, ""]
+    """`max_k ||A^k||_2` over the powers looked at: transient growth of a non-normal matrix; inf on overflow."""
+    peak_power: Int[Array, ""]
+    """The k where it is reached."""
+    power_norms: Float[Array, " powers"]
+    """`||A^k||_2` for k = 1 .. num_powers; inf on overflow."""
+    log_power_norms: Float[Array, " powers"]
+    """Their logarithms, finite for any k (-inf for a nilpotent matrix)."""
+    numerical_abscissa: Float[Array, ""]
+    """Largest eigenvalue of the symmetric part of A: the initial growth rate of `exp(t A)`."""
+    numerical_radius: Float[Array, ""]
+    """`max |v* A v|` over unit v: `||A^k|| <= 2 r^k` (Berger), the bound on transients of a discrete map."""
+    can_explode: Bool[Array, ""]
+    """The necessary condition: the largest singular value of A exceeds 1."""
+    radius_misleads: Bool[Array, ""]
+    """The spectral radius is below 1, and yet some power has a norm above 1."""
+
+
+def growth_report(w_rec: Float[Array, "n n"], activation: str = "identity", num_powers: int = 100) -> GrowthReport:
+    """Can gradients explode? Singular value, spectral radius and transient growth of a recurrent matrix.
+
+    **Arguments**
+
+    - `w_rec`: `[n, n]`; either convention, a transpose changes nothing here.
+    - `activation`: its name; its largest slope multiplies the matrix.
+    - `num_powers`: how many powers to look at.
+
+    **Returns** a `GrowthReport`.
+
+    **Raises** `ValueError` for another activation, a matrix that is not square, or `num_powers < 1`.
+
+    Source: Pascanu, Mikolov & Bengio (ICML 2013), section 2.1 (singular value; arXiv v1 of 2012, section 2.2, says
+    spectral radius); Trefethen & Embree (2005), Spectra and Pseudospectra, sections 14 to 17.
+
+    >>> report = growth_report(jnp.array([[0.9, 5.0], [0.0, 0.9]]))
+    >>> int(report.peak_power), round(float(report.peak_power_norm), 3), bool(report.spectral_radius < 1)
+    (9, 19.379, True)
+    >>> bool(report.can_explode), bool(report.radius_misleads)
+    (True, True)
+    """
+    if activation not in MAX_SLOPE:
+        raise ValueError(f"activation must be one of {sorted(MAX_SLOPE)}, got {activation!r}")
+    if w_rec.ndim != 2 or w_rec.shape[0] != w_rec.shape[1]:
+        raise ValueError(f"w_rec must be square, got shape {w_rec.shape}")
+    if num_powers < 1:
+        raise ValueError(f"num_powers must be at least 1, got {num_powers}")
+    matrix = MAX_SLOPE[activation] * w_rec
+    size = jnp.max(jnp.abs(matrix))
+    size = jnp.where(size > 0, size, 1)
+    unit = matrix / size
+
+    def power(carry, _):
+        current, log_scale = carry
+        current = current @ unit
+        largest = jnp.max(jnp.abs(current))
+        safe = jnp.where(largest > 0, largest, 1)
+        carry = current / safe, log_scale + jnp.log(safe) + jnp.log(size)
+        return carry, carry[1] + _products.safe_log(jnp.linalg.norm(carry[0], 2))
+
+    start = jnp.eye(w_rec.shape[0], dtype=w_rec.dtype), jnp.zeros((), w_rec.dtype)
+    logs = jax.lax.scan(power, start, length=num_powers)[1]
+    norms = jnp.exp(logs)
+    # The largest eigenvalue of the Hermitian part of every rotation of A: its maximum is the numerical radius.
+    angles = jnp.linspace(0, jnp.pi, 181, dtype=w_rec.dtype)
+    rotated = jnp.exp(1j * angles)[:, None, None] * unit
+    hermitian = (rotated + rotated.conj().mT) / 2
+    radius = jnp.max(jnp.abs(jnp.linalg.eigvalsh(hermitian)[:, jnp.array([0, -1])]))
+    singular = jnp.linalg.norm(unit, 2) * size
+    asymptotic = spectral_radius(unit) * size
+    return GrowthReport(
+        singular,
+        asymptotic,
+        norms.max(),
+        logs.argmax() + 1,
+        norms,
+        logs,
+        jnp.linalg.eigvalsh((unit + unit.T) / 2)[-1] * size,
+        radius * size,
+        singular > 1,
+        (asymptotic < 1) & (logs.max() > 0),
+    )
+
+
+class ExpansionBound(NamedTuple):
+    """The terms of eq. 13. All logarithms in nats."""
+
+    log_expansions: Float[Array, " steps"]
+    """By how much each Jacobian stretches the direction; -inf where no alpha > 0 exists."""
+    log_alpha: Float[Array, ""]
+    """The least expansion outside P, `min {a_i : a_i > 1}`; 0 when every step is in P."""
+    log_beta: Float[Array, ""]
+    """The strongest contraction inside P, `min {a_i : a_i <= 1}`; 0 when P is empty."""
+    num_contracting: Int[Array, ""]
+    """|P|, the number of Jacobians that do not expand."""
+    log_gamma: Float[Array, ""]
+    """How strongly the parameter reaches the direction at step k, eq. 11."""
+    log_loss_coefficient: Float[Array, ""]
+    """|c_1|, the cost's gradient along the direction at step t, eq. 12."""
+    log_bound: Float[Array, ""]
+    """`log(gamma beta^|P| alpha^(l - |P|) |c_1|)` for l Jacobians."""
+    log_measured: Float[Array, ""]
+    """`log |g_k^T w|`, the temporal component itself along the parameter direction w, computed from the cost's side."""
+    parameter_direction: Float[Array, " parameters"]
+    """w of length 1: the shortest change of theta that moves `x_k` along the direction."""
+
+
+def expansion_bound(
+    jacobians: Float[Array, "steps n n"],
+    loss_gradient: Float[Array, " n"],
+    parameter_jacobian: Float[Array, "n parameters"] | None = None,
+    direction: Float[Array, " n"] | None = None,
+    *,
+    transported: bool = True,
+) -> ExpansionBound:
+    """The paper's lower bound `|g_k^T w| >= gamma_k beta^|P| alpha^(l-|P|) |c_1|` on a temporal component (eq. 13).
+
+    Eqs. 9 and 10 ask `|u^T J v| > alpha |u^T v|` for *all* u. Taking u orthogonal to `J v` shows that this holds only
+    when `J v` is parallel to v: v must be an eigenvector of every Jacobian. `transported=False` is that literal
+    reading (the expansion is -inf, the bound 0, at a step that turns v by more than rounding). By default v follows
+    the trajectory, `v_{i+1} = J_i v_i / |J_i v_i|` with `a_i = |J_i v_i|`: eq. 13 then holds for any Jacobians, and
+    the product of all a_i is the growth itself, so that the gap between bound and measurement is what the minimum
+    over the steps gives away.
+
+    **Arguments**
+
+    - `jacobians`: `[l, n, n]`, those of steps k+1 .. t.
+    - `loss_gradient`: `dE_t/dx_t`, `[n]`.
+    - `parameter_jacobian`: the direct derivative `d+x_k/dtheta`, `[n, parameters]`; the identity (a bias of the
+      pre-activation form) when None.
+    - `direction`: v at step k, normalised here; by default the one that the product stretches most.
+    - `transported`: see above.
+
+    **Returns** an `ExpansionBound`, in logarithms, so neither side overflows. The exponent is l - |P| with
+    l = t - k; the paper writes t - |P|, which is its case k = 0.
+
+    **Raises** `ValueError` for shapes that do not fit.
+
+    Source: Pascanu, Mikolov & Bengio (arXiv v1, 2012), eqs. 9 to 13.
+
+    >>> bound = expansion_bound(jnp.broadcast_to(jnp.diag(jnp.array([1.5, 0.5])), (20, 2, 2)), jnp.array([2.0, 1.0]))
+    >>> bool(bound.log_bound <= bound.log_measured + 1e-4), int(bound.num_contracting)
+    (True, 0)
+    """
+    n = jacobians.shape[-1]
+    if jacobians.ndim != 3 or jacobians.shape[1] != n or jacobians.shape[0] < 1:
+        raise ValueError(f"jacobians must have shape [steps, n, n] with at least one step, got {jacobians.shape}")
+    for name, value in (("loss_gradient", loss_gradient), ("direction", direction)):
+        if value is not None and value.shape != (n,):
+            raise ValueError(f"{name} must have shape ({n},), got {value.shape}")
+    dtype = jacobians.dtype
+    reach = jnp.eye(n, dtype=dtype) if parameter_jacobian is None else parameter_jacobian
+    if reach.ndim != 2 or reach.shape[0] != n:
+        raise ValueError(f"parameter_jacobian must have shape ({n}, parameters), got {reach.shape}")
+
+    def unit(v):
+        log_norm, v = _products.unit_rows(v[None])
+        return log_norm[0], v[0]
+
+    v = unit(_leading_direction(jacobians) if direction is None else direction)[1]
+    tolerance = n * jnp.sqrt(jnp.finfo(dtype).eps)
+
+    def forward(v, jacobian):
+        log_a, new = unit(jacobian @ v)
+        if transported:
+            return new, log_a
+        parallel = jnp.linalg.norm(new - jnp.sign(new @ v) * v) <= tolerance
+        return v, jnp.where(parallel, log_a, -jnp.inf)
+
+    end, logs = jax.lax.scan(forward, v, jacobians)
+
+    def backward(carry, jacobian):
+        row, log_norm = carry
+        term, row = unit(row @ jacobian)
+        return (row, log_norm + term), None
+
+    first_log, first = unit(loss_gradient)
+    (row, log_norm), _ = jax.lax.scan(backward, (first, first_log), jacobians, reverse=True)
+    # The shortest w with reach @ w = gamma v; a direction outside the range of reach has no gamma > 0.
+    w = jnp.linalg.pinv(reach) @ v
+    missed = jnp.linalg.norm(reach @ w - v) > tolerance
+    log_w, w = unit(w)
+    log_gamma = jnp.where(missed, -jnp.inf, -log_w)
+
+    expands = logs > 0
+    log_alpha = jnp.min(jnp.where(expands, logs, jnp.inf))
+    log_alpha = jnp.where(jnp.any(expands), log_alpha, 0)
+    log_beta = jnp.minimum(jnp.min(jnp.where(expands, 0, logs)), 0)
+    count = jnp.sum(~expands)
+    log_c = _products.safe_log(jnp.abs(first @ end)) + first_log
+    exponent = jnp.where(count > 0, count * jnp.where(count > 0, log_beta, 0), 0)
+    bound = log_gamma + exponent + (len(logs) - count) * log_alpha + log_c
+    measured = log_norm + _products.safe_log(jnp.abs(row @ (reach @ w)))
+    return ExpansionBound(logs, log_alpha, log_beta, count, log_gamma, log_c, bound, measured, w)
+
+
+def _leading_direction(jacobians: Float[Array, "steps n n"]) -> Float[Array, " n"]:
+    """The right singular vector of the product's largest singular value."""
+    n = jacobians.shape[-1]
+    frame = _products.generic_frame(n, n, jacobians.dtype)
+
+    def step(carry, jacobian):
+        q, graded = carry
+        q, factor = jnp.linalg.qr(jacobian @ q)
+        return (q, _products.multiply(jnp.triu(factor), graded)), None
+
+    (_, graded), _ = jax.lax.scan(step, (frame, _products.start(frame.T)), jacobians)
+    return _products.graded_svd(graded.log_scale, graded.rows)[1][0]
