@@ -1,6 +1,7 @@
 """The recurrent map as a dynamical system: fixed points, continuation, bifurcations."""
 
 from cliffs.dynamics._trace import ENDS as ENDS
+from cliffs.dynamics.attractors import attractor_diagram as attractor_diagram
 from cliffs.dynamics.bifurcations import BifurcationDiagram as BifurcationDiagram
 from cliffs.dynamics.bifurcations import BranchPoints as BranchPoints
 from cliffs.dynamics.bifurcations import bifurcation_diagram as bifurcation_diagram
@@ -13,3 +14,6 @@ from cliffs.dynamics.special_points import SpecialPoint as SpecialPoint
 from cliffs.dynamics.special_points import crossing_tangents as crossing_tangents
 from cliffs.dynamics.special_points import locate_bifurcation as locate_bifurcation
 from cliffs.dynamics.special_points import solve_bifurcation as solve_bifurcation
+from cliffs.dynamics.two_parameter import BifurcationCurve as BifurcationCurve
+from cliffs.dynamics.two_parameter import CodimensionTwoPoint as CodimensionTwoPoint
+from cliffs.dynamics.two_parameter import bifurcation_curve as bifurcation_curve

@@ -45,11 +45,8 @@ class Curve(NamedTuple):
 
     def replaced(self, order: Any, points: Any, tangents: Any, jacobians: Any) -> "Curve":
         """With further points appended and everything put in `order`."""
-        merged = (
-            np.concatenate([a, b])[order]
-            for a, b in zip(self[:3], (points, tangents, jacobians))
-        )  # fmt: skip
-        return Curve(*merged, self.ends)
+        rows = [np.concatenate([a, b])[order] for a, b in zip(self[:3], (points, tangents, jacobians))]
+        return Curve(rows[0], rows[1], rows[2], self.ends)
 
 
 @functools.partial(jax.jit, static_argnames=("step", "path", "period"))
@@ -73,7 +70,7 @@ def correct_in_planes(problem: Problem, anchors: np.ndarray, normals: np.ndarray
 def _signed(sign: np.ndarray, log: np.ndarray) -> np.ndarray:
     """A determinant scaled by the branch's largest, so that it neither over- nor underflows."""
     top = np.max(log, initial=-np.inf, where=np.isfinite(log))
-    return sign.real * np.exp(np.clip(log - (top if np.isfinite(top) else 0), -600, 0))
+    return np.real(sign) * np.exp(np.clip(log - (top if np.isfinite(top) else 0), -600, 0))
 
 
 def test_functions(curve: Curve) -> dict[str, np.ndarray]:
@@ -154,7 +151,7 @@ def find_special_points(problem: Problem, curve: Curve, locate_tolerance: float 
     crossings["fold"] -= crossings["branch point"]  # a pitchfork's branch turns at the branch point
     inside = np.abs(curve.multipliers) < 1
     if "Neimark-Sacker" in crossings:
-        complex_ = np.abs(curve.multipliers.imag) > 1e-9
+        complex_ = np.abs(np.imag(curve.multipliers)) > 1e-9
         pairs_inside = (inside & complex_).sum(1)
         crossings["Neimark-Sacker"] = {i for i in crossings["Neimark-Sacker"] if pairs_inside[i] != pairs_inside[i + 1]}
     found = [_locate(problem, curve, kind, i, locate_tolerance) for kind, at in crossings.items() for i in sorted(at)]

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-UNROLLED = 6
+UNROLLED = 4
 """Up to this size elimination is written out: a batch of LAPACK calls on tiny matrices is far slower."""
 
 

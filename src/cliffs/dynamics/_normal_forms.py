@@ -30,12 +30,30 @@ def left_vector(matrix: Float[Array, "n n"], q: Float[Array, " n"]) -> Float[Arr
     return jnp.linalg.solve(bordered, jnp.zeros(n + 1, matrix.dtype).at[-1].set(1))[:n]
 
 
+def state_jacobian(residual: Callable, y: Array, n: int) -> Array:
+    """`dF^p/dx - I` at the joint point `y`."""
+    return jax.jacfwd(residual)(y)[:, :n]
+
+
+def fold_form(residual: Callable, y: Array, q: Array) -> Array:
+    """`B(q, q) / 2`; its part along the left null vector is the fold's quadratic coefficient."""
+    direction = jnp.zeros_like(y).at[: q.shape[0]].set(q)
+    return second(residual, y, direction, direction) / 2
+
+
+def flip_form(residual: Callable, y: Array, q: Array) -> Array:
+    """`C(q,q,q) / 6 + B(q, (I - J)^-1 B(q,q)) / 2`; its part along the left vector is the flip's coefficient."""
+    n = q.shape[0]
+    pad = jnp.zeros_like(y)
+    direction = pad.at[:n].set(q)
+    bqq = second(residual, y, direction, direction)
+    correction = pad.at[:n].set(jnp.linalg.solve(-state_jacobian(residual, y, n), bqq))
+    return third(residual, y, direction, direction, direction) / 6 + second(residual, y, direction, correction) / 2
+
+
 def fold_coefficient(residual: Callable, y: Array, q: Array) -> Array:
     """`a = p . B(q, q) / 2`: the map on the centre manifold is `u -> u + beta + a u^2`; zero at a cusp."""
-    n = q.shape[0]
-    matrix = jax.jacfwd(residual)(y)[:, :n]
-    direction = jnp.zeros_like(y).at[:n].set(q)
-    return left_vector(matrix, q) @ second(residual, y, direction, direction) / 2
+    return left_vector(state_jacobian(residual, y, q.shape[0]), q) @ fold_form(residual, y, q)
 
 
 def flip_coefficient(residual: Callable, y: Array, q: Array) -> Array:
@@ -44,15 +62,8 @@ def flip_coefficient(residual: Callable, y: Array, q: Array) -> Array:
     Positive: supercritical, a stable cycle of twice the period appears; negative: subcritical.
     """
     n = q.shape[0]
-    matrix = jax.jacfwd(residual)(y)[:, :n]
-    pad = jnp.zeros_like(y)
-    direction = pad.at[:n].set(q)
-    bqq = second(residual, y, direction, direction)
-    correction = pad.at[:n].set(jnp.linalg.solve(-matrix, bqq))
-    p = left_vector(matrix + 2 * jnp.eye(n, dtype=y.dtype), q)
-    return p @ (
-        third(residual, y, direction, direction, direction) / 6 + second(residual, y, direction, correction) / 2
-    )
+    shifted = state_jacobian(residual, y, n) + 2 * jnp.eye(n, dtype=y.dtype)
+    return left_vector(shifted, q) @ flip_form(residual, y, q)
 
 
 def neimark_sacker_coefficient(residual: Callable, y: Array, q: Array, multiplier: Array) -> Array:

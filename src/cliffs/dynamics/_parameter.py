@@ -95,7 +95,10 @@ def _set(node: Any, names: tuple, value: Any, path: Path) -> Any:
     if isinstance(node, dict):
         return {**node, name: new}
     if _fields(node) is not None and isinstance(name, str):
-        return node._replace(**{name: new}) if hasattr(node, "_replace") else dataclasses.replace(node, **{name: new})
+        holder: Any = node
+        return (
+            holder._replace(**{name: new}) if hasattr(node, "_replace") else dataclasses.replace(holder, **{name: new})
+        )
     items = list(node)
     items[name] = new
     return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)

@@ -142,10 +142,8 @@ def trace(
     landed = (end == LEFT_BOUNDS) & (error <= tolerance) & (jnp.linalg.norm(y_land - anchor) < jnp.linalg.norm(over))
     y_land = y_land.at[j - k].set(limit[j])
     landed = landed & (t_land @ over > 0) & ~outside(y_land)
-    rows = jax.tree.map(
-        lambda a, b, c: jnp.concatenate([a[None], b, c[None]]),
-        (start, tangent, jac0, jnp.asarray(True)),
-        rows,
-        (jnp.where(landed, y_land, y), jnp.where(landed, t_land, t), jnp.where(landed, jac_land, jac), landed),
+    last = (jnp.where(landed, y_land, y), jnp.where(landed, t_land, t), jnp.where(landed, jac_land, jac), landed)
+    points, tangents, jacobians, accepted = (
+        jnp.concatenate([a[None], b, c[None]]) for a, b, c in zip((start, tangent, jac0, jnp.asarray(True)), rows, last)
     )
-    return Trace(*rows, end, size)
+    return Trace(points, tangents, jacobians, accepted, end, size)

@@ -12,6 +12,7 @@ from cliffs.dynamics import _normal_forms as forms
 from cliffs.dynamics._defining import KINDS, auxiliary_size, defining_system, guess_auxiliary
 from cliffs.dynamics._parameter import Path
 from cliffs.dynamics._states import flat_states
+from cliffs.dynamics._trace import value_and_jacobian
 from cliffs.dynamics.continuation import check_problem, make_residual
 from cliffs.dynamics.fixed_points import reachable_tolerance
 from cliffs.rnn import Step
@@ -89,20 +90,28 @@ def solve_bifurcation(
     y = jnp.append(state, jnp.asarray(value, state.dtype))
     aux = guess_auxiliary(kind, jax.jacfwd(residual)(y))
     equations = defining_system(kind, residual, n, aux[: 2 * n])
-    jacobian = jax.jacfwd(equations)
+    z, least = newton(equations, jnp.concatenate([state, aux, y[n:]]), max_iterations)
+    return Located(z[:n], z[-1], z[n : n + size], least)
 
-    def newton(carry, _):
+
+def newton(equations: Any, z: Array, max_iterations: int = 20) -> tuple[Array, Array]:
+    """The best iterate of Newton's method and its largest residual.
+
+    The best, since the last ones only jitter at the rounding level, or have left for infinity.
+    """
+    both = value_and_jacobian(equations)
+
+    def body(carry, _):
         z, best, least = carry
-        error = jnp.max(jnp.abs(equations(z)))
+        value, jacobian = both(z)
+        error = jnp.max(jnp.abs(value))
         better = error < least
         best, least = jnp.where(better, z, best), jnp.where(better, error, least)
-        return (z - jnp.linalg.solve(jacobian(z), equations(z)), best, least), None
+        return (z - jnp.linalg.solve(jacobian, value), best, least), None
 
-    z = jnp.concatenate([state, aux, y[n:]])
-    # The best of all iterates: the last ones only jitter at the rounding level, or have left for infinity.
-    first = (z, z, jnp.asarray(jnp.inf, state.dtype))
-    (_, z, least), _ = jax.lax.scan(newton, first, length=max_iterations)
-    return Located(z[:n], z[-1], z[n : n + size], least)
+    first = (z, z, jnp.asarray(jnp.inf, z.dtype))
+    (_, z, least), _ = jax.lax.scan(body, first, length=max_iterations)
+    return z, least
 
 
 _solve = functools.partial(jax.jit, static_argnames=("kind", "step", "path", "period", "max_iterations"))(
