@@ -1,0 +1,344 @@
+"""Does a change of parameters or of the start state cross a basin boundary or a bifurcation?
+
+The two events that make `x_t` for large t, and so the gradient, change abruptly (Pascanu, Mikolov & Bengio 2012,
+section 2.5). They are told apart by *following*: the attractor before the change is continued to the parameters
+after it (started from its own points), the one after it back. If neither arrives at the other, both exist on both
+sides and the start changed basins; if only one arrives, an attractor has ended or begun: a bifurcation.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, PyTree
+
+from cliffs.dynamics._states import check_map, flat_states, reachable_tolerance
+from cliffs.dynamics.basins import Settled, settle
+from cliffs.dynamics.boundaries import same_fate
+from cliffs.dynamics.fixed_points import find_fixed_points, iterate
+from cliffs.dynamics.special_points import locate_bifurcation
+from cliffs.rnn import Step
+
+_MARGIN = 1e-3
+
+
+class FateChange(NamedTuple):
+    """How the attractors before and after a change relate; one entry per start."""
+
+    forward: Bool[Array, " starts"]
+    """Whether the attractor before, followed to the parameters after, is the attractor after."""
+    backward: Bool[Array, " starts"]
+    """Whether the attractor after, followed to the parameters before, is the attractor before."""
+    same_type: Bool[Array, " starts"]
+    """Whether the two have the same period (0: no cycle) or both escape."""
+
+    @property
+    def basin(self) -> Bool[Array, " starts"]:
+        """A basin boundary was crossed: both attractors persist."""
+        return ~self.forward & ~self.backward & self.same_type
+
+    @property
+    def bifurcation(self) -> Bool[Array, " starts"]:
+        """The attractor ended, began or changed its type."""
+        return (self.forward != self.backward) | ~self.same_type
+
+
+def compare_fates(
+    step: Step,
+    params: PyTree,
+    new_params: PyTree,
+    ends: Settled,
+    new_ends: Settled,
+    inputs: Any = None,
+    *,
+    merge_distance: float = 1e-5,
+    mean_distance: float = 0.1,
+    **settings: Any,
+) -> FateChange:
+    """Follow the attractors before and after a change of parameters to the other side; pure, for `jit` and `vmap`.
+
+    **Arguments**
+
+    - `step`, `inputs`: the map on vector states.
+    - `params`, `ends`: parameters before, and `settle(step, params, starts, ...)`.
+    - `new_params`, `new_ends`: the same after; the starts may differ too.
+    - `merge_distance`, `mean_distance`: as in `same_fate`: cycles are compared by their points, ends without a period
+      by their means.
+    - further keywords go to `settle`.
+
+    **Returns** `FateChange`.
+
+    Source: Pascanu, Mikolov & Bengio (2012), section 2.5.
+
+    >>> from cliffs.maps import OneUnitParams, one_unit_step
+    >>> params, starts = OneUnitParams(5.0, -2.5), jnp.array([[-0.1], [1.0]])
+    >>> before, after = settle(one_unit_step, params, starts), settle(one_unit_step, params, -starts)
+    >>> compare_fates(one_unit_step, params, params, before, after).basin.tolist()
+    [True, True]
+    """
+    forth = settle(step, new_params, ends.orbit[:, 0], inputs, **settings)
+    back = settle(step, params, new_ends.orbit[:, 0], inputs, **settings)
+
+    def same(followed, origin, there):
+        # What has escaped is still there: infinity is the attractor on both sides.
+        followed = followed._replace(escaped=followed.escaped | origin.escaped)
+        return same_fate(followed, there, merge_distance, mean_distance=mean_distance)
+
+    alike = (ends.period == new_ends.period) & (ends.escaped == new_ends.escaped)
+    return FateChange(same(forth, ends, new_ends), same(back, new_ends, ends), alike)
+
+
+class Crossing(NamedTuple):
+    """One event on the way from before to after."""
+
+    kind: str
+    """"basin boundary", or a bifurcation: "fold", "flip", "Neimark-Sacker", "pitchfork", "transcritical", or
+    "unresolved" where its kind could not be told."""
+    position: float
+    """Where on the way, 0 before and 1 after."""
+    width: float
+    """Of the bracket in which the fate changes."""
+    before: np.ndarray
+    """`[n]`, flattened: a point of the attractor just before; its mean where it is no cycle."""
+    after: np.ndarray
+    multiplier: complex
+    """Basin boundary: the leading multiplier of the unstable fixed point on it, by which the cliff's height grows per
+    step (NaN where none was found). Bifurcation: the attractor's multiplier nearest the unit circle just beside it."""
+    grad_norm_before: float
+    """`|dE/dtheta|` a thousandth of the way (or half the way to the next event) before the event."""
+    grad_norm: float
+    """`|dE/dtheta|` at the position."""
+    grad_norm_after: float
+
+
+class CrossingReport(NamedTuple):
+    """What `crossing_report` returns."""
+
+    crosses_basin_boundary: bool
+    crosses_bifurcation: bool
+    crossings: list[Crossing]
+    grad_norm_before: float
+    """`|dE/dtheta|` with the parameters and the start before the change."""
+    grad_norm_after: float
+    positions: np.ndarray
+    """`[samples]` in [0, 1]."""
+    grad_norms: np.ndarray
+    """`[samples]`, `|dE/dtheta|` along the way; NaN where no loss was given."""
+    ends: np.ndarray
+    """`[samples, n]`, the (mean of the) attractor that the start leads to, flattened; NaN where it escapes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Way:
+    """The step along the straight way between two parameter trees, as a map with one parameter `s`."""
+
+    step: Step
+
+    def __call__(self, params: Any, state: Array, inputs: Any = None) -> Array:
+        return self.step(_between(params["before"], params["after"], params["s"]), state, inputs)
+
+
+def _between(a: PyTree, b: PyTree, s: Any) -> PyTree:
+    return jax.tree.map(lambda x, y: x + s * (y - x), a, b)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="settings")
+def _fates(step, ways, positions, starts, inputs, *, settings):
+    """Ends for each position, of the start there: one trajectory per position."""
+
+    def at(s, x):
+        return jax.tree.map(lambda v: v[0], settle(step, ways | {"s": s}, x[None], inputs, **dict(settings)))
+
+    return jax.vmap(at)(positions, starts)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("merge", "settings"))
+def _changes(step, ways, low, high, ends, new_ends, inputs, *, merge, settings):
+    def at(a, b, x, y):
+        x, y = jax.tree.map(lambda v: v[None], (x, y))
+        change = compare_fates(step, ways | {"s": a}, ways | {"s": b}, x, y, inputs, merge_distance=merge,
+                               **dict(settings))  # fmt: skip
+        return jax.tree.map(lambda v: v[0], change)
+
+    return jax.vmap(at)(low, high, ends, new_ends)
+
+
+def crossing_report(
+    step: Step,
+    params: PyTree,
+    new_params: PyTree,
+    start: PyTree,
+    new_start: PyTree | None = None,
+    inputs: Any = None,
+    *,
+    loss: Callable[[Any, Any], Array] | None = None,
+    num_samples: int = 33,
+    merge_distance: float | None = None,
+    **settings: Any,
+) -> CrossingReport:
+    """Which basin boundaries and bifurcations a change of parameters and start state crosses, and the gradients there.
+
+    The fate of the start is sampled along the straight way from before to after; each interval in which it changes
+    (see the module's text) is bisected to the resolution of the dtype, or for a fold until settling takes too long,
+    and a fold or flip is then polished by Newton's method.
+
+    Events between two samples that cancel are missed, and so are bifurcations of attractors that the start does not
+    lead to: they do not change its trajectory's end.
+
+    **Arguments**
+
+    - `step`: the map; its input is held at `inputs`.
+    - `params`, `new_params`: parameter trees before and after, of one structure.
+    - `start`, `new_start`: states before and after; one start for both if None.
+    - `loss`: `loss(params, start) -> E`, for instance the error after T steps; without it gradients are NaN.
+    - `num_samples`: along the way, ends included.
+    - `merge_distance`: ends closer than this, relative to `1 + |x|`, are one attractor; by default the square root of
+      the tolerance.
+    - further keywords go to `settle`.
+
+    **Returns** a `CrossingReport`.
+
+    **Raises** `ValueError` for fewer than 2 samples and what `settle` refuses.
+
+    Source: Pascanu, Mikolov & Bengio (2012), section 2.5.
+
+    >>> from cliffs.maps import OneUnitParams, one_unit_step
+    >>> report = crossing_report(one_unit_step, OneUnitParams(5.0, -2.63), OneUnitParams(5.0, -2.6), jnp.array([0.5]))
+    >>> [(c.kind, round(-2.63 + 0.03 * c.position, 3)) for c in report.crossings]
+    [('basin boundary', -2.612)]
+    """
+    if num_samples < 2:
+        raise ValueError(f"num_samples must be at least 2, got {num_samples}")
+    new_start = start if new_start is None else new_start
+    pair = jax.tree.map(lambda a, b: jnp.stack([jnp.asarray(a), jnp.asarray(b)]), start, new_start)
+    flat_step, states, restore = flat_states(step, pair, name="start")
+    check_map(flat_step, params, states[0], inputs)
+    dtype = states.dtype
+    tolerance = reachable_tolerance(settings.get("tolerance"), dtype, double=1e-10)
+    merge = tolerance**0.5 if merge_distance is None else merge_distance
+    before, after = (jax.tree.map(lambda p: jnp.asarray(p, dtype), p) for p in (params, new_params))
+    ways, way = {"before": before, "after": after}, _Way(flat_step)
+    frozen = tuple(sorted(settings.items()))
+
+    def fates(positions):
+        s = jnp.asarray(positions, dtype)
+        ends = _fates(way, ways, s, states[0] + s[:, None] * (states[1] - states[0]), inputs, settings=frozen)
+        return _decide(way, ways, s, ends, inputs)
+
+    def changes(low, high, ends, new_ends):
+        a, b = jnp.asarray(low, dtype), jnp.asarray(high, dtype)
+        return _changes(way, ways, a, b, ends, new_ends, inputs, merge=merge, settings=frozen)
+
+    def rows(tree, index):
+        return jax.tree.map(lambda v: v[index], tree)
+
+    @jax.jit
+    def grad_norm(s):
+        if loss is None:
+            return jnp.asarray(jnp.nan, dtype)
+        x = restore(states[0] + s * (states[1] - states[0]))
+        slopes = jax.tree.leaves(jax.grad(loss)(_between(before, after, s), x))
+        return jnp.sqrt(sum(jnp.sum(g**2) for g in slopes))
+
+    positions = np.linspace(0, 1, num_samples)
+    ends = fates(positions)
+    first, second = rows(ends, slice(None, -1)), rows(ends, slice(1, None))
+    change = changes(positions[:-1], positions[1:], first, second)
+    events = []
+    for i in np.flatnonzero(np.asarray(change.basin | change.bifurcation)):
+        low, high = float(positions[i]), float(positions[i + 1])
+        a, b = rows(ends, slice(i, i + 1)), rows(ends, slice(i + 1, i + 2))
+        while high - low > 4 * float(jnp.finfo(dtype).eps):
+            middle = 0.5 * (low + high)
+            m = fates([middle])
+            if not (int(m.period[0]) or bool(m.escaped[0])) and int(a.period[0]) and int(b.period[0]):
+                break  # settling takes too long this close to a bifurcation
+            step_change = changes([low], [middle], a, m)
+            if bool((step_change.basin | step_change.bifurcation)[0]):
+                high, b = middle, m
+            else:
+                low, a = middle, m
+        events.append((low, high, a, b, changes([low], [high], a, b)))
+    slopes = np.array([float(grad_norm(jnp.asarray(s, dtype))) for s in positions])
+    crossings = []
+    marks = [0.0, *[0.5 * (e[0] + e[1]) for e in events], 1.0]
+    for k, (low, high, a, b, change) in enumerate(events):
+        a, b = rows(a, 0), rows(b, 0)
+        if bool(change.basin[0]):
+            kind, at, multiplier = "basin boundary", 0.5 * (low + high), _saddle(way, ways, low, states, inputs)
+        else:
+            kind, at, multiplier = _bifurcation(way, ways, low, high, a, b, bool(change.forward[0]), inputs)
+        left = max(at - _MARGIN, 0.5 * (marks[k] + at))
+        right = min(at + _MARGIN, 0.5 * (marks[k + 2] + at))
+        norms = [float(grad_norm(jnp.asarray(s, dtype))) for s in (left, at, right)]
+        crossings.append(Crossing(kind, at, high - low, np.asarray(a.mean), np.asarray(b.mean), multiplier, *norms))
+    means = np.where(np.asarray(ends.escaped)[:, None], np.nan, np.asarray(ends.mean))
+    basin = [c.kind == "basin boundary" for c in crossings]
+    return CrossingReport(
+        any(basin), not all(basin), crossings, slopes[0], slopes[-1], positions, slopes, means
+    )  # fmt: skip
+
+
+def _decide(way, ways, positions, ends, inputs):
+    """Ends that converge too slowly to be settled, taken by Newton to the stable cycle beside them if there is one."""
+    mean_distance, max_period = 0.1, ends.orbit.shape[1]
+    for i in np.flatnonzero(np.asarray((ends.period == 0) & ~ends.escaped)):
+        here, last = ways | {"s": positions[i]}, np.asarray(ends.orbit[i])
+        for period in range(1, max_period + 1):
+            found = find_fixed_points(way, here, jnp.asarray(last), inputs, period=period)
+            apart = np.linalg.norm(found.cycles - last[0], axis=-1).min(1, initial=np.inf)
+            near = found.stable & (apart <= mean_distance * (1 + np.linalg.norm(last[0])))
+            if near.any():
+                cycle = found.cycles[near][0]
+                ends = ends._replace(
+                    orbit=ends.orbit.at[i].set(np.resize(cycle, last.shape)),
+                    period=ends.period.at[i].set(period),
+                    mean=ends.mean.at[i].set(cycle.mean(0)),
+                )
+                break
+    return ends
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _orbit(step, params, x, inputs):
+    return jax.lax.scan(lambda s, _: (step(params, s, inputs), s), x, length=256)[1]
+
+
+def _saddle(way, ways, position, states, inputs) -> complex:
+    """The leading multiplier of the unstable fixed point that the start's trajectory on the boundary stays near."""
+    s = jnp.asarray(position, states.dtype)
+    here = ways | {"s": s}
+    orbit = _orbit(way, here, states[0] + s * (states[1] - states[0]), inputs)[::8]
+    found = find_fixed_points(way, here, orbit, inputs)
+    if not (~found.stable).any():
+        return complex("nan")
+    apart = np.linalg.norm(np.asarray(orbit)[:, None] - found.points[None], axis=-1).min(0)
+    return complex(found.multipliers[np.where(found.stable, np.inf, apart).argmin(), 0])
+
+
+def _bifurcation(way, ways, low, high, a, b, ended, inputs) -> tuple[str, float, complex]:
+    """Kind, position and critical multiplier of the bifurcation between two positions."""
+    # A cycle that ends or changes on the way up, or else the one that does so on the way down.
+    end, s = (a, low) if (ended and int(a.period)) or not int(b.period) else (b, high)
+    if 0 < min(int(a.period), int(b.period)) < max(int(a.period), int(b.period)):
+        # A cycle of 2p is born from one of p, whichever way it is crossed.
+        end, s = (a, low) if int(a.period) < int(b.period) else (b, high)
+    period, middle, dtype = int(end.period), 0.5 * (low + high), end.orbit.dtype
+    if period == 0:
+        return "unresolved", middle, complex("nan")
+    here, x = ways | {"s": jnp.asarray(s, dtype)}, end.orbit[0]
+    values = np.linalg.eigvals(np.asarray(jax.jacfwd(iterate(way, here, inputs, period))(x)))
+    critical = complex(values[np.argmin(np.abs(np.abs(values) - 1))])
+    if abs(critical.imag) > 1e-6:
+        kinds = ["Neimark-Sacker"]
+    else:
+        kinds = ["flip"] if critical.real < 0 else ["fold", "branch point"]
+    for kind in kinds:
+        point = locate_bifurcation(kind, way, here, "s", x, s, inputs=inputs, period=period)
+        if point.located and low - 1e-3 <= point.parameter <= high + 1e-3:
+            return point.kind, float(point.parameter), critical
+    return "unresolved", middle, critical
