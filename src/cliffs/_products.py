@@ -24,13 +24,13 @@ class Graded(NamedTuple):
 
 
 def safe_log(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`log x`, and -inf with derivative 0 at 0.
+    """`log x`, and -inf with derivative 0 at 0; NaN stays NaN.
 
     >>> float(jax.grad(safe_log)(0.0))
     0.0
     """
-    positive = x > 0
-    return jnp.where(positive, jnp.log(jnp.where(positive, x, 1)), -jnp.inf)
+    zero = x == 0
+    return jnp.where(zero, -jnp.inf, jnp.log(jnp.where(zero, 1, x)))
 
 
 def unit_rows(rows: Float[Array, "k n"]) -> tuple[Float[Array, " k"], Float[Array, "k n"]]:
@@ -40,9 +40,9 @@ def unit_rows(rows: Float[Array, "k n"]) -> tuple[Float[Array, " k"], Float[Arra
     [0.0, 0.0]
     """
     size = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
-    rows = rows / jnp.where(size > 0, size, 1)
+    rows = rows / jnp.where(size == 0, 1, size)
     squares = jnp.sum(rows**2, axis=1, keepdims=True)
-    norm = jnp.sqrt(jnp.where(squares > 0, squares, 1))
+    norm = jnp.sqrt(jnp.where(squares == 0, 1, squares))
     return safe_log(size[:, 0]) + jnp.log(norm[:, 0]), rows / norm
 
 

@@ -1,5 +1,6 @@
 """Can gradients explode? What the recurrent matrix alone says, and the paper's lower bound along a trajectory."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -65,7 +66,11 @@ def growth_report(w_rec: Float[Array, "n n"], activation: str = "identity", num_
         raise ValueError(f"w_rec must be square, got shape {w_rec.shape}")
     if num_powers < 1:
         raise ValueError(f"num_powers must be at least 1, got {num_powers}")
-    matrix = MAX_SLOPE[activation] * w_rec
+    return _report(MAX_SLOPE[activation] * w_rec, num_powers)
+
+
+@functools.partial(jax.jit, static_argnames="num_powers")
+def _report(matrix, num_powers):
     size = jnp.max(jnp.abs(matrix))
     size = jnp.where(size > 0, size, 1)
     unit = matrix / size
@@ -78,11 +83,11 @@ def growth_report(w_rec: Float[Array, "n n"], activation: str = "identity", num_
         carry = current / safe, log_scale + jnp.log(safe) + jnp.log(size)
         return carry, carry[1] + _products.safe_log(jnp.linalg.norm(carry[0], 2))
 
-    start = jnp.eye(w_rec.shape[0], dtype=w_rec.dtype), jnp.zeros((), w_rec.dtype)
+    start = jnp.eye(matrix.shape[0], dtype=matrix.dtype), jnp.zeros((), matrix.dtype)
     logs = jax.lax.scan(power, start, length=num_powers)[1]
     norms = jnp.exp(logs)
     # The largest eigenvalue of the Hermitian part of every rotation of A: its maximum is the numerical radius.
-    angles = jnp.linspace(0, jnp.pi, 181, dtype=w_rec.dtype)
+    angles = jnp.linspace(0, jnp.pi, 181, dtype=matrix.dtype)
     rotated = jnp.exp(1j * angles)[:, None, None] * unit
     hermitian = (rotated + rotated.conj().mT) / 2
     radius = jnp.max(jnp.abs(jnp.linalg.eigvalsh(hermitian)[:, jnp.array([0, -1])]))
@@ -172,6 +177,12 @@ def expansion_bound(
     reach = jnp.eye(n, dtype=dtype) if parameter_jacobian is None else parameter_jacobian
     if reach.ndim != 2 or reach.shape[0] != n:
         raise ValueError(f"parameter_jacobian must have shape ({n}, parameters), got {reach.shape}")
+    return _bound(jacobians, loss_gradient, reach, direction, transported)
+
+
+@functools.partial(jax.jit, static_argnames="transported")
+def _bound(jacobians, loss_gradient, reach, direction, transported):
+    n, dtype = jacobians.shape[-1], jacobians.dtype
 
     def unit(v):
         log_norm, v = _products.unit_rows(v[None])

@@ -76,6 +76,7 @@ class JacobianProduct(NamedTuple):
     """The logarithm of each row's length, -inf for a zero row."""
 
 
+@jax.jit
 def jacobian_products(jacobians: Float[Array, "time n n"]) -> JacobianProduct:
     """The products `J_t ... J_1` for every t, by repeated QR with a scale in logarithms for each direction.
 
@@ -99,6 +100,7 @@ def jacobian_products(jacobians: Float[Array, "time n n"]) -> JacobianProduct:
     return JacobianProduct(*jax.lax.scan(step, (frame, _products.start(frame.T)), jacobians)[1])
 
 
+@jax.jit
 def log_singular_values(product: JacobianProduct) -> Float[Array, "time n"]:
     """Logarithms of all singular values of each product, largest first, the smallest as accurate as the largest.
 

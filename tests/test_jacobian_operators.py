@@ -1,0 +1,98 @@
+"""Matrix-free products and their leading singular values against the dense ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cliffs import cells, rnn
+from cliffs.jacobian_operators import leading_singular_values, multiply_by_product
+from cliffs.jacobians import jacobian_products, log_singular_values, step_jacobians
+from cliffs.maps import linear_step
+
+
+def network(dtype, n=24, time=30, form="post_activation"):
+    k = jax.random.split(jax.random.key(2), 4)
+    params = rnn.RNNParams(
+        1.3 * jax.random.normal(k[0], (n, n), dtype) / n**0.5,
+        jax.random.normal(k[1], (2, n), dtype),
+        jnp.zeros(n, dtype),
+    )
+    inputs = jax.random.normal(k[2], (time, 2), dtype)
+    state = jax.random.normal(k[3], (n,), dtype)
+    step = rnn.rnn_step("tanh", form)
+    states = rnn.unroll(step, params, state, inputs)
+    return step, params, jnp.concatenate([state[None], states[:-1]]), inputs
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_parity_leading_values_and_vectors_against_the_dense_product(x64, dtype):
+    step, params, states, inputs = network(dtype)
+    got = jax.jit(
+        lambda p: leading_singular_values(step, p, states, inputs, num_values=5, oversampling=3, key=jax.random.key(0))
+    )(params)
+    jacobians = step_jacobians(step, params, states, inputs)
+    product = jacobian_products(jacobians)
+    want = log_singular_values(jax.tree.map(lambda x: x[-1:], product))[0, :5]
+    tight = dtype == "float64"
+    np.testing.assert_allclose(got.log_values, want, atol=1e-8 if tight else 1e-3)
+    assert got.log_values.dtype == dtype
+    assert int(got.num_passes) < 50
+    # Singular vectors: product @ right = exp(log_values) * left, both orthonormal.
+    dense = np.linalg.multi_dot(np.asarray(jacobians, float)[::-1])
+    right, left = np.asarray(got.right, float), np.asarray(got.left, float)
+    np.testing.assert_allclose(right.T @ right, np.eye(5), atol=1e-12 if tight else 1e-4)
+    np.testing.assert_allclose(left.T @ left, np.eye(5), atol=1e-4 if tight else 3e-2)
+    np.testing.assert_allclose(dense @ right / np.exp(np.asarray(want)), left, atol=1e-6 if tight else 2e-2)
+
+
+def test_parity_multiplication_by_the_product_and_its_transpose(x64):
+    step, params, states, inputs = network("float64", form="pre_activation")
+    dense = np.linalg.multi_dot(np.asarray(step_jacobians(step, params, states, inputs))[::-1])
+    vectors = jax.random.normal(jax.random.key(1), (24, 3))
+    for transpose, matrix in ((False, dense), (True, dense.T)):
+        directions, logs = multiply_by_product(step, params, states, inputs, vectors, transpose=transpose)
+        want = matrix @ np.asarray(vectors)
+        np.testing.assert_allclose(np.exp(logs) * directions, want, rtol=1e-8, atol=1e-11 * np.abs(want).max())
+        np.testing.assert_allclose(np.linalg.norm(directions, axis=0), 1, rtol=1e-12)
+
+
+def test_parity_lstm_cell_and_few_values_left(x64):
+    """A pytree state, and k + oversampling beyond n."""
+    step = cells.lstm_cell(3)
+    params = step.init(jax.random.key(0), 2, jnp.float64)
+    inputs = jax.random.normal(jax.random.key(1), (8, 2))
+    start = jax.tree.map(lambda x: x + 0.2, step.initial_state((), jnp.float64))
+    states = rnn.unroll(step, params, start, inputs)
+    before = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs[:-1]]), start, states)
+    got = leading_singular_values(step, params, before, inputs, num_values=6, key=jax.random.key(0))
+    want = log_singular_values(jacobian_products(step_jacobians(step, params, before, inputs)))[-1]
+    np.testing.assert_allclose(got.log_values, want, atol=1e-8)
+
+
+def test_analytic_five_thousand_steps_beyond_the_range_of_floats():
+    a = jnp.diag(jnp.array([1.5, 1.2, 0.5, 0.1], jnp.float32))
+    got = leading_singular_values(linear_step, a, jnp.zeros((5000, 4)), num_values=3, key=jax.random.key(3))
+    np.testing.assert_allclose(got.log_values, 5000 * np.log([1.5, 1.2, 0.5]), rtol=1e-5)
+    assert float(got.change) <= 1e-4
+
+
+def test_property_an_unfinished_iteration_says_so(x64):
+    matrix = jax.random.normal(jax.random.key(0), (40, 40))
+    got = leading_singular_values(
+        linear_step, matrix, jnp.zeros((1, 40)), num_values=3, oversampling=0, max_passes=2, key=jax.random.key(1)
+    )
+    assert int(got.num_passes) == 2
+    assert float(got.change) > 1e-8
+    exact = np.log(np.linalg.svd(matrix, compute_uv=False)[:3])
+    assert (np.asarray(got.log_values) <= exact + 1e-12).all()
+
+
+def test_wrong_use_names_the_argument():
+    states = jnp.zeros((3, 2))
+    with pytest.raises(ValueError, match="num_values"):
+        leading_singular_values(linear_step, jnp.eye(2), states, num_values=3, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="max_passes"):
+        leading_singular_values(linear_step, jnp.eye(2), states, num_values=1, max_passes=0, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="vectors"):
+        multiply_by_product(linear_step, jnp.eye(2), states, None, jnp.ones(2))
