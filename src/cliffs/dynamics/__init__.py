@@ -17,8 +17,8 @@ from cliffs.dynamics.boundaries import boundaries_1d as boundaries_1d
 from cliffs.dynamics.continuation import Branch as Branch
 from cliffs.dynamics.continuation import continue_branch as continue_branch
 from cliffs.dynamics.crossings import CrossingReport as CrossingReport
-from cliffs.dynamics.crossings import compare_fates as compare_fates
 from cliffs.dynamics.crossings import crossing_report as crossing_report
+from cliffs.dynamics.fates import compare_fates as compare_fates
 from cliffs.dynamics.fixed_points import FixedPoints as FixedPoints
 from cliffs.dynamics.fixed_points import find_fixed_points as find_fixed_points
 from cliffs.dynamics.fixed_points import solve_fixed_points as solve_fixed_points

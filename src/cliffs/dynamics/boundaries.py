@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cliffs.dynamics._states import flat_states, reachable_tolerance
-from cliffs.dynamics.basins import Settled, jitted_settle, settle
+from cliffs.dynamics.basins import jitted_settle, settle
+from cliffs.dynamics.fates import same_fate
 from cliffs.dynamics.fixed_points import find_fixed_points
 from cliffs.rnn import Step
 
@@ -23,22 +24,6 @@ class BoundaryPoint(NamedTuple):
     """Length of the last bracket (Euclidean)."""
     found: Bool[Array, " pairs"]
     """False where both ends lead to the same attractor: then `states` means nothing."""
-
-
-def same_fate(a: Settled, b: Settled, merge: float, *, mean_distance: float | None = None) -> Bool[Array, " starts"]:
-    """Whether two ends are on the same attractor (flat states): both escaped, or one cycle, or means close by.
-
-    Where an end has no period (invariant circle, chaos, not yet settled) the two are compared by their means, to within
-    `mean_distance` (0.1 by default), relative to `1 + |mean|`.
-    """
-    size = 1 + jnp.linalg.norm(a.orbit[:, 0], axis=-1)
-    # Padding beyond the period repeats the cycle, so all of b's points may be compared.
-    apart = jnp.linalg.norm(b.orbit - a.orbit[:, :1], axis=-1).min(1)
-    cycles = (a.period > 0) & (b.period > 0)
-    loose = 0.1 if mean_distance is None else mean_distance
-    means = jnp.linalg.norm(a.mean - b.mean, axis=-1) <= loose * (1 + jnp.linalg.norm(a.mean, axis=-1))
-    close = jnp.where(cycles, (a.period == b.period) & (apart <= merge * size), means)
-    return jnp.where(a.escaped | b.escaped, a.escaped & b.escaped, close)
 
 
 def bisect_boundary(

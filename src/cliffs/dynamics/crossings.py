@@ -1,9 +1,7 @@
 """Does a change of parameters or of the start state cross a basin boundary or a bifurcation?
 
 The two events that make `x_t` for large t, and so the gradient, change abruptly (Pascanu, Mikolov & Bengio 2012,
-section 2.5). They are told apart by *following*: the attractor before the change is continued to the parameters
-after it (started from its own points), the one after it back. If neither arrives at the other, both exist on both
-sides and the start changed basins; if only one arrives, an attractor has ended or begun: a bifurcation.
+section 2.5). `cliffs.dynamics.fates` tells them apart; here they are located along the way.
 """
 
 import dataclasses
@@ -14,82 +12,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, PyTree
 
 from cliffs.dynamics._states import check_map, flat_states, reachable_tolerance
-from cliffs.dynamics.basins import Settled, settle
-from cliffs.dynamics.boundaries import same_fate
+from cliffs.dynamics.basins import settle
+from cliffs.dynamics.fates import compare_fates
 from cliffs.dynamics.fixed_points import find_fixed_points, iterate
 from cliffs.dynamics.special_points import locate_bifurcation
 from cliffs.rnn import Step
 
 _MARGIN = 1e-3
-
-
-class FateChange(NamedTuple):
-    """How the attractors before and after a change relate; one entry per start."""
-
-    forward: Bool[Array, " starts"]
-    """Whether the attractor before, followed to the parameters after, is the attractor after."""
-    backward: Bool[Array, " starts"]
-    """Whether the attractor after, followed to the parameters before, is the attractor before."""
-    same_type: Bool[Array, " starts"]
-    """Whether the two have the same period (0: no cycle) or both escape."""
-
-    @property
-    def basin(self) -> Bool[Array, " starts"]:
-        """A basin boundary was crossed: both attractors persist."""
-        return ~self.forward & ~self.backward & self.same_type
-
-    @property
-    def bifurcation(self) -> Bool[Array, " starts"]:
-        """The attractor ended, began or changed its type."""
-        return (self.forward != self.backward) | ~self.same_type
-
-
-def compare_fates(
-    step: Step,
-    params: PyTree,
-    new_params: PyTree,
-    ends: Settled,
-    new_ends: Settled,
-    inputs: Any = None,
-    *,
-    merge_distance: float = 1e-5,
-    mean_distance: float = 0.1,
-    **settings: Any,
-) -> FateChange:
-    """Follow the attractors before and after a change of parameters to the other side; pure, for `jit` and `vmap`.
-
-    **Arguments**
-
-    - `step`, `inputs`: the map on vector states.
-    - `params`, `ends`: parameters before, and `settle(step, params, starts, ...)`.
-    - `new_params`, `new_ends`: the same after; the starts may differ too.
-    - `merge_distance`, `mean_distance`: as in `same_fate`: cycles are compared by their points, ends without a period
-      by their means.
-    - further keywords go to `settle`.
-
-    **Returns** `FateChange`.
-
-    Source: Pascanu, Mikolov & Bengio (2012), section 2.5.
-
-    >>> from cliffs.maps import OneUnitParams, one_unit_step
-    >>> params, starts = OneUnitParams(5.0, -2.5), jnp.array([[-0.1], [1.0]])
-    >>> before, after = settle(one_unit_step, params, starts), settle(one_unit_step, params, -starts)
-    >>> compare_fates(one_unit_step, params, params, before, after).basin.tolist()
-    [True, True]
-    """
-    forth = settle(step, new_params, ends.orbit[:, 0], inputs, **settings)
-    back = settle(step, params, new_ends.orbit[:, 0], inputs, **settings)
-
-    def same(followed, origin, there):
-        # What has escaped is still there: infinity is the attractor on both sides.
-        followed = followed._replace(escaped=followed.escaped | origin.escaped)
-        return same_fate(followed, there, merge_distance, mean_distance=mean_distance)
-
-    alike = (ends.period == new_ends.period) & (ends.escaped == new_ends.escaped)
-    return FateChange(same(forth, ends, new_ends), same(back, new_ends, ends), alike)
 
 
 class Crossing(NamedTuple):
@@ -183,7 +115,7 @@ def crossing_report(
     """Which basin boundaries and bifurcations a change of parameters and start state crosses, and the gradients there.
 
     The fate of the start is sampled along the straight way from before to after; each interval in which it changes
-    (see the module's text) is bisected to the resolution of the dtype, or for a fold until settling takes too long,
+    (see `compare_fates`) is bisected to the resolution of the dtype, or for a fold until settling takes too long,
     and a fold or flip is then polished by Newton's method.
 
     Events between two samples that cancel are missed, and so are bifurcations of attractors that the start does not

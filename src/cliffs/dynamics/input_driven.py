@@ -171,8 +171,8 @@ def separation(step: Step, params: PyTree, start: PyTree, other: PyTree, inputs:
         ]
         return jnp.sqrt(sum(squares))
 
-    paths = [unroll(step, params, x, inputs, method="scan") for x in (start, other)]
-    distance, first = norm(*paths, 1), norm(start, other, 0)
+    path, another = (unroll(step, params, x, inputs, method="scan") for x in (start, other))
+    distance, first = norm(path, another, 1), norm(start, other, 0)
     safe = jnp.where(first > 0, first, 1)
     growth = jnp.where(first > 0, jnp.log(distance[-1] / safe), jnp.nan)
     return Separation(distance, growth, distance[-1] > 1000 * first)
