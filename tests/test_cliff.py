@@ -1,19 +1,28 @@
-"""The wall of the one-unit map, against 25-digit numbers."""
+"""The profile of a wall, against closed forms and 50-digit numbers."""
 
-import functools
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
 
-from cliffs.cliff import cliff_law, cliff_profile
-from cliffs.maps import OneUnitParams, one_unit_cost
+from cliffs.cliff import cliff_profile, cliff_profiles
+from cliffs.cliff_scaling import state_after
+from cliffs.directions import parameter_direction
+from cliffs.maps import OneUnitParams, one_unit_step
 
 
-@functools.cache
-def cost(length):
-    return lambda b: one_unit_cost(OneUnitParams(5.0, b), num_steps=length)
+def one_unit_loss(params, length):
+    x = state_after(one_unit_step, params, jnp.asarray(0.5, jnp.result_type(params.b)), length, max_length=200)
+    return (jax.nn.sigmoid(x) - 0.7) ** 2
+
+
+def along_the_bias(lengths, dtype=None):
+    """Profiles at w = 5 along b; offsets are values of b."""
+    params = OneUnitParams(jnp.asarray(5.0, dtype), jnp.asarray(0.0, dtype))
+    return cliff_profiles(one_unit_loss, lengths, params, parameter_direction(params, "b"), (-4.0, -1.5))
 
 
 def exact_slope(b, length):
@@ -28,52 +37,120 @@ def exact_slope(b, length):
 
 
 def test_parity_fifty_digits_the_peak_is_the_peak(x64):
-    for length in (10, 25, 50, 100):
-        profile = cliff_profile(cost(length), (-4.0, -1.5))
-        assert profile.resolved
-        assert profile.peak == pytest.approx(exact_slope(profile.position, length), rel=1e-6)
+    lengths = np.array([10, 25, 50, 100])
+    profiles = along_the_bias(lengths)
+    assert profiles.resolved.all()
+    assert not profiles.cut_off.any()
+    np.testing.assert_allclose(profiles.peak, [4.80903, 90.5813, 5751.10, 1.837289e7], rtol=2e-6)
+    for length, position, width, left, peak in zip(
+        lengths, profiles.position, profiles.width, profiles.left, profiles.peak
+    ):
+        assert peak == pytest.approx(exact_slope(position, length), rel=1e-6)
         for share in (-0.1, 0.1):
-            assert exact_slope(profile.position + share * profile.width, length) < profile.peak
-        for share in (-1.0, 1.0):  # a full width away it is below half the peak
-            assert exact_slope(profile.position + share * profile.width, length) < 0.5 * profile.peak
-
-
-def test_parity_reference_multiplier_and_boundary(x64, reference):
-    # The tabled peaks (5,411.89 at T = 50) lie 1 to 8 % under slopes that 50 digits confirm (5,751.10), and so does
-    # the constant 1.7129 against 1.81847: only multiplier and boundary are taken from the table.
-    want = reference["cliff_w5"]
-    multiplier = float(want["multiplier"])
-    lengths = np.array([25, 40, 50, 70, 85, 100])
-    profiles = [cliff_profile(cost(int(t)), (-4.0, -1.5)) for t in lengths]
-    assert profiles[-1].position == pytest.approx(float(want["b_boundary"]), abs=2 * profiles[-1].width)
-    law = cliff_law(lengths, profiles)
-    assert law.peak_multiplier == pytest.approx(multiplier, rel=5e-3)
-    assert law.width_multiplier == pytest.approx(multiplier, rel=5e-3)
-    for t, profile in zip(lengths[4:], profiles[4:]):  # the constants are reached from about T = 80 on
-        assert profile.peak / multiplier**t == pytest.approx(1.81847, rel=1e-4)
-        assert profile.width * multiplier**t == pytest.approx(0.16121, rel=1e-4)
-    for t, profile in zip(lengths, profiles):
-        assert profile.peak >= float(want["peak_abs_dE_db"].get(str(t), 0))
-    # "width ~ 1/T" would predict a ratio of 2 between T = 50 and T = 100; it is m^50, about 3,200.
-    assert profiles[2].width / profiles[-1].width == pytest.approx(multiplier**50, rel=0.01)
+            assert exact_slope(position + share * width, length) < peak
+        for half in (position - left, position + width - left):
+            assert exact_slope(half, length) == pytest.approx(0.5 * peak, rel=1e-4)
+    # The gradient norm counts w as well; the ground beside the wall falls on the left, rises on the right.
+    assert (profiles.grad_norm > profiles.peak).all()
+    assert (profiles.slope_left < 0).all()
+    assert (profiles.slope_right > 0).all()
+    np.testing.assert_allclose(profiles.rise[2:], -0.3322, atol=1e-4)
 
 
 def test_documented_a_wall_below_the_resolution_warns():
     with pytest.warns(UserWarning, match="narrower than float32"):
-        profile = cliff_profile(cost(200), (-4.0, -1.5), dtype=jnp.float32)
-    assert not profile.resolved
-    assert profile.position == pytest.approx(-2.6123, abs=1e-3)
+        profile = along_the_bias(np.array([200]), jnp.float32)
+    assert not profile.resolved[0]
+    assert profile.position[0] == pytest.approx(-2.6123, abs=1e-3)
+    # What the loss does between two neighbouring numbers is a certain lower bound of the slope.
+    assert 1e4 < profile.peak[0] < exact_slope(-2.612296656009272823194503, 200)
 
 
-@pytest.mark.parametrize("scale", [1e-1, 1e-4])
+class Steps(NamedTuple):
+    """A smooth step of height 2 `size` and width 1.76 `scale` at `place`, a second one, and a bowl."""
+
+    s: Any = 0.0
+    size: Any = 1.0
+    place: Any = 0.3
+    scale: Any = 0.1
+    other: Any = 0.0
+    bowl: Any = 0.0
+
+
+TRACES = []
+
+
+def steps(p):
+    TRACES.append(1)
+    return p.size * jnp.tanh((p.s - p.place) / p.scale) + p.other * jnp.tanh((p.s + 0.5) / 0.02) + p.bowl * p.s**2
+
+
+ALONG_S = Steps(1.0, *[0.0] * 5)
+
+
+@pytest.mark.parametrize("scale", [1e-1, 1e-4, 1e-11])
 def test_analytic_tanh_step(x64, scale):
-    profile = cliff_profile(lambda s: jnp.tanh((s - 0.3) / scale), (-1.0, 2.0))
+    profile = cliff_profile(steps, Steps(scale=scale), ALONG_S, (-1.0, 2.0))
     assert profile.position == pytest.approx(0.3, abs=1e-4 * scale)
     assert profile.peak == pytest.approx(1 / scale, rel=1e-6)
     assert profile.width == pytest.approx(2 * np.arccosh(2**0.5) * scale, rel=1e-4)
+    assert profile.left == pytest.approx(0.5 * profile.width, rel=1e-3)
+    assert profile.rise == pytest.approx(2, rel=1e-6)
+    assert profile.resolved
+    assert np.isfinite(profile.slope_left)
+
+
+def test_analytic_the_steepest_wall_not_the_largest_step(x64):
+    # Between two grid points (spacing 0.0078) a step of 0.02 that is 2e-8 wide; elsewhere one of 1 that is 0.04 wide.
+    profile = cliff_profile(steps, Steps(size=0.01, place=0.1234, scale=1e-8, other=0.5, bowl=0.1), ALONG_S)
+    assert profile.position == pytest.approx(0.1234, abs=1e-9)
+    assert profile.peak == pytest.approx(1e6, rel=1e-4)
+    assert profile.ratio == pytest.approx(1e6 / profile.floor)
+
+
+def test_documented_no_wall_is_cut_off(x64):
+    profile = cliff_profile(steps, Steps(size=0.0, bowl=1.0), ALONG_S, (0.0, 1.0))
+    assert profile.position == 1.0
+    assert profile.cut_off
+    assert profile.width == pytest.approx(0.5, rel=1e-5)
+    assert profile.slope_right == 2.0
+
+
+def test_invariance_one_compile_serves_all_parameters_bounds_and_directions(x64):
+    cliff_profile(steps, Steps(), ALONG_S)
+    traced = len(TRACES)
+    # Along (1, .., -2, ..) the step comes towards us: s - place = 3 t - 0.3.
+    oblique = cliff_profile(steps, Steps(scale=1e-3), ALONG_S._replace(place=-2.0), (-0.5, 2.0))
+    assert oblique.position == pytest.approx(0.1, abs=1e-7)
+    assert oblique.peak == pytest.approx(3e3, rel=1e-6)
+    assert oblique.grad_norm == pytest.approx(2**0.5 * 1e3, rel=1e-6)  # s and place; nothing else moves the loss there
+    assert oblique.width == pytest.approx(2 * np.arccosh(2**0.5) * 1e-3 / 3, rel=1e-4)
+    assert len(TRACES) == traced
+
+
+def test_documented_resolution_is_that_of_the_parameters_not_of_the_offset():
+    # At 1000 float32 numbers lie 6e-5 apart: a wall at offset 0.01 that is 2e-5 wide is below that.
+    with pytest.warns(UserWarning, match="narrower than float32"):
+        cliff_profile(steps, Steps(s=1000.0, place=1000.01, scale=1e-5), ALONG_S)
 
 
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, 1.0), (0.0, float("inf"))])
-def test_wrong_use_names_the_argument(bounds):
+def test_wrong_use_bounds(bounds):
     with pytest.raises(ValueError, match="bounds"):
-        cliff_profile(jnp.sin, bounds)
+        cliff_profile(jnp.sin, 0.0, 1.0, bounds)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_walls": 0}, "num_walls"),
+        ({"num_points": 4}, "num_walls"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"direction": jnp.ones(2)}, "shapes"),
+        ({"lengths": np.zeros(0)}, "lengths"),
+    ],
+)
+def test_wrong_use_names_the_argument(change, words):
+    good = {"lengths": np.array([3]), "params": 0.0, "direction": 1.0}
+    with pytest.raises(ValueError, match=words):
+        cliff_profiles(lambda s, t: s * t, **(good | change))

@@ -1,4 +1,4 @@
-"""Error surfaces and descent on them."""
+"""Error surfaces."""
 
 import jax
 import jax.numpy as jnp
@@ -6,60 +6,94 @@ import numpy as np
 import optax
 import pytest
 
-from cliffs.landscape import descend, parameter_direction, random_direction, surface
+from cliffs import initializers, rnn, tasks, training
+from cliffs.directions import parameter_direction, random_direction
+from cliffs.landscape import surface
 from cliffs.maps import OneUnitParams, one_unit_cost
 
 
-def test_analytic_quadratic_surface(x64):
-    matrix = jnp.array([[2.0, 0.5], [0.5, 1.0]])
-    axes = [jnp.linspace(-1, 1, 5), jnp.linspace(0, 2, 4)]
-    got = surface(lambda p: 0.5 * p @ matrix @ p, jnp.zeros(2), list(jnp.eye(2)), axes, batch_size=3)
+@pytest.mark.parametrize("devices", [1, 3])
+def test_analytic_quadratic_surface_and_its_step_field(x64, devices):
+    matrix = jnp.array([[2.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 3.0]])
+    center, axes = jnp.array([0.0, 0.0, 1.0]), [jnp.linspace(-1, 1, 5), jnp.linspace(0, 2, 4)]
+    directions = [jnp.array([1.0, 0.0, 0.0]), jnp.array([1.0, 1.0, 0.0])]  # oblique
+    chain = optax.chain(optax.clip_by_global_norm(1.5), optax.sgd(0.1))
+    options = {"optimizer": chain, "batch_size": 3, "devices": jax.devices()[:devices]}
+    got = jax.jit(lambda: surface(lambda p: 0.5 * p @ matrix @ p, center, directions, axes, **options))()
     for i, a in enumerate(axes[0]):
         for j, b in enumerate(axes[1]):
-            p = jnp.array([a, b])
-            assert float(got.loss[i, j]) == pytest.approx(float(0.5 * p @ matrix @ p), abs=1e-14)
-            assert float(got.grad_norm[i, j]) == pytest.approx(float(jnp.linalg.norm(matrix @ p)), abs=1e-14)
+            p = np.asarray(center + a * directions[0] + b * directions[1])
+            grad = np.asarray(matrix) @ p
+            norm = np.linalg.norm(grad)
+            step = -0.1 * grad * min(1, 1.5 / norm)
+            assert float(got.loss[i, j]) == pytest.approx(0.5 * p @ grad, abs=1e-14)
+            assert float(got.grad_norm[i, j]) == pytest.approx(norm, abs=1e-14)
+            np.testing.assert_allclose(got.slopes[i, j], [grad[0], grad[0] + grad[1]], atol=1e-14)
+            np.testing.assert_allclose(got.step[i, j], [step[0] - step[1], step[1]], atol=1e-14)
+            assert float(got.step_norm[i, j]) == pytest.approx(np.linalg.norm(step), abs=1e-14)
 
 
-def test_parity_reference_point_on_the_papers_surface(x64, reference):
-    want = {k: float(v) for k, v in reference["cost_T50"]["5,-2.2"].items()}
-    base = OneUnitParams(jnp.asarray(5.0), jnp.asarray(0.0))
-    got = surface(one_unit_cost, base, [parameter_direction(base, "b")], [jnp.array([-2.2])])
-    assert float(got.loss[0]) == pytest.approx(want["cost"], rel=1e-9)
-    assert float(got.grad_norm[0]) == pytest.approx(np.hypot(want["dw"], want["db"]), rel=1e-9)
+def test_parity_reference_cost_gradient_and_hessian_of_figure_3(x64, reference):
+    table = {tuple(map(float, k.split(","))): v for k, v in reference["cost_T50"].items()}
+    points = jnp.array(list(table))
+    want = {k: np.array([float(v[k]) for v in table.values()]) for k in ("cost", "dw", "db", "dww", "dwb", "dbb")}
+
+    def cost(point):
+        return one_unit_cost(OneUnitParams(point[0], point[1]))
+
+    grads, hessians = jax.jit(jax.vmap(lambda p: (jax.grad(cost)(p), jax.hessian(cost)(p))))(points)
+    for got, name in zip((*grads.T, *hessians.reshape(-1, 4)[:, [0, 1, 3]].T), ("dw", "db", "dww", "dwb", "dbb")):
+        np.testing.assert_allclose(got, want[name], rtol=2e-8, err_msg=name)
+    assert len(table) >= 5
+    base = OneUnitParams(0.0, 0.0)
+    axes = [parameter_direction(base, "w"), parameter_direction(base, "b")]
+    run = jax.jit(lambda w, b: surface(one_unit_cost, base, axes, [w[None], b[None]]))
+    for i, (w, b) in enumerate(points):
+        got = run(w, b)
+        assert float(got.loss[0, 0]) == pytest.approx(want["cost"][i], rel=1e-9)
+        assert float(got.grad_norm[0, 0]) == pytest.approx(np.hypot(want["dw"][i], want["db"][i]), rel=2e-9)
 
 
-def test_analytic_random_direction_has_the_leaves_norms():
-    params = {"a": jnp.full((3, 4), 2.0), "b": jnp.zeros(5)}
-    direction = random_direction(jax.random.key(0), params)
-    assert float(jnp.linalg.norm(direction["a"])) == pytest.approx(float(jnp.linalg.norm(params["a"])), rel=1e-5)
-    assert not direction["b"].any()
+def test_integration_surface_of_a_recurrent_network_on_two_devices():
+    loss = training.classification_loss(rnn.rnn_step("tanh"))
+    batch = tasks.temporal_order(jax.random.key(1), 4, 12)
+    params = initializers.paper_init("basic_tanh", jax.random.key(0), 6, 8, 4)
+    directions = [random_direction(k, params, normalize="filter") for k in jax.random.split(jax.random.key(2))]
+    axes = [jnp.linspace(-1, 1, 5), jnp.linspace(-1, 0, 3)]
+
+    def cost(p):
+        return loss(p, batch)[0]
+
+    # 15 points are no multiple of 2 devices x 4 lanes.
+    got = surface(cost, params, directions, axes, batch_size=4, devices=jax.devices()[:2])
+    bare = jax.jit(lambda: surface(cost, params, directions, axes, gradient=False))()
+    assert bare.grad_norm is None
+    assert bare.slopes is None
+    np.testing.assert_allclose(got.loss, bare.loss, rtol=1e-5)
+    # One step of the grid: the loss changes by the mean of the slopes along it, up to third order.
+    fine = [jnp.array([0.0, 1e-2]), jnp.zeros(1)]
+    near = surface(cost, params, directions, fine, batch_size=4, devices=jax.devices()[:2])
+    assert float(near.loss[1, 0] - near.loss[0, 0]) == pytest.approx(
+        float(near.slopes[:, 0, 0].mean()) * 1e-2, rel=0.02
+    )
 
 
-def test_integration_the_cliff_throws_plain_descent_out_and_clipping_stays(x64):
-    def run(max_norm):
-        chain = optax.chain(optax.clip_by_global_norm(max_norm), optax.sgd(0.1))
-        return descend(one_unit_cost, OneUnitParams(jnp.asarray(5.0), jnp.asarray(-2.3)), chain, 200)
-
-    plain, clipped = jax.tree.map(lambda x: (x[0], x[1]), jax.vmap(run)(jnp.array([jnp.inf, 0.1]))), None
-    longest = []
-    for i in (0, 1):
-        w, b = (np.asarray(x[i]) for x in (plain.params.w, plain.params.b))
-        longest.append(np.hypot(np.diff(w), np.diff(b)).max())
-    assert longest[0] > 1.0  # off the picture in one step
-    assert longest[1] <= 0.01 * (1 + 1e-12)  # learning rate x threshold
-    assert clipped is None
-
-
-def test_documented_a_diverging_path_stays_where_it_was_finite():
-    path = descend(lambda p: p**4, jnp.float32(3.0), optax.sgd(1.0), 8)
-    assert int(path.diverged_at) >= 0
-    assert np.isfinite(path.params).all()
+def test_documented_non_finite_losses_are_passed_on():
+    got = surface(lambda p: jnp.log(p), jnp.float32(0.0), [1.0], [jnp.array([-1.0, 0.0, 1.0])])
+    assert np.isnan(got.loss[0])
+    assert np.isneginf(got.loss[1])
+    assert float(got.grad_norm[2]) == 1.0
 
 
 @pytest.mark.parametrize(
     ("directions", "offsets", "words"),
-    [([], [], "1 or 2"), ([jnp.ones(2)], [jnp.ones(1)] * 2, "1 or 2"), ([{"a": 1.0}], [jnp.ones(1)], "structure")],
+    [
+        ([], [], "1 or 2"),
+        ([jnp.ones(2)], [jnp.ones(1)] * 2, "1 or 2"),
+        ([{"a": 1.0}], [jnp.ones(1)], "structure"),
+        ([jnp.ones(3)], [jnp.ones(1)], "shapes"),
+        ([jnp.ones(2)], [jnp.ones(0)], "non-empty"),
+    ],
 )
 def test_wrong_use_names_the_argument(directions, offsets, words):
     with pytest.raises(ValueError, match=words):

@@ -1,38 +1,37 @@
-"""Error surfaces: the loss and its gradient norm on one- and two-dimensional slices, and descent paths on them."""
+"""Error surfaces: loss, gradient norm and an optimiser's step on one- and two-dimensional slices of any loss."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from cliffs.training import init_train_state, train_step
+from cliffs.descent import DescentPath as DescentPath
+from cliffs.descent import descend as descend
+from cliffs.directions import parameter_direction as parameter_direction
+from cliffs.directions import project_path as project_path
+from cliffs.directions import random_direction as random_direction
+from cliffs.directions import shift as shift
 
 
 class Surface(NamedTuple):
-    """A loss on a grid of offsets along one or two directions."""
+    """A loss on a grid of offsets along one or two directions; `...` is `[points]` or `[points, points]`."""
 
     offsets: tuple[Float[Array, " points"], ...]
     """The grid's coordinates along each direction."""
     loss: Float[Array, "..."]
-    """`[points]` or `[points, points]`, first direction first."""
+    """First direction first."""
     grad_norm: Float[Array, "..."] | None
     """The norm of the loss's gradient with respect to *all* parameters; None when not asked for."""
-
-
-class DescentPath(NamedTuple):
-    """The points that an optimiser visits, the start first."""
-
-    params: PyTree
-    """Leaves `[steps + 1, ...]`."""
-    loss: Float[Array, " steps"]
-    """The loss before each step."""
-    grad_norm: Float[Array, " steps"]
-    """The gradient's norm before each step, before any clipping."""
-    diverged_at: Array
-    """The first step that led to a value that is not finite; -1 if none did."""
+    slopes: Float[Array, "... directions"] | None = None
+    """The derivative of the loss along each direction, `<grad E, d_i>`; None when not asked for."""
+    step: Float[Array, "... directions"] | None = None
+    """The optimiser's first step from each point, in coordinates of the slice (its projection on the slice)."""
+    step_norm: Float[Array, "..."] | None = None
+    """The full length of that step, off the slice included."""
 
 
 def surface(
@@ -42,7 +41,9 @@ def surface(
     offsets: Sequence[Float[Array, " points"]],
     *,
     gradient: bool = True,
+    optimizer: optax.GradientTransformation | None = None,
     batch_size: int = 256,
+    devices: Sequence[Any] | None = None,
 ) -> Surface:
     """`E(params + a d_1 + b d_2)` on the grid of all `(a, b)`, and `||grad E||` there.
 
@@ -50,14 +51,20 @@ def surface(
 
     - `loss`: `loss(params) -> scalar`.
     - `params`: where the slice goes through, any pytree; its dtype is the precision.
-    - `directions`: one or two pytrees like `params`.
+    - `directions`: one or two pytrees like `params`: from `cliffs.directions`, an eigenvector of the Hessian, any.
     - `offsets`: one array of coordinates for each direction.
-    - `gradient`: whether the gradient norm is wanted; without it only the loss is evaluated.
-    - `batch_size`: points evaluated side by side; the memory needed is that of so many unrolls.
+    - `gradient`: whether gradient norm and slopes are wanted; without them only the loss is evaluated.
+    - `optimizer`: any optax chain; its first step from a fresh state is wanted at every point. With
+      `optax.chain(optax.clip_by_global_norm(c), optax.sgd(lr))` that is the field of clipped steps.
+    - `batch_size`: points evaluated side by side; the memory needed is that of so many unrolls. For a recurrent
+      network on a CPU 1 is fastest (its states then stay in the cache), for a map of a few units the default.
+    - `devices`: spread the points over these devices, each doing `batch_size` at a time; the default device only
+      when None.
 
-    **Returns** a `Surface`.
+    **Returns** a `Surface`. Where the loss is not finite, so are the numbers there; nothing is replaced.
 
-    **Raises** `ValueError` for other than one or two directions, or a direction that is not like `params`.
+    **Raises** `ValueError` for other than one or two directions, a direction that is not like `params`, or empty
+    offsets; `TypeError` for parameters that are not floating point.
 
     Source: Pascanu, Mikolov & Bengio (2012), Fig. 3.
 
@@ -68,73 +75,59 @@ def surface(
     """
     if len(directions) not in (1, 2) or len(offsets) != len(directions):
         raise ValueError(f"directions and offsets must be 1 or 2 each, got {len(directions)} and {len(offsets)}")
-    for i, direction in enumerate(directions):
-        if jax.tree.structure(direction) != jax.tree.structure(params):
-            raise ValueError(f"directions[{i}] must have the structure of params, got {jax.tree.structure(direction)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    move = shift(params, directions)
     axes = tuple(jnp.asarray(o) for o in offsets)
+    for i, axis in enumerate(axes):
+        if axis.ndim != 1 or not axis.size:
+            raise ValueError(f"offsets[{i}] must be a non-empty array [points], got shape {axis.shape}")
     grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+    # Least squares on at most two directions: the normal equations are the short way.
+    gram = jnp.stack([jnp.stack([optax.tree.vdot(d, e) for e in directions]) for d in directions])
 
     def at(point):
-        def move(p, *ds):
-            return p + sum(point[i] * d for i, d in enumerate(ds))
-
-        here = jax.tree.map(move, params, *directions)
-        if not gradient:
-            return loss(here), None
+        here = move(point)
+        if not gradient and optimizer is None:
+            return {"loss": loss(here)}
         value, grads = jax.value_and_grad(loss)(here)
-        return value, optax.tree.norm(grads)
+        slopes = jnp.stack([optax.tree.vdot(grads, d) for d in directions])
+        out = {"loss": value, "grad_norm": optax.tree.norm(grads), "slopes": slopes}
+        if optimizer is not None:
+            extra = optax.with_extra_args_support(optimizer)
+            update, _ = extra.update(grads, extra.init(here), here, value=value)
+            seen = jnp.stack([optax.tree.vdot(update, d) for d in directions])
+            out |= {"step": jnp.linalg.solve(gram, seen), "step_norm": optax.tree.norm(update)}
+        return out
 
-    values, norms = jax.lax.map(at, grid, batch_size=min(batch_size, len(grid)))
     shape = tuple(len(a) for a in axes)
-    return Surface(axes, values.reshape(shape), None if norms is None else norms.reshape(shape))
+    out = {k: v.reshape(*shape, *v.shape[1:]) for k, v in map_points(at, grid, batch_size, devices).items()}
+    return Surface(axes, out.pop("loss"), out.pop("grad_norm", None), **out)
 
 
-def parameter_direction(params: PyTree, path: Any) -> PyTree:
-    """The unit direction of one scalar parameter, named by its path.
+def map_points(
+    function: Callable[[Any], Any], points: PyTree, batch_size: int, devices: Sequence[Any] | None = None
+) -> Any:
+    """`function` at every entry of the leading axis of `points`, `batch_size` of them at a time on each device.
 
-    >>> from cliffs.maps import OneUnitParams
-    >>> parameter_direction(OneUnitParams(5.0, -2.0), "b")
-    OneUnitParams(w=Array(0., dtype=float32...), b=1.0)
+    >>> map_points(lambda x: x * x, jnp.arange(3.0), 2).tolist()
+    [0.0, 1.0, 4.0]
     """
-    from cliffs.dynamics._parameter import set_parameter
+    count = jax.tree.leaves(points)[0].shape[0]
+    spread = 1 if devices is None else len(devices)
+    groups = -(-count // (batch_size * spread))
+    lanes = -(-count // (groups * spread))
 
-    return set_parameter(jax.tree.map(lambda p: jnp.zeros_like(jnp.asarray(p)), params), path, 1.0)
+    def pad(x):  # whole groups: a rest would be compiled a second time
+        filled = jnp.concatenate([x, x[-1:].repeat(groups * lanes * spread - count, 0)])
+        return filled.reshape(groups * spread, lanes, *x.shape[1:])
 
+    def sequential(groups):
+        return jax.lax.map(jax.vmap(function), groups)
 
-def random_direction(key: Key[Array, ""], params: PyTree) -> PyTree:
-    """A Gaussian direction with every leaf scaled to the norm of the parameters' leaf.
-
-    Source: Li et al. (2018), Visualizing the loss landscape of neural nets (leaf- in place of filter-wise).
-
-    >>> d = random_direction(jax.random.key(0), {"w": 3.0 * jnp.ones(4)})
-    >>> round(float(jnp.linalg.norm(d["w"])), 4)
-    6.0
-    """
-    leaves, tree = jax.tree.flatten(params)
-    noise = [jax.random.normal(k, jnp.shape(p)) for k, p in zip(jax.random.split(key, len(leaves)), leaves)]
-    scaled = [d * jnp.linalg.norm(jnp.ravel(p)) / jnp.linalg.norm(jnp.ravel(d)) for d, p in zip(noise, leaves)]
-    return jax.tree.unflatten(tree, scaled)
-
-
-def descend(
-    loss: Callable[[Any], Array], params: PyTree, optimizer: optax.GradientTransformation, num_steps: int
-) -> DescentPath:
-    """The path of an optimiser on a fixed surface; pure, so starts, rates and thresholds can be vmapped.
-
-    **Arguments**: `loss(params) -> scalar`; the start; any optax chain; the number of steps.
-
-    **Returns** a `DescentPath`; a path that diverges stays where it last was finite.
-
-    >>> path = descend(lambda p: jnp.sum(p**2), jnp.ones(1), optax.sgd(0.25), 2)
-    >>> path.params.ravel().tolist()
-    [1.0, 0.5, 0.25]
-    """
-    params = jax.tree.map(jnp.asarray, params)
-
-    def body(state, _):
-        new, metrics = train_step(state, None, lambda p, _: (loss(p), ()), optimizer)
-        return new, (new.params, metrics.loss, metrics.grad_norm)
-
-    final, (points, losses, norms) = jax.lax.scan(body, init_train_state(params, optimizer), length=num_steps)
-    points = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), params, points)
-    return DescentPath(points, losses, norms, final.diverged_at)
+    run = sequential
+    if devices is not None and spread > 1:
+        mesh = jax.sharding.Mesh(np.asarray(devices), ("points",))
+        spec = jax.sharding.PartitionSpec("points")
+        run = jax.jit(jax.shard_map(sequential, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], run(jax.tree.map(pad, points)))
