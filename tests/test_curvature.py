@@ -1,0 +1,319 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from cliffs import curvature, initializers, rnn, spectrum, tasks, training
+from cliffs._lanczos import tridiagonalise
+
+DTYPES = ("float32", "float64")
+
+
+def symmetric(values, seed=0):
+    """A dense matrix of the given spectrum, and its eigenvectors as columns."""
+    q = np.linalg.qr(np.random.default_rng(seed).normal(size=(len(values), len(values))))[0]
+    return (q * np.asarray(values)) @ q.T, q
+
+
+def network(hidden=10, batch=4, length=10, dtype=jnp.float64):
+    """Parameters, one batch, `logits(params)` and the task's loss of a small tanh network."""
+    params = initializers.paper_init("basic_tanh", jax.random.key(3), 6, hidden, 4, dtype=dtype)
+    params = jax.tree.map(lambda p: 2.0 * p + 0.05, params)  # away from the flat region near 0
+    batch = tasks.temporal_order(jax.random.key(1), batch, length)
+    task_loss = training.classification_loss(rnn.rnn_step("tanh"))
+
+    def logits(p):
+        start = jnp.zeros((*batch.inputs.shape[1:-1], hidden), dtype)
+        return rnn.readout(p.readout, rnn.unroll(rnn.rnn_step("tanh"), p.rnn, start, batch.inputs.astype(dtype))[-1])
+
+    def cross_entropy(y):
+        return optax.softmax_cross_entropy_with_integer_labels(y, batch.targets).mean()
+
+    return params, logits, cross_entropy, lambda p: task_loss(p, batch)[0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_analytic_known_spectrum_both_ends(x64, dtype):
+    wanted = np.array([9.0, 4.0, *np.linspace(-1, 1, 30), -3.0, -6.0])
+    matrix, q = symmetric(wanted)
+    # A pytree of two leaves, so that the way through pytrees is part of the truth.
+    like = {"a": jnp.zeros((4, 5), dtype), "b": jnp.zeros(14, dtype)}
+    _, unravel = ravel_pytree(like)
+    dense = jnp.asarray(matrix, dtype)
+    pairs = jax.jit(
+        lambda key: curvature.eigenpairs(
+            lambda v: unravel(dense @ ravel_pytree(v)[0]), like, key, num_leading=2, num_trailing=2, num_iterations=30
+        )
+    )(jax.random.key(0))
+    eps = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(pairs.values, [9, 4, -3, -6], atol=100 * eps)
+    assert pairs.converged.all()
+    assert pairs.vectors["a"].shape == (4, 4, 5)
+    assert pairs.vectors["a"].dtype == dtype
+    vectors = np.asarray(jax.vmap(lambda v: ravel_pytree(v)[0])(pairs.vectors))
+    order = [0, 1, 32, 33]
+    np.testing.assert_allclose(np.abs(np.sum(vectors * q.T[order], 1)), 1, atol=eps**0.5)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(4), atol=100 * eps)
+    # The residual is what it says, recomputed in float64.
+    residual = np.linalg.norm(vectors @ matrix - np.asarray(pairs.values)[:, None] * vectors, axis=1)
+    np.testing.assert_allclose(pairs.residuals, residual, atol=200 * eps)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_analytic_float32_spectrum_beyond_its_squares(scale):
+    diagonal = jnp.float32(scale) * jnp.concatenate([jnp.array([-5.0, 3.0]), jnp.linspace(-1, 1, 20)])
+    pairs = curvature.eigenpairs(
+        lambda v: diagonal * v, jnp.zeros(22), jax.random.key(0), num_trailing=1, num_iterations=20
+    )
+    np.testing.assert_allclose(np.asarray(pairs.values) / scale, [3, -5], rtol=1e-5)
+    assert pairs.converged.all()
+    assert (np.asarray(pairs.residuals) / scale < 1e-3).all()
+
+
+def test_analytic_invariant_subspaces_zero_identity_and_low_rank(x64):
+    def run(diagonal, **options):
+        return curvature.eigenpairs(lambda v: diagonal * v, jnp.zeros(12), jax.random.key(0), **options)
+
+    zero = run(jnp.zeros(12), num_leading=2, num_trailing=1)
+    assert zero.values.tolist() == [0, 0, 0]
+    assert zero.residuals.tolist() == [0, 0, 0]
+    assert zero.converged.all()
+    assert int(zero.restarts) == 11  # every step starts anew
+    same = run(jnp.full(12, 2.0), num_leading=3)
+    np.testing.assert_allclose(same.values, 2.0, rtol=1e-14)
+    flat = np.asarray(same.vectors)
+    np.testing.assert_allclose(flat @ flat.T, np.eye(3), atol=1e-14)
+    # A double eigenvalue: one Krylov space holds one copy, the restart finds the other.
+    low = run(jnp.array([5.0, 5.0, -1.0] + [0.0] * 9), num_leading=3, num_trailing=1)
+    np.testing.assert_allclose(low.values, [5, 5, 0, -1], atol=1e-13)
+    assert low.converged.all()
+
+
+def test_documented_few_iterations_are_reported_as_not_converged(x64):
+    matrix, _ = symmetric(np.linspace(0, 1, 60))
+    pairs = curvature.eigenpairs(lambda v: jnp.asarray(matrix) @ v, jnp.zeros(60), jax.random.key(0), num_iterations=5)
+    assert not pairs.converged.any()
+    # The promise of a residual: an eigenvalue lies within it.
+    assert np.min(np.abs(np.linspace(0, 1, 60) - float(pairs.values[0]))) <= float(pairs.residuals[0])
+
+
+def test_documented_an_operator_that_overflows_is_not_called_converged():
+    pairs = curvature.eigenpairs(lambda v: v * jnp.inf, jnp.zeros(4), jax.random.key(0), num_trailing=1)
+    assert not pairs.converged.any()
+    assert not np.isfinite(pairs.values).any()
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """Dense Hessian and Gauss-Newton matrix of the n = 10 network in float64 with what the products give there."""
+    with jax.enable_x64(True):
+        params, logits, cross_entropy, loss = network()
+        flat, unravel = ravel_pytree(params)
+
+        def on_flat(matvec):
+            return lambda v: ravel_pytree(matvec(unravel(v)))[0]
+
+        @jax.jit
+        def everything(flat):
+            p = unravel(flat)
+            hessian = jax.hessian(lambda x: loss(unravel(x)))(flat)
+            # J by reverse mode, H_out dense: the definition, and no code in common with the product.
+            jacobian = jax.jacrev(lambda x: logits(unravel(x)))(flat).reshape(-1, flat.size)
+            y = logits(p)
+            inner = jax.hessian(lambda z: cross_entropy(z.reshape(y.shape)))(y.ravel())
+            matvec = curvature.hessian_operator(loss, p)
+            gauss_newton = curvature.gauss_newton_operator(logits, cross_entropy, p)
+            probe = jnp.cos(jnp.arange(flat.size, dtype=flat.dtype))
+            pairs = curvature.eigenpairs(matvec, p, jax.random.key(5), num_leading=3, num_trailing=2, num_iterations=80)
+            gradient = jax.grad(loss)(p)
+            return {
+                "hessian": hessian, "gauss_newton": jacobian.T @ inner @ jacobian, "probe": probe,
+                "hessian_probe": on_flat(matvec)(probe), "gauss_newton_probe": on_flat(gauss_newton)(probe),
+                "product_probe": ravel_pytree(curvature.hessian_vector_product(loss, p, unravel(probe)))[0],
+                "pairs": pairs, "vectors": jax.vmap(lambda v: ravel_pytree(v)[0])(pairs.vectors),
+                "gradient": ravel_pytree(gradient)[0], "alignment": curvature.alignment(gradient, pairs),
+                "along": curvature.curvature_along(matvec, gradient),
+                "trace": spectrum.trace(lambda v: hessian @ v, flat, jax.random.key(6), num_samples=400),
+                "density": spectrum.spectral_density(
+                    lambda v: hessian @ v, flat, jax.random.key(7), num_probes=30, num_iterations=25
+                ),
+            }  # fmt: skip
+
+        return jax.tree.map(np.asarray, everything(flat))
+
+
+def test_parity_hessian_products_with_the_dense_hessian(dense):
+    scale = np.abs(dense["hessian"]).max()
+    for name in ("hessian_probe", "product_probe"):
+        np.testing.assert_allclose(dense[name], dense["hessian"] @ dense["probe"], atol=1e-13 * scale * 214)
+
+
+def test_parity_leading_and_trailing_eigenvalues_with_the_dense_hessian(dense):
+    values = np.linalg.eigvalsh(dense["hessian"])
+    np.testing.assert_allclose(dense["pairs"].values, [*values[:-4:-1], *values[1::-1]], rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(dense["pairs"].values[0], values[-1], rtol=1e-12)
+    assert dense["pairs"].converged.all()
+    assert values[0] < 0  # the trailing end is truly another end
+
+
+def test_parity_gauss_newton_with_the_dense_definition(dense):
+    want = dense["gauss_newton"] @ dense["probe"]
+    np.testing.assert_allclose(dense["gauss_newton_probe"], want, atol=1e-12 * np.abs(want).max())
+    assert np.linalg.eigvalsh(dense["gauss_newton"])[0] > -1e-12  # positive semi-definite, unlike the Hessian,
+    assert dense["gauss_newton_probe"] @ dense["probe"] > 0
+    # and another matrix than it
+    assert np.abs(dense["gauss_newton"] - dense["hessian"]).max() > 1e-3 * np.abs(dense["hessian"]).max()
+
+
+def test_parity_alignment_and_curvature_along_with_the_dense_hessian(dense):
+    values, vectors = np.linalg.eigh(dense["hessian"])
+    g = dense["gradient"] / np.linalg.norm(dense["gradient"])
+    chosen = [-1, -2, -3, 1, 0]
+    cosines = np.abs(vectors.T @ g)[chosen]
+    np.testing.assert_allclose(dense["alignment"].cosines, cosines, atol=1e-6)
+    order = np.argsort(-np.abs(values[chosen]))
+    np.testing.assert_allclose(dense["alignment"].share, np.cumsum(cosines[order] ** 2), atol=1e-6)
+    assert dense["along"] == pytest.approx(g @ dense["hessian"] @ g, rel=1e-10)
+
+
+def test_parity_trace_and_moments_of_the_density_with_the_dense_hessian(dense):
+    hessian, estimate, density = dense["hessian"], dense["trace"], dense["density"]
+    n = len(hessian)
+    assert abs(estimate.trace - np.trace(hessian)) < 4 * estimate.standard_error
+    # Hutchinson's variance is known: the standard error is neither too small nor too large.
+    variance = 2 * (np.sum(hessian**2) - np.sum(np.diag(hessian) ** 2))
+    assert estimate.standard_error == pytest.approx((variance / 400) ** 0.5, rel=0.25)
+    np.testing.assert_allclose(density.weights.sum(1), 1, rtol=1e-12)
+    for power in (1, 2):
+        truth = np.trace(np.linalg.matrix_power(hessian, power)) / n
+        samples = (density.weights * density.nodes**power).sum(1)
+        assert abs(samples.mean() - truth) < 4 * samples.std(ddof=1) / len(samples) ** 0.5
+
+
+def test_analytic_density_of_a_known_spectrum(x64):
+    diagonal = jnp.repeat(jnp.array([-2.0, 1.0, 6.0]), jnp.array([10, 30, 60]), total_repeat_length=100)
+    density = spectrum.spectral_density(
+        lambda v: diagonal * v, jnp.zeros(100), jax.random.key(0), num_probes=200, num_iterations=3, batch_size=50
+    )
+    np.testing.assert_allclose(density.nodes, np.tile([-2.0, 1.0, 6.0], (200, 1)), atol=1e-9)
+    np.testing.assert_allclose(density.weights.mean(0), [0.1, 0.3, 0.6], atol=0.02)
+    points = jnp.linspace(-6, 10, 2001)
+    curve = spectrum.smoothed(density, points, 0.3)
+    assert float(jnp.sum(curve) * (points[1] - points[0])) == pytest.approx(1, abs=1e-6)
+    # Steps beyond the exhausted space add nodes of weight 0: the quadrature stays what it was.
+    longer = spectrum.spectral_density(
+        lambda v: diagonal * v, jnp.zeros(100), jax.random.key(0), num_probes=20, num_iterations=8, batch_size=20
+    )
+    first, second = ((d.weights * jnp.exp(d.nodes)).sum(1)[:20] for d in (density, longer))
+    np.testing.assert_allclose(first, second, rtol=1e-9)
+
+
+def test_analytic_gauss_newton_is_the_hessian_of_a_linear_model_and_of_squared_error_at_zero_residual(x64):
+    inputs = jax.random.normal(jax.random.key(0), (7, 3))
+    params = {"w": jax.random.normal(jax.random.key(1), (3, 2)), "b": jnp.array([0.3, -0.2])}
+    vector = jax.tree.map(jnp.cos, params)
+    labels = jnp.array([0, 1, 1, 0, 0, 1, 0])
+
+    def linear(p):
+        return inputs @ p["w"] + p["b"]
+
+    def cross_entropy(y):
+        return optax.softmax_cross_entropy_with_integer_labels(y, labels).mean()
+
+    def bent(p):
+        return jnp.tanh(linear(p))
+
+    target = bent(params)
+    cases = [
+        (linear, cross_entropy, True),
+        (linear, lambda y: jnp.sum((y - 1) ** 2), True),
+        (bent, lambda y: jnp.sum((y - target) ** 2), True),  # residual 0: the second term vanishes
+        (bent, lambda y: jnp.sum((y - 1) ** 2), False),
+    ]
+    for outputs, output_loss, equal in cases:
+        full = curvature.hessian_vector_product(lambda p, o=outputs, c=output_loss: c(o(p)), params, vector)
+        part = curvature.gauss_newton_operator(outputs, output_loss, params)(vector)
+        difference = max(float(jnp.abs(full[k] - part[k]).max()) for k in full)
+        assert (difference < 1e-13) == equal
+
+
+def test_parity_matfree_tridiagonalisation(x64):
+    decomp = pytest.importorskip("matfree.decomp")
+    matrix = jnp.asarray(symmetric(np.linspace(-2, 5, 40), seed=2)[0])
+    start = jnp.sin(jnp.arange(1.0, 41))
+    theirs = decomp.tridiag_sym(12, reortho="full", materialize=False)(lambda v: matrix @ v, start)
+    ours = tridiagonalise(lambda v: matrix @ v, start, jax.random.key(0), 12)
+    diagonal, off_diagonal = theirs.J_small
+    np.testing.assert_allclose(ours.diagonal, diagonal, rtol=1e-10)
+    np.testing.assert_allclose(ours.off_diagonal[:-1], off_diagonal, rtol=1e-10)
+    np.testing.assert_allclose(ours.basis, theirs.Q_tall, atol=1e-10)
+    assert int(ours.restarts) == 0
+
+
+def test_invariance_under_jit_and_vmap_over_seeds(x64):
+    loss = training.classification_loss(rnn.rnn_step("tanh"))
+    batch = tasks.temporal_order(jax.random.key(1), 3, 10)
+
+    def one(key):
+        params = initializers.paper_init("basic_tanh", key, 6, 4, 4, dtype=jnp.float64)
+        matvec = curvature.hessian_operator(lambda p: loss(p, batch)[0], params)
+        # The start vector has its own key: the answer may not depend on it.
+        pairs = curvature.eigenpairs(matvec, params, jax.random.fold_in(key, 1), num_trailing=1, num_iterations=40)
+        gradient = jax.grad(lambda p: loss(p, batch)[0])(params)
+        return pairs.values, curvature.alignment(gradient, pairs).cosines, pairs.converged
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    values, cosines, converged = jax.jit(jax.vmap(one))(keys)
+    assert converged.all()
+    for i in (0, 2):
+        alone = jax.jit(one)(keys[i])
+        np.testing.assert_allclose(values[i], alone[0], rtol=1e-9)
+        np.testing.assert_allclose(cosines[i], alone[1], atol=1e-7)
+    assert len(np.unique(values)) == 6  # three networks, three answers
+
+
+def test_property_share_is_a_share_and_scaling_the_gradient_changes_nothing():
+    matrix = jnp.asarray(symmetric(np.linspace(-3, 4, 15))[0], jnp.float32)
+    pairs = curvature.eigenpairs(
+        lambda v: matrix @ v, jnp.zeros(15), jax.random.key(0), num_leading=8, num_trailing=7, num_iterations=15
+    )
+    g = jnp.cos(jnp.arange(15.0))
+    for scale in (1e-30, 1.0, 1e30):  # the square of none of the outer ones exists in float32
+        a = curvature.alignment(scale * g, pairs)
+        np.testing.assert_allclose(a.share[-1], 1, rtol=1e-5)  # all eigenvectors: all of it
+        assert (np.diff(a.share) >= 0).all()
+        np.testing.assert_allclose(a.cosines, curvature.alignment(g, pairs).cosines, atol=1e-6)
+    zero = curvature.alignment(0 * g, pairs)
+    assert zero.cosines.tolist() == [0] * 15
+
+
+def test_parity_bfloat16_parameters_are_computed_with_in_float32():
+    diagonal = jnp.array([4.0, 1.0, 0.5, 0.25], jnp.bfloat16)
+    pairs = curvature.eigenpairs(lambda v: diagonal * v, jnp.zeros(4, jnp.bfloat16), jax.random.key(0))
+    assert pairs.values.dtype == jnp.float32
+    assert pairs.vectors.dtype == jnp.bfloat16
+    assert float(pairs.values[0]) == pytest.approx(4, rel=0.02)
+
+
+def identity(v):
+    return v
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda k: curvature.eigenpairs(identity, jnp.zeros(3), k, num_leading=4), ValueError, "num_leading"),
+        (lambda k: curvature.eigenpairs(identity, jnp.zeros(3), k, num_leading=0), ValueError, "num_leading"),
+        (lambda k: curvature.eigenpairs(identity, {}, k), ValueError, "like"),
+        (lambda k: curvature.eigenpairs(identity, jnp.zeros(3, int), k), TypeError, "floating"),
+        (lambda k: curvature.eigenpairs(lambda v: v[:2], jnp.zeros(3), k), ValueError, "matvec"),
+        (lambda k: curvature.hessian_vector_product(jnp.sum, jnp.ones(3), jnp.ones(2)), ValueError, "vector"),
+        (lambda k: spectrum.trace(identity, jnp.zeros(3), k, num_samples=1), ValueError, "num_samples"),
+        (lambda k: spectrum.spectral_density(identity, jnp.zeros(3), k, num_probes=0), ValueError, "num_probes"),
+    ],
+)
+def test_wrong_use_names_the_argument(call, error, words):
+    with pytest.raises(error, match=words):
+        call(jax.random.key(0))
