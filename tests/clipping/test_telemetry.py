@@ -48,6 +48,42 @@ def test_invariance_updates_are_the_same_to_the_bit_and_the_state_can_be_donated
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)))
 
 
+def test_parity_what_a_rule_reports_is_what_a_look_at_the_gradient_finds():
+    """The short cut for rules that only rescale, against the passes over the memory that any other rule costs."""
+    rules = {
+        "global": clipping.clip_by_global_norm(1.0),
+        "soft": clipping.soft_clip_by_global_norm(1.0, nonfinite="skip"),
+        "ema": clipping.clip_by_ema_norm(1.1, 0.5, "clipped"),
+        "quantile": clipping.clip_by_norm_quantile(0.5, 4, nonfinite="zero"),
+        "zscore": clipping.clip_by_zscore(1.0, warmup=2, nonfinite="skip"),
+        "none": clipping.clip_by_global_norm(0.0),
+        "leaf": clipping.clip_by_leaf_norm(0.4),
+        "group": clipping.clip_by_group_norm(0.6, lambda path: path, nonfinite="skip"),
+    }
+    sizes = jnp.array([0.5, 1.0, 2.0, 0.0, jnp.nan, 30.0, 1e30, 1e-30, jnp.inf, 0.7])
+    grads = {"w": jnp.outer(sizes, jnp.array([0.6, -0.3, 0.5])), "b": 0.55 * sizes}
+
+    def play(make):
+        def body(state, g):
+            return make.update(g, state, None)[1], state
+
+        start = make.init(jax.tree.map(lambda x: x[0], grads))
+        last, states = jax.lax.scan(body, start, grads)
+        states = jax.tree.map(lambda a, b: jnp.concatenate([a[1:], b[None]]), states, last)
+        return states._replace(inner=())
+
+    run = jax.jit(lambda: {
+        name: (play(with_telemetry(rule)), play(with_telemetry(optax.GradientTransformation(rule.init, rule.update))))
+        for name, rule in rules.items()
+    })  # fmt: skip
+    for name, (told, seen) in run().items():
+        for field in told._fields[1:9]:
+            a, b = getattr(told, field), getattr(seen, field)
+            np.testing.assert_allclose(a, b, rtol=3e-7, atol=1e-35, err_msg=f"{name}: {field}")
+        np.testing.assert_array_equal(told.clipped, seen.clipped)
+    assert run()["global"][0].clipped.tolist() == [0, 1, 1, 0, 0, 1, 1, 0, 0, 0]
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 NonFinite = Literal["propagate", "zero", "skip", "raise"]
 """What a strategy does with a gradient that holds an inf or a NaN.
@@ -144,6 +144,33 @@ def clip_to(tree: PyTree, norm: Norm, limit: Array) -> PyTree:
     return jax.tree.map(one, tree)
 
 
+class Rescaled(NamedTuple):
+    """A gradient whose leaves were rescaled, with what a record wants to know and the rule knows without a look."""
+
+    tree: PyTree
+    changed: Bool[Array, ""]
+    norm: Float[Array, ""]
+    """After rescaling."""
+    cosine: Array | float = 1.0
+    """Between gradient and result, where neither is 0."""
+
+
+def clip_norm(tree: PyTree, norm: Norm, limit: Array) -> Rescaled:
+    """`clip_to` for a whole gradient, as a strategy's rule returns it."""
+    changed = norm.value > limit
+    return Rescaled(clip_to(tree, norm, limit), changed, jnp.where(changed, limit, norm.value))
+
+
+def rescaled_parts(tree: PyTree, norms: list[Norm], limits: list[Array]) -> Rescaled:
+    """The result `tree` of clipping disjoint parts of a gradient, given the norm and the limit of each part."""
+    before = jnp.stack([norm.value for norm in norms])
+    after = jnp.minimum(before, jnp.stack([jnp.asarray(limit, before.dtype) for limit in limits]))
+    whole, left = tree_norm(before), tree_norm(after)
+    # Each part is parallel to itself: <g, u> is the sum of the products of the parts' norms.
+    unit = [x / n.scale / jnp.where(n.relative > 0, n.relative, 1.0) for x, n in ((before, whole), (after, left))]
+    return Rescaled(tree, jnp.any(after != before), left.value, jnp.minimum(jnp.sum(unit[0] * unit[1]), 1.0))
+
+
 def at(value: Number, count: Array) -> Any:
     """The value of a number or a schedule at this count of updates."""
     return value(count) if callable(value) else value
@@ -178,8 +205,27 @@ class CountState(NamedTuple):
     count: Array
 
 
-Rule = Callable[[PyTree, Any, Any, Norm], tuple[PyTree, Any]]
-"""`rule(updates, state, params, norm) -> (updates, state)`, called with finite updates only."""
+Rule = Callable[[PyTree, Any, Any, Norm], tuple[Any, Any]]
+"""`rule(updates, state, params, norm) -> (updates or Rescaled, state)`, called with finite updates only."""
+
+
+class Report(NamedTuple):
+    """What a strategy knows of its step, sparing the telemetry its passes over the gradient."""
+
+    before: Norm
+    changed: Bool[Array, ""]
+    norm_after: Float[Array, ""]
+    cosine: Float[Array, ""]
+
+
+class Strategy(optax.GradientTransformationExtraArgs):
+    """An optax transformation that can also say what it did.
+
+    `update_with_report` is `update` with a third result: a `Report` where the rule only rescaled the gradient, else
+    None.
+    """
+
+    update_with_report: Callable[..., tuple[PyTree, Any, Report | None]]
 
 
 def strategy(init: Callable[[Any], Any] | None, rule: Rule, nonfinite: str) -> Any:
@@ -192,25 +238,41 @@ def strategy(init: Callable[[Any], Any] | None, rule: Rule, nonfinite: str) -> A
     def init_state(params):
         return init(params) if init else CountState(jnp.zeros((), jnp.int32))
 
-    def update(updates, state, params=None, **extra):
+    def update_with_report(updates, state, params=None, **extra):
         del extra
         updates = jax.tree.map(jnp.asarray, updates)
         if nonfinite == "zero":
             updates = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)), updates)
-        norm = tree_norm(updates)
-        finite = norm.finite
+        found = tree_norm(updates)
+        finite = found.finite
         if nonfinite == "raise":
             jax.debug.callback(_refuse, finite, state.count)
         clean = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), updates)
-        relative = jnp.where(finite, norm.relative, 0.0)
-        norm = Norm(jnp.where(finite, norm.scale, 1.0), relative)
+        norm = Norm(jnp.where(finite, found.scale, 1.0), jnp.where(finite, found.relative, 0.0))
         new, new_state = rule(clean, state, params, norm)
+        report = None
+        if isinstance(new, Rescaled):
+            # In half precision rounding changes the norm, and "zero" has changed what came in: no short cut there.
+            single = all(jnp.finfo(x.dtype).bits >= 32 for x in inexact(updates))
+            if single and nonfinite != "zero":
+                broken = jnp.zeros_like(found.value) if nonfinite == "skip" else found.value
+                after = jnp.where(finite, new.norm, broken).astype(found.value.dtype)
+                some, none = (found.relative > 0) & (after > 0), (found.relative == 0) & (after == 0)
+                cosine = jnp.where(some, jnp.asarray(new.cosine, after.dtype), none.astype(after.dtype))
+                cosine = jnp.where(finite, cosine, jnp.nan)
+                report = Report(found, finite & new.changed, after, cosine)
+            new = new.tree
         new_state = new_state._replace(count=optax.safe_increment(state.count))
         bad = jax.tree.map(jnp.zeros_like, updates) if nonfinite == "skip" else updates
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, bad)
-        return new, jax.tree.map(lambda a, b: jnp.where(finite, a, b).astype(b.dtype), new_state, state)
+        return new, jax.tree.map(lambda a, b: jnp.where(finite, a, b).astype(b.dtype), new_state, state), report
 
-    return optax.GradientTransformationExtraArgs(init_state, update)
+    def update(updates, state, params=None, **extra):
+        return update_with_report(updates, state, params, **extra)[:2]
+
+    made = Strategy(init_state, update)
+    made.update_with_report = update_with_report
+    return made
 
 
 def path_name(path: Any) -> str:

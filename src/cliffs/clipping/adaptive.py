@@ -7,7 +7,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from cliffs.clipping._core import Number, at, check, clip_to, compute_dtype, hypot, strategy
+from cliffs.clipping._core import Number, at, check, clip_norm, compute_dtype, hypot, strategy
 
 
 class EmaNormState(NamedTuple):
@@ -87,11 +87,11 @@ def clip_by_ema_norm(
         old = jnp.where(first, n, state.mean)
         if update == "before":
             mean = jnp.where(first, n, a * old + (1 - a) * n)
-            return clip_to(updates, norm, k * mean), state._replace(mean=mean)
+            return clip_norm(updates, norm, k * mean), state._replace(mean=mean)
         limit = k * old
         seen = jnp.minimum(n, limit) if update == "clipped" else n
         mean = jnp.where(first, n, a * old + (1 - a) * seen)
-        return clip_to(updates, norm, limit), state._replace(mean=mean)
+        return clip_norm(updates, norm, limit), state._replace(mean=mean)
 
     return strategy(init, rule, nonfinite)
 
@@ -140,7 +140,7 @@ def clip_by_norm_quantile(
         fraction = (position - low).astype(ordered.dtype)
         below, above = ordered[low], ordered[jnp.minimum(low + 1, jnp.minimum(state.count, size - 1))]
         limit = below + fraction * (above - below)
-        return clip_to(updates, norm, limit), state._replace(norms=norms)
+        return clip_norm(updates, norm, limit), state._replace(norms=norms)
 
     return strategy(init, rule, nonfinite)
 
@@ -230,6 +230,6 @@ def clip_by_zscore(
             mean=jnp.where(warm, mean + gap / k, jnp.where(keep, mean, late_mean)),
             std=jnp.where(warm, warm_std, jnp.where(keep, std, late_std)),
         )
-        return clip_to(updates, norm, limit), new
+        return clip_norm(updates, norm, limit), new
 
     return strategy(init, rule, nonfinite)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cliffs.clipping._core import NO_PARAMS, Number, at, check, compute_dtype, power_of_two, strategy, wide
+from cliffs.clipping._core import NO_PARAMS, Number, Rescaled, at, check, compute_dtype, power_of_two, strategy, wide
 
 _HEADROOM = 2.0**40  # largest entry after rescaling: squares stay finite, and the threshold far from underflow
 
@@ -22,6 +22,7 @@ def safely(
     threshold: Number,
     *args: Any,
     per_leaf: bool = False,
+    rescales: bool = False,
     nonfinite: str = "propagate",
     **kwargs: Any,
 ) -> optax.GradientTransformation:
@@ -33,6 +34,7 @@ def safely(
       satisfy `rule(s tau)(s g) = s rule(tau)(g)`.
     - `threshold`: `>= 0`; a number, a traced array or a schedule.
     - `per_leaf`: whether the rule treats every leaf by itself, so that each may have its own scale.
+    - `rescales`: whether the rule is exactly `g min(1, threshold / ||g||)`, which spares telemetry its work.
     - `nonfinite`: see `cliffs.clipping.NonFinite`.
     - further arguments go to the factory.
 
@@ -86,7 +88,11 @@ def safely(
         else:
             new = one(picked, chosen if params is not None else None, limit)
         result = iter(new)
-        return treedef.unflatten([next(result) if use else x for x, use in zip(leaves, numbers)]), state
+        tree = treedef.unflatten([next(result) if use else x for x, use in zip(leaves, numbers)])
+        if not rescales:
+            return tree, state
+        changed = norm.value > limit
+        return Rescaled(tree, changed, jnp.where(changed, limit, norm.value)), state
 
     return strategy(None, rule, nonfinite)
 
@@ -114,7 +120,7 @@ def clip_by_global_norm(max_norm: Number, *, nonfinite: str = "propagate") -> op
     [4.9752, 0.4975]
     """
     check("max_norm", max_norm)
-    return safely(optax.clip_by_global_norm, max_norm, nonfinite=nonfinite)
+    return safely(optax.clip_by_global_norm, max_norm, rescales=True, nonfinite=nonfinite)
 
 
 def clip(max_delta: Number, *, nonfinite: str = "propagate") -> optax.GradientTransformation:

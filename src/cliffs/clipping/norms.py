@@ -12,6 +12,7 @@ from cliffs.clipping._core import (
     NO_PARAMS,
     CountState,
     Number,
+    Rescaled,
     at,
     check,
     check_mode,
@@ -19,6 +20,7 @@ from cliffs.clipping._core import (
     inexact,
     is_recurrent,
     path_name,
+    rescaled_parts,
     strategy,
     tree_norm,
     wide,
@@ -52,7 +54,10 @@ def clip_by_leaf_norm(max_norm: Number, *, nonfinite: str = "propagate") -> opta
 
     def rule(updates, state, params, norm):
         limit = at(max_norm, state.count)
-        return jax.tree.map(lambda x: clip_to(x, tree_norm(x), limit), updates), state
+        leaves, treedef = jax.tree.flatten(updates)
+        norms = [tree_norm(x) for x in leaves]
+        new = treedef.unflatten([clip_to(x, n, limit) for x, n in zip(leaves, norms)])
+        return rescaled_parts(new, norms, [limit] * len(norms)), state
 
     return strategy(None, rule, nonfinite)
 
@@ -90,12 +95,13 @@ def clip_by_group_norm(
         members: dict[Any, list[int]] = {}
         for i, (path, _) in enumerate(paths):
             members.setdefault(group(path_name(path)), []).append(i)
-        leaves = [x for _, x in paths]
+        leaves, norms = [x for _, x in paths], []
         for indices in members.values():
             part = [leaves[i] for i in indices]
-            for i, x in zip(indices, clip_to(part, tree_norm(part), limit)):
+            norms.append(tree_norm(part))
+            for i, x in zip(indices, clip_to(part, norms[-1], limit)):
                 leaves[i] = x
-        return jax.tree.unflatten(treedef, leaves), state
+        return rescaled_parts(treedef.unflatten(leaves), norms, [limit] * len(norms)), state
 
     return strategy(None, rule, nonfinite)
 
@@ -137,7 +143,9 @@ def soft_clip_by_global_norm(max_norm: Number, *, nonfinite: str = "propagate") 
                 return x
             return (wide(x, norm.scale.dtype) / norm.scale * factor).astype(x.dtype)
 
-        return jax.tree.map(one, updates), state
+        after = norm.relative * factor
+        changed = (factor != norm.scale) & (norm.relative > 0)
+        return Rescaled(jax.tree.map(one, updates), changed, after), state
 
     return strategy(None, rule, nonfinite)
 
@@ -146,7 +154,7 @@ def clip_or_shrink(
     max_norm: Number = 1.0,
     shrink: Number = 0.02,
     limit: Number = 1e10,
-    recurrent: Callable[[str], bool] = is_recurrent,
+    recurrent: Callable[[str], bool] | None = None,
     *,
     nonfinite: str = "shrink",
 ) -> optax.GradientTransformation:
@@ -183,6 +191,7 @@ def clip_or_shrink(
     """
     for name, value in (("max_norm", max_norm), ("shrink", shrink), ("limit", limit)):
         check(name, value)
+    recurrent = recurrent or is_recurrent
     check_mode(nonfinite, (*MODES, "shrink"))
 
     def init(params):

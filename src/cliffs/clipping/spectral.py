@@ -25,7 +25,7 @@ class SpectralState(NamedTuple):
 
 def spectral_normalize(
     max_norm: Number = 1.0,
-    select: Callable[[str], bool] = is_recurrent,
+    select: Callable[[str], bool] | None = None,
     num_iterations: int = 1,
     *,
     nonfinite: str = "propagate",
@@ -61,7 +61,7 @@ def spectral_normalize(
 
 def project_spectral_radius(
     max_norm: Number = 1.0,
-    select: Callable[[str], bool] = is_recurrent,
+    select: Callable[[str], bool] | None = None,
     num_iterations: int = 2,
     *,
     nonfinite: str = "propagate",
@@ -86,6 +86,7 @@ def project_spectral_radius(
 
 
 def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, measure) -> optax.GradientTransformation:
+    select = select or is_recurrent
     check("max_norm", limit)
     if not isinstance(num_iterations, Tracer):
         check("num_iterations", num_iterations, low=1)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from cliffs.clipping._core import check, compute_dtype, inexact, path_name, tree_norm, wide
+from cliffs.clipping._core import Strategy, check, compute_dtype, inexact, path_name, tree_norm, wide
 
 
 class TelemetryState(NamedTuple):
@@ -39,6 +39,9 @@ def with_telemetry(
     over the run: steps, clipped steps, a moving average of the clip fraction, steps with an inf or NaN (counted apart,
     neither clipped nor unclipped). Works around optax's own rules and whole chains as well. For a rule that
     aggregates per-example gradients (a leading axis that the result lacks) "before" is their mean.
+
+    A strategy of this library that rescales the gradient or its leaves says itself what it did. Anything else costs
+    the norm, a pass over the memory of gradient and result, and two more in steps that change something.
 
     **Arguments**
 
@@ -77,20 +80,27 @@ def with_telemetry(
         )
 
     def update(updates, state, params=None, **extra):
-        new, inner_state = inner.update(updates, state.inner, params, **extra)
+        dtype, report = state.cosine.dtype, None
+        if isinstance(transform, Strategy):
+            new, inner_state, report = transform.update_with_report(updates, state.inner, params, **extra)
+        else:
+            new, inner_state = inner.update(updates, state.inner, params, **extra)
         before = jax.tree.map(
             lambda g, u: g.mean(0) if jnp.ndim(g) == jnp.ndim(u) + 1 and g.shape[1:] == u.shape else g, updates, new
         )
-        norm = tree_norm(before)
-        changed = jnp.any(jnp.stack([jnp.array(False), *map(_differs, inexact(before), inexact(new))]))
-        clipped = norm.finite & changed
-        dtype = state.cosine.dtype
-        # Most steps change nothing: their norm and cosine are known, and two passes over the memory are saved.
-        after, cosine = jax.lax.cond(
-            changed,
-            lambda: _compare(before, new, norm, dtype),
-            lambda: (norm.value.astype(dtype), jnp.where(norm.finite, 1.0, jnp.nan).astype(dtype)),
-        )
+        if report is not None:
+            norm, clipped, after, cosine = report
+            after, cosine = after.astype(dtype), cosine.astype(dtype)
+        else:
+            norm = tree_norm(before)
+            changed = jnp.any(jnp.stack([jnp.array(False), *map(_differs, inexact(before), inexact(new))]))
+            clipped = norm.finite & changed
+            # Most steps change nothing: their norm and cosine are known, and two passes over the memory are saved.
+            after, cosine = jax.lax.cond(
+                changed,
+                lambda: _compare(before, new, norm, dtype),
+                lambda: (norm.value.astype(dtype), jnp.where(norm.finite, 1.0, jnp.nan).astype(dtype)),
+            )
         # Bias correction as in Adam: the average over k finite steps divides by 1 - decay^k.
         k = (state.step - state.nonfinite_count).astype(dtype)
         raw = decay * state.clip_fraction * (1 - decay**k) + (1 - decay) * clipped
