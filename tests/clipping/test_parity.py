@@ -29,7 +29,7 @@ def play(transform, grads, params=None):
     return np.asarray(jax.jit(lambda g: jax.lax.scan(body, transform.init(params), g)[1])(jnp.asarray(grads)))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(6))
 def test_parity_with_torch_on_random_trees(seed):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(seed)
@@ -46,9 +46,11 @@ def test_parity_with_torch_on_random_trees(seed):
             theirs(parameters, threshold)
             rule = clipping.with_telemetry(ours(threshold))
             updates, _ = rule.update([jnp.asarray(x) for x in tree], rule.init(tree))
+            norm = np.sqrt(sum(np.sum(x.astype(np.float64) ** 2) for x in tree))
+            # torch divides by norm + 1e-6 where it clips by the norm; that apart the two agree to float32's digits.
+            longer = 1 + 1e-6 / norm if ours is clipping.clip_by_global_norm and norm > threshold else 1.0
             for got, p in zip(updates, parameters):
-                # torch divides by norm + 1e-6.
-                np.testing.assert_allclose(got, p.grad.numpy(), rtol=3e-6, atol=1e-6)
+                np.testing.assert_allclose(got, p.grad.numpy() * longer, rtol=1e-6, atol=0)
 
 
 def test_parity_agc_with_the_formula(x64):

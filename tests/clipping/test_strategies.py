@@ -300,52 +300,96 @@ def test_parity_scheduled_threshold_takes_the_value_of_its_step(name):
 
 
 WRAPPERS = {
-    "chain": lambda t: optax.chain(t, optax.sgd(0.1)),
-    "masked": lambda t: optax.masked(t, {"rnn": True, "scalar": False, "others": True}),
-    "multi_transform": lambda t: optax.multi_transform(
-        {"a": t, "b": optax.sgd(0.1)}, {"rnn": "a", "scalar": "b", "others": "b"}
+    "chain, masked, MultiSteps": lambda t: optax.MultiSteps(
+        optax.chain(
+            optax.masked(clipping.with_telemetry(t), {"rnn": True, "scalar": False, "others": True}), optax.sgd(0.1)
+        ),
+        1,
     ),
-    "MultiSteps": lambda t: optax.MultiSteps(optax.chain(clipping.with_telemetry(t), optax.sgd(0.1)), 2),
-    "telemetry": lambda t: clipping.with_telemetry(t, per_leaf=True),
+    "multi_transform": lambda t: optax.multi_transform(
+        {"a": clipping.with_telemetry(t, per_leaf=True), "b": optax.sgd(0.1)},
+        {"rnn": "a", "scalar": "b", "others": "a"},
+    ),
 }
 
 
-@pytest.mark.parametrize(
-    "name", ["clip_by_global_norm", "clip_by_norm_quantile", "clip_by_ema_leaf_norm", "clip_spikes"]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_integration_inside_optax_wrappers(name):
+    """Two steps inside optax's own wrappers against two steps of the rule on the leaves that the wrappers give it."""
     params, grads = PARAMS["float32"], tree(np.random.default_rng(6).uniform(-1, 1, 14))
+    part, weights = ({k: t[k] for k in ("rnn", "others")} for t in (grads, params))
 
-    def loop(wrap, grads):
-        transform = wrap(STRATEGIES[name].make(0.5))
-        state = transform.init(params)
-        for _ in range(2):
+    def loop(transform, grads, params):
+        def body(state, _):
             updates, state = transform.update(grads, state, params)
-        return updates, state
+            return state, updates
 
-    results = quick_jit(lambda grads: {k: loop(w, grads) for k, w in WRAPPERS.items()})(grads)
-    plain = compiled(name, "float32")(grads, grads, 0.5)[1]
-    np.testing.assert_allclose(flat64(results["chain"][0]), -0.1 * flat64(plain), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(flat64(results["telemetry"][0]), flat64(plain), rtol=1e-5, atol=1e-7)
-    assert clipping.read_telemetry(results["telemetry"][1])["step"] == 2
-    assert clipping.read_telemetry(results["MultiSteps"][1])["step"] == 1
-    np.testing.assert_array_equal(results["masked"][0]["scalar"], grads["scalar"])
-    assert np.all(np.isfinite(flat64([r[0] for r in results.values()])))
+        state, updates = jax.lax.scan(body, transform.init(params), length=2)
+        return jax.tree.map(lambda x: x[1], updates), state
+
+    @quick_jit
+    def all_loops(grads, part):
+        made = STRATEGIES[name].make(0.5)
+        wrapped = {k: loop(wrap(made), grads, params) for k, wrap in WRAPPERS.items()}
+        return wrapped, loop(made, part, weights)[0]
+
+    wrapped, plain = all_loops(grads, part)
+    for key, (updates, state) in wrapped.items():
+        factor = -0.1 if "chain" in key else 1.0
+        got = {k: updates[k] for k in part}
+        np.testing.assert_allclose(flat64(got), factor * flat64(plain), rtol=1e-5, atol=1e-7, err_msg=key)
+        np.testing.assert_allclose(updates["scalar"], -0.1 * grads["scalar"], rtol=1e-6)
+        log = clipping.read_telemetry(state)
+        assert log["step"] == 2
+        np.testing.assert_allclose(log["norm_after"], norm64(plain), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["clip_by_global_norm", "clip_by_leaf_norm", "clip_by_ema_norm", "clip_by_zscore"])
+@pytest.mark.parametrize("name", NAMES)
 def test_integration_inject_hyperparams_changes_the_threshold(name):
+    """The first argument of every strategy as an injected hyperparameter, changed from outside between updates."""
     factory = getattr(clipping, name)
-    transform = optax.inject_hyperparams(factory)(0.5)
-    params = {"w": jnp.array([3.0, 4.0])}
+    fixed = {"static_args": "buffer_size"} if name == "clip_by_norm_quantile" else {}
+    if name in ("spectral_normalize", "project_spectral_radius"):
+        fixed = {"static_args": "num_iterations"}
+    if name in ("clip_by_zscore", "clip_by_ema_leaf_norm", "clip_spikes"):
+        fixed = {"static_args": "warmup"}
+    low, high = (0.0, 1.0) if name == "clip_by_norm_quantile" else (0.5, 100.0)
+    transform = optax.inject_hyperparams(factory, **fixed)(low)
+    params = {"w_rec": jnp.array([[3.0, 0.5], [0.0, 4.0]])}
     state = transform.init(params)
     key = next(iter(state.hyperparams))
-    updates, state = quick_jit(transform.update)(params, state, params)
-    want, _ = factory(0.5).update(params, factory(0.5).init(params), params)
-    np.testing.assert_allclose(updates["w"], want["w"], rtol=1e-6)
-    state.hyperparams[key] = jnp.float32(100.0)
-    updates, _ = quick_jit(transform.update)(params, state, params)
-    np.testing.assert_array_equal(updates["w"], params["w"])
+
+    @quick_jit
+    def play(state, value):
+        state.hyperparams[key] = value
+        for size in (1.0, 2.0):
+            updates, state = transform.update({"w_rec": size * params["w_rec"]}, state, params)
+        return updates
+
+    for value in (low, high):
+        plain = factory(value)
+        state_of_plain = plain.init(params)
+        for size in (1.0, 2.0):
+            want, state_of_plain = plain.update({"w_rec": size * params["w_rec"]}, state_of_plain, params)
+        got = play(state, jnp.float32(value))
+        np.testing.assert_allclose(got["w_rec"], want["w_rec"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_invariance_pmap(name):
+    """A gradient on each device, averaged and clipped there, as data parallel training does."""
+    params = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4)}
+    transform = STRATEGIES[name].make(0.5)
+
+    def update(scale, state):
+        grads = jax.tree.map(lambda w: jax.lax.pmean(scale * w, "devices"), params)
+        return transform.update(grads, state, params)[0]
+
+    state = jax.tree.map(lambda x: jnp.stack([x, x]), transform.init(params))
+    spread = jax.pmap(update, "devices", devices=jax.devices()[:2])(jnp.array([1.0, 3.0]), state)
+    want = transform.update(jax.tree.map(lambda w: 2 * w, params), transform.init(params), params)[0]
+    np.testing.assert_allclose(spread["w_rec"][0], want["w_rec"], rtol=2e-6, atol=1e-7)
+    np.testing.assert_array_equal(spread["w_rec"][0], spread["w_rec"][1])
 
 
 @pytest.mark.parametrize("name", RULES)
