@@ -31,7 +31,7 @@ class Config:
     hidden: int = 50
     batch: int = 20
     learning_rate: float = 0.1
-    seeds: int = 6
+    seeds: int = 10
     steps: int = 3000
     evaluate_every: int = 200
     test_sequences: int = 1000
@@ -58,14 +58,6 @@ STRATEGIES = {
     "spectral_normalize": (c.spectral_normalize, (1.0, 1.5, 2.5)),
 }
 ON_MATRIX = ("project_spectral_radius", "spectral_normalize")
-
-
-def wilson(successes: int, runs: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % Wilson interval of a proportion."""
-    share, spread = successes / runs, z * z / runs
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * np.sqrt(share * (1 - share) / runs + spread / (4 * runs)) / (1 + spread)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def optimizer(name: str, threshold, learning_rate: float) -> optax.GradientTransformation:
@@ -114,7 +106,7 @@ def summarise(result: sweep.SweepResult) -> list[dict]:
         clipped, cosine = (np.asarray(result.metrics.aux[k])[mine] for k in ("clipped", "cosine"))
         rows.append({
             "threshold": float(threshold), "runs": int(mine.sum()), "solved": won, "success": won / int(mine.sum()),
-            "interval": wilson(won, int(mine.sum())),
+            "interval": common.wilson(won, int(mine.sum())),
             "steps_to_solve": float(np.median(solved[solved >= 0])) if won else None,
             "diverged": int((result.diverged_at[mine] >= 0).sum()),
             "clip_fraction": float(np.nanmean(clipped)), "cosine": float(np.nanmean(cosine)),

@@ -83,6 +83,14 @@ def plain(value: Any) -> Any:
     return value
 
 
+def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's 95 % interval for a rate."""
+    rate = successes / trials
+    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * (rate * (1 - rate) / trials + z * z / (4 * trials * trials)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
     """Let `write` fill a temporary file of the same suffix beside `path`, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)

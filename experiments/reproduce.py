@@ -190,14 +190,6 @@ def bifurcations(w: float = 5.0) -> dict[str, Any]:
     return {"rows": rows, "metrics": metrics, "arrays": arrays, "figures": {"bifurcations": fig}, "settings": {"w": w}}
 
 
-def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95 % interval for a rate."""
-    rate = successes / trials
-    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * (rate * (1 - rate) / trials + z * z / (4 * trials * trials)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def train_temporal_order(config: TemporalOrder, seed: int = 0, progress: bool = True):
     """All seeds and thresholds as one compiled program; returns a `SweepResult`."""
     import jax
@@ -244,6 +236,7 @@ def temporal_order(config: TemporalOrder, seed: int = 0, progress: bool = True) 
     import numpy as np
 
     from cliffs.plotting import COLORS, figure
+    from experiments.common import wilson
 
     result = train_temporal_order(config, seed, progress)
     table = []

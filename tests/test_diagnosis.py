@@ -106,7 +106,7 @@ def test_property_bad_histories_are_refused(args, match):
 
 
 def test_integration_real_runs_with_a_large_and_a_sensible_recurrent_matrix():
-    """Linear units: beyond radius 1 the gradient grows as radius^T, below it dies; diagnosis must see both."""
+    """A small recurrent matrix keeps gradients calm, one far beyond radius 1 does not: diagnosis must see both."""
     import jax
     import jax.numpy as jnp
 

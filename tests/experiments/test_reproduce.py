@@ -12,7 +12,7 @@ from experiments import common, reproduce
 @pytest.mark.parametrize(("successes", "trials"), [(0, 8), (3, 8), (8, 8), (16, 16), (37, 100)])
 def test_parity_wilson_interval_against_scipy(successes, trials):
     want = scipy.stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    np.testing.assert_allclose(reproduce.wilson(successes, trials), (want.low, want.high), atol=1e-7)
+    np.testing.assert_allclose(common.wilson(successes, trials), (want.low, want.high), atol=1e-7)
 
 
 def test_parity_closed_form_folds(reference):
