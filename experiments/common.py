@@ -91,6 +91,13 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def budgeted(updates: int, evaluate_every: int, budget: float) -> tuple[int, int]:
+    """`budget` times the updates, at least one, and an interval of evaluation that divides them."""
+    wanted = max(1, round(budget * updates))
+    every = min(evaluate_every, wanted)
+    return max(every, wanted // every * every), every
+
+
 def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
     """Let `write` fill a temporary file of the same suffix beside `path`, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)

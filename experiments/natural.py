@@ -27,6 +27,7 @@ from cliffs.data import load_penn_treebank, load_polyphonic
 from cliffs.sweep import product_grid, sweep, use_all_cores
 from cliffs.tasks import characters, music
 from experiments import common
+from experiments.natural_report import report
 
 INF = float("inf")
 
@@ -74,13 +75,6 @@ class Config:
     music: Music = dataclasses.field(default_factory=Music)
     characters: Characters = dataclasses.field(default_factory=Characters)
     only: Literal["music", "characters", "both"] = "both"
-
-
-PAPER = {
-    "music": {"train": (3.71, 4.12), "test": (4.05, 4.57)},
-    "characters": {"train": (1.41, 2.25), "test": (1.44, 2.24)},
-}
-"""(clipped, unclipped) of arXiv v1, table 1: nats per time step; bits per character."""
 
 
 class StreamState(NamedTuple):
@@ -234,128 +228,19 @@ def scaled(config: Any, scale: str, budget: float = 1.0) -> Any:
         return dataclasses.replace(config, epochs=max(1, round(budget * config.epochs)))
     if scale == "paper":
         config = dataclasses.replace(config, updates=100_000, evaluate_every=1_000, seeds=5)
-    updates, every = budgeted(config.updates, config.evaluate_every, budget)
+    updates, every = common.budgeted(config.updates, config.evaluate_every, budget)
     return dataclasses.replace(config, updates=updates, evaluate_every=every)
-
-
-def budgeted(updates: int, evaluate_every: int, budget: float) -> tuple[int, int]:
-    """`budget` times the updates, at least one, and an interval of evaluation that divides them."""
-    wanted = max(1, round(budget * updates))
-    every = min(evaluate_every, wanted)
-    return max(every, wanted // every * every), every
-
-
-def chosen_runs(result, curves: dict[str, np.ndarray], max_norm: float) -> np.ndarray:
-    """The runs (one per seed) with this threshold, at the learning rate with the best mean validation score."""
-    valid = np.where(np.isfinite(curves["valid"]), curves["valid"], INF).min(1)
-    same = result.grid["max_norm"] == max_norm
-    rates = np.unique(result.grid["learning_rate"])
-    best = min(rates, key=lambda rate: valid[same & (result.grid["learning_rate"] == rate)].mean())
-    return np.flatnonzero(same & (result.grid["learning_rate"] == best))
-
-
-def summarise(result, curves: dict[str, np.ndarray], threshold: float) -> dict[str, Any]:
-    """For clipped and unclipped: every fold at the evaluation with the best validation score, per seed and mean.
-
-    A run that never had a finite score counts as infinitely bad.
-    """
-    summary: dict[str, Any] = {}
-    for name, value in (("clipped", threshold), ("unclipped", INF)):
-        mine = chosen_runs(result, curves, value)
-        valid = np.where(np.isfinite(curves["valid"][mine]), curves["valid"][mine], INF)
-        best = valid.argmin(1)
-        at_best = {fold: curve[mine, best] for fold, curve in curves.items()}
-        norms = result.metrics.grad_norm[mine]
-        norms = norms[np.isfinite(norms)]
-        norms = norms if norms.size else np.full(1, np.nan)
-        summary[name] = {
-            "learning_rate": result.grid["learning_rate"][mine[0]],
-            "best_evaluation": best + 1,
-            **at_best,
-            "mean": {fold: values.mean() for fold, values in at_best.items()},
-            "last_valid": curves["valid"][mine, -1],
-            "diverged_at": result.diverged_at[mine],
-            "median_norm": np.median(norms),
-            "largest_norm": norms.max(),
-            "share_above_threshold": (norms > threshold).mean(),
-        }
-    valid = np.where(np.isfinite(curves["valid"]), curves["valid"], INF)
-    summary["best_valid_of_each_run"] = [
-        {"learning_rate": rate, "max_norm": norm, "seed": seed, "valid": valid[i].min()}
-        for i, (rate, norm, seed) in enumerate(
-            zip(result.grid["learning_rate"], result.grid["max_norm"], result.grid["seed"])
-        )
-    ]
-    return summary
-
-
-def norm_histograms(grad_norm: np.ndarray, bins: int = 80) -> tuple[np.ndarray, np.ndarray]:
-    """Counts `[runs, bins]` of the gradient norms over the whole range met, and the edges, even on a log scale."""
-    met = grad_norm[np.isfinite(grad_norm) & (grad_norm > 0)]
-    low, high = (met.min(), met.max()) if met.size else (1.0, 10.0)
-    edges = np.geomspace(low * (1 - 1e-6), high * (1 + 1e-6), bins + 1)
-    return np.stack([np.histogram(run[np.isfinite(run)], edges)[0] for run in grad_norm]), edges
-
-
-def learning_curves(result, curves, threshold: float, unit: str, title: str, every: str, top: float):
-    """Validation score against training time, and gradient norms against the threshold."""
-    from cliffs.plotting import COLORS, figure
-
-    fig, axes = figure(1, 2, size=(10.5, 3.9))
-    counts, edges = norm_histograms(result.metrics.grad_norm)
-    for name, value in (("clipped", threshold), ("unclipped", INF)):
-        runs = chosen_runs(result, curves, value)
-        rate = result.grid["learning_rate"][runs[0]]
-        label = f"{name}, rate {rate:g}"
-        times = np.arange(1, curves["valid"].shape[1] + 1)
-        for i in runs:
-            axes[0].plot(times, curves["valid"][i], color=COLORS[name], label=label if i == runs[0] else None)
-        axes[1].stairs(counts[runs].sum(0), edges, color=COLORS[name], label=label)
-    axes[0].set_ylim(top=top)
-    axes[0].set_xlabel(every)
-    axes[0].set_ylabel(f"validation, {unit}")
-    axes[0].set_title(title)
-    axes[0].legend()
-    axes[1].axvline(threshold, color="black", linewidth=1, linestyle=":")
-    axes[1].text(threshold, 0.97, " threshold", transform=axes[1].get_xaxis_transform(), va="top", fontsize=9)
-    axes[1].set_xscale("log")
-    axes[1].set_yscale("log")
-    axes[1].set_xlabel("gradient norm before clipping")
-    axes[1].set_ylabel("updates")
-    axes[1].set_title("What clipping saw")
-    return fig
-
-
-def _part(
-    name: str, label: str, unit: str, config, run, data_dir, folder: str, budget: str, top: float, every: str
-) -> dict[str, Any]:
-    result, curves = run(config, data_dir)
-    counts, edges = norm_histograms(result.metrics.grad_norm)
-    arrays = {**curves, **result.grid, "diverged_at": result.diverged_at, "norm_counts": counts, "norm_edges": edges}
-    # On disk before anything is made of it: a slip in a table or a figure must not cost the training.
-    common.save_arrays(folder, arrays)
-    summary = summarise(result, curves, config.threshold)
-    rows = []
-    for fold, place in (("test", 0), ("valid", None)):
-        here = [summary[kind]["mean"][fold] for kind in ("clipped", "unclipped")]
-        paper = "-" if place is None else "{} / {} (arXiv v1)".format(*PAPER[name]["test"])
-        rows.append((f"{label}, {budget}: {fold}, clipped / not", f"{here[0]:.3f} / {here[1]:.3f} {unit}", paper))
-    fig = learning_curves(result, curves, config.threshold, unit, label, every, top)
-    return {
-        "rows": rows, "metrics": summary, "arrays": arrays,
-        "figures": {name: fig}, "settings": dataclasses.asdict(config),
-    }  # fmt: skip
 
 
 def music_part(config: Music, data_dir: str | None, folder: str) -> dict[str, Any]:
     """The songs for the report; the budget is the configuration's number of epochs."""
     budget = f"{config.epochs} epochs, {config.seeds} seeds"
-    return _part("music", config.dataset, "nats/step", config, run_music, data_dir, folder, budget, 9.0, "epoch")
+    return report("music", config.dataset, "nats/step", config, run_music, data_dir, folder, budget, 9.0, "epoch")
 
 
 def characters_part(config: Characters, data_dir: str | None, folder: str) -> dict[str, Any]:
     """Penn Treebank characters for the report; the budget is the configuration's number of updates."""
-    return _part(
+    return report(
         "characters", "Penn Treebank characters", "bits/char", config, run_characters, data_dir, folder,
         f"{config.updates} updates, {config.seeds} seeds", 5.0,
         f"evaluation (every {config.evaluate_every} updates)",

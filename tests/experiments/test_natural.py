@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from experiments import common, natural
+from experiments import common, natural, natural_report
 
 from cliffs.sweep import SweepResult, product_grid
 from cliffs.training import StepMetrics
@@ -18,7 +18,7 @@ def test_integration_characters_learn_and_are_summarised(data_dir):
     assert curves["valid"].shape == (2, 2)
     clipped = result.grid["max_norm"] == config.threshold
     assert curves["valid"][clipped][0, -1] < np.log2(49) - 0.5  # better than uniform by more than half a bit
-    summary = natural.summarise(result, curves, config.threshold)
+    summary = natural_report.summarise(result, curves, config.threshold)
     assert summary["clipped"]["mean"]["valid"] == curves["valid"][clipped].min()
     assert len(summary["best_valid_of_each_run"]) == 2
 
@@ -48,7 +48,7 @@ def test_analytic_summary_takes_the_best_rate_and_each_seeds_best_evaluation():
     valid[5] = [5, 4, 2]
     valid[2] = [7, 7, 6]  # rate 0.1, unclipped, seed 0
     result, curves = hand_made(valid, np.full((8, 6), 2.0))
-    summary = natural.summarise(result, curves, 1.0)
+    summary = natural_report.summarise(result, curves, 1.0)
     assert summary["clipped"]["learning_rate"] == 0.2
     assert summary["clipped"]["best_evaluation"].tolist() == [2, 3]
     assert summary["clipped"]["mean"] == {"valid": 2.5, "test": 3.5, "train": 1.5}
@@ -62,11 +62,11 @@ def test_runs_that_never_had_a_finite_score_are_summarised_as_infinitely_bad():
     unclipped = np.isin(np.arange(8), [2, 3, 6, 7])
     valid[unclipped], norms[unclipped] = np.nan, np.nan
     result, curves = hand_made(valid, norms)
-    summary = natural.summarise(result, curves, 1.0)
+    summary = natural_report.summarise(result, curves, 1.0)
     assert summary["clipped"]["mean"]["valid"] == 4
     assert np.isnan(summary["unclipped"]["mean"]["valid"])
     assert [run["valid"] for run in summary["best_valid_of_each_run"]].count(np.inf) == 4
-    fig = natural.learning_curves(result, curves, 1.0, "nats", "title", "epoch", 9.0)
+    fig = natural_report.learning_curves(result, curves, 1.0, "nats", "title", "epoch", 9.0)
     assert len(fig.axes) == 2
 
 
@@ -76,10 +76,12 @@ def test_a_slip_in_the_summary_does_not_cost_the_training(tmp_path, monkeypatch)
     def broken(*_):
         raise RuntimeError("a slip")
 
-    monkeypatch.setattr(natural, "summarise", broken)
+    monkeypatch.setattr(natural_report, "summarise", broken)
     trained = hand_made(np.full((8, 3), 4.0), np.full((8, 6), 2.0))
     with pytest.raises(RuntimeError, match="a slip"):
-        natural._part("music", "x", "nats", natural.Music(), lambda *_: trained, None, "trial", "1", 9.0, "epoch")
+        natural_report.report(
+            "music", "x", "nats", natural.Music(), lambda *_: trained, None, "trial", "1", 9.0, "epoch"
+        )
     assert np.load(tmp_path / "trial" / "arrays.npz")["valid"].shape == (8, 3)
 
 
@@ -111,7 +113,7 @@ def test_the_papers_scale_differs_in_budget_and_seeds_alone(config):
 
 @pytest.mark.parametrize(("updates", "every", "budget"), [(100, 10, 1), (100, 10, 0.15), (100, 30, 1e-9), (7, 100, 1)])
 def test_property_budgeted_updates_are_a_multiple_of_the_interval(updates, every, budget):
-    total, interval = natural.budgeted(updates, every, budget)
+    total, interval = common.budgeted(updates, every, budget)
     assert total >= 1
     assert total % interval == 0
     assert total <= max(1, updates * budget)

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
-from experiments import common, reproduce
+from experiments import common, reproduce, temporal_order
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 8), (3, 8), (8, 8), (16, 16), (37, 100)])
@@ -28,7 +28,7 @@ def test_integration_bifurcations_part_hits_the_closed_form():
 
 def test_integration_temporal_order_part_counts_its_runs():
     config = dataclasses.replace(
-        reproduce.TemporalOrder(),
+        temporal_order.TemporalOrder(),
         length=10,
         max_length=13,
         hidden=20,
@@ -38,7 +38,7 @@ def test_integration_temporal_order_part_counts_its_runs():
         evaluate_every=250,
         evaluation_size=100,
     )
-    part = reproduce.temporal_order(config, progress=False)
+    part = temporal_order.part(config, progress=False)
     for row in part["metrics"]["table"]:
         mine = part["arrays"]["max_norm"] == row["threshold"]
         assert row["solved"] == (part["arrays"]["solved_at"][mine] >= 0).sum()
@@ -49,9 +49,9 @@ def test_integration_temporal_order_part_counts_its_runs():
 
 
 def test_integration_the_papers_temporal_order_runs_for_a_few_updates():
-    config = reproduce.temporal_order_config("paper", budget=4e-7)
+    config = temporal_order.scaled("paper", budget=4e-7)
     assert (config.updates, config.length, config.max_length, config.learning_rate) == (2, 50, 200, 0.01)
-    part = reproduce.temporal_order(dataclasses.replace(config, seeds=1, evaluation_size=100), progress=False)
+    part = temporal_order.part(dataclasses.replace(config, seeds=1, evaluation_size=100), progress=False)
     assert len(part["rows"]) == len(config.thresholds)
     assert np.isfinite(part["arrays"]["error"]).all()
 
