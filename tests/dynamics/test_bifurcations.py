@@ -1,4 +1,4 @@
-"""Continuation and bifurcations of the one-unit map against 25-digit numbers."""
+"""Bifurcation diagrams against closed forms and 25-digit numbers."""
 
 import functools
 
@@ -7,32 +7,69 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs.dynamics import bifurcation_diagram, continue_branch, locate_bifurcation
-from cliffs.dynamics._parameter import get_parameter, set_parameter
-from cliffs.maps import OneUnitParams, one_unit_cost, one_unit_step
+from cliffs.dynamics import (
+    attractor_diagram,
+    bifurcation_diagram,
+    continue_branch,
+    locate_bifurcation,
+    solve_bifurcation,
+)
+from cliffs.maps import HenonParams, OneUnitParams, henon_step, one_unit_cost, one_unit_step
 
 TANH = functools.partial(one_unit_step, activation="tanh")
+# numpy: float64 inside x64, float32 outside
+UNIT = np.linspace(0, 1, 7)[:, None]
+LINE = np.linspace(-8, 8, 17)[:, None]
+
+
+def gain(p, x, _):
+    return jnp.tanh(p["w"] * x)
+
+
+def logistic(r, x, _):
+    return r * x * (1 - x)
+
+
+def delayed_logistic(p, s, _):  # a pytree for a state
+    return {"x": p["a"] * s["x"] * (1 - s["y"]), "y": s["x"]}
 
 
 def points_of(diagram, kind):
-    return np.array([[p.parameter, p.state[0]] for p in diagram.special if p.kind == kind])
+    return np.array([[p.parameter, *p.state] for p in diagram.special if p.kind == kind])
+
+
+def kinds(diagram):
+    return [p.kind for p in diagram.special]
+
+
+def one_unit_folds(w):
+    """Where `w s'(x) = 1`, as `[b, x]` in ascending b."""
+    root = np.sqrt(1 - 4 / w)
+    s = np.array([(1 + root) / 2, (1 - root) / 2])
+    x = np.log(s / (1 - s))
+    return np.stack([x - w * s, x], 1)
 
 
 @pytest.mark.parametrize("w", ["4.5", "5", "6", "8"])
 def test_parity_reference_folds(x64, reference, w):
-    starts = jnp.linspace(-8, 8, 17)[:, None]
-    diagram = bifurcation_diagram(one_unit_step, OneUnitParams(float(w), 0.0), "b", (-6.0, -1.0), starts)
+    diagram = bifurcation_diagram(one_unit_step, OneUnitParams(float(w), 0.0), "b", (-6.0, -1.0), LINE)
     want = np.array(reference["folds_sigmoid"][w], float)
     np.testing.assert_allclose(points_of(diagram, "fold"), want, atol=1e-12)
     assert len(diagram.branches) == 1
+    assert diagram.complete
+    # Both attractors and the dashed branch between them, b1 < b < b2.
+    (branch,) = diagram.branches
+    between = (branch.parameter > want[0, 0]) & (branch.parameter < want[1, 0])
+    np.testing.assert_array_equal(branch.stable[between], np.abs(branch.states[between, 0]) > abs(want[0, 1]))
 
 
 @pytest.mark.parametrize("w", ["-5", "-6"])
 def test_parity_reference_flips(x64, reference, w):
-    starts = jnp.linspace(-8, 8, 5)[:, None]
-    diagram = bifurcation_diagram(one_unit_step, OneUnitParams(float(w), 0.0), "b", (-1.0, 7.0), starts, num_points=900)
+    diagram = bifurcation_diagram(one_unit_step, OneUnitParams(float(w), 0.0), "b", (-1.0, 7.0), LINE)
     want = np.array(reference["flips_sigmoid"][w], float)
     np.testing.assert_allclose(points_of(diagram, "flip"), want, atol=1e-12)
+    # A flip of negative Schwarzian derivative is supercritical.
+    assert [p.note for p in diagram.special] == ["supercritical"] * 2
 
 
 @pytest.mark.parametrize("w", ["1.2", "2"])
@@ -52,61 +89,188 @@ def test_parity_reference_cost_gradient_and_hessian(x64, reference):
         np.testing.assert_allclose(got, [want[k] for k in ("cost", "dw", "db", "dww", "dwb", "dbb")], rtol=1e-9)
 
 
-def test_analytic_branch_lies_on_the_closed_form(x64):
-    branch = continue_branch(one_unit_step, OneUnitParams(5.0, -3.3), "b", jnp.array([-3.1]), (-3.5, -1.5))
-    keep = np.asarray(branch.accepted)
-    x, b = np.asarray(branch.states)[keep, 0], np.asarray(branch.parameter)[keep]
-    sigma = 1 / (1 + np.exp(-x))
-    np.testing.assert_allclose(b, x - 5 * sigma, atol=1e-11)
-    np.testing.assert_allclose(np.asarray(branch.jacobians)[keep, 0, 0], 5 * sigma * (1 - sigma), atol=1e-11)
-    assert bool(branch.left_bounds)
-    assert (np.sign(np.diff(np.sign(np.diff(b)))) != 0).sum() == 2  # the parameter turns twice
+@pytest.mark.parametrize("w", [4.0001, 4.000001])
+def test_analytic_both_folds_beside_the_cusp_and_one_branch(x64, w):
+    # Their states are 0.02 and 0.002 apart, well inside one step of 0.05.
+    diagram = bifurcation_diagram(one_unit_step, OneUnitParams(w, 0.0), "b", (-7.0, 3.0), LINE)
+    np.testing.assert_allclose(points_of(diagram, "fold")[:, 0], one_unit_folds(w)[:, 0], atol=1e-12)
+    np.testing.assert_allclose(points_of(diagram, "fold")[:, 1], one_unit_folds(w)[:, 1], atol=1e-8)
+    assert len(diagram.branches) == 1
 
 
-def test_invariance_vmap_over_branches_equals_one_by_one(x64):
+def test_documented_the_cusp_itself_is_reported_as_not_located(x64):
+    diagram = bifurcation_diagram(one_unit_step, OneUnitParams(4.0, 0.0), "b", (-7.0, 3.0), LINE)
+    (point,) = diagram.special
+    assert point.kind == "degenerate fold"
+    assert not point.located
+    assert not diagram.complete
+    assert point.parameter == pytest.approx(-2, abs=1e-6)
+    assert "cusp" in diagram.notes[0]
+
+
+def test_analytic_long_branch_is_followed_to_both_bounds_or_says_so(x64):
+    params, starts = OneUnitParams(20.0, 0.0), jnp.linspace(-25, 25, 17)[:, None]
+    for options in ({}, {"max_stretches": 1}):  # in stretches, or met from several sections and joined
+        diagram = bifurcation_diagram(one_unit_step, params, "b", (-23.0, 3.0), starts, **options)
+        (branch,) = diagram.branches
+        assert branch.complete
+        assert branch.left_bounds
+        assert sorted(branch.parameter[[0, -1]]) == [-23.0, 3.0]
+        assert (np.diff(branch.states[:, 0]) * np.sign(branch.states[-1, 0]) > 0).all()  # no overlap: x is monotonic
+        np.testing.assert_allclose(points_of(diagram, "fold"), one_unit_folds(20.0), atol=1e-12)
+    short = bifurcation_diagram(one_unit_step, params, "b", (-23.0, 3.0), starts, max_stretches=1, max_step=0.004)
+    assert not short.complete
+    assert all("ran out of points" in note for note in short.notes)
+    assert not any(branch.complete for branch in short.branches)
+
+
+def test_analytic_pitchfork_of_the_gain_is_no_fold(x64):
+    diagram = bifurcation_diagram(gain, {"w": 0.5}, "w", (0.0, 2.0), 2 * UNIT - 1)
+    (point,) = diagram.special
+    assert (point.kind, point.note, point.located) == ("pitchfork", "supercritical", True)
+    np.testing.assert_allclose([point.parameter, point.state[0]], [1, 0], atol=1e-12)
+    assert point.coefficient == pytest.approx(-1 / 3)  # tanh u = u - u^3 / 3
+    trivial, forked = diagram.branches
+    np.testing.assert_allclose(trivial.states, 0, atol=1e-12)
+    np.testing.assert_array_equal(trivial.stable, trivial.parameter < 1)
+    away = np.abs(forked.states[:, 0]) > 1e-2
+    np.testing.assert_allclose(
+        forked.parameter[away], np.arctanh(forked.states[away, 0]) / forked.states[away, 0], atol=1e-9
+    )
+    assert forked.stable[away].all()
+    assert sorted(np.sign(forked.states[[0, -1], 0])) == [-1, 1]
+
+
+def test_analytic_logistic_map_transcritical_flips_and_doubled_cycles(x64):
+    diagram = bifurcation_diagram(logistic, 1.5, (), (0.5, 3.52), UNIT, max_period=2)
+    found = {(p.kind, p.period, round(p.parameter, 12)) for p in diagram.special}
+    assert found == {("transcritical", 1, 1.0), ("flip", 1, 3.0), ("flip", 2, round(1 + 6**0.5, 12))}
+    by_period = {p: [b for b in diagram.branches if b.period == p] for p in (1, 2)}
+    assert {p: len(b) for p, b in by_period.items()} == {1: 2, 2: 1}
+    trivial, other = sorted(by_period[1], key=lambda b: np.abs(b.states).max())
+    np.testing.assert_allclose(other.states[:, 0], 1 - 1 / other.parameter, atol=1e-11)
+    np.testing.assert_array_equal(other.stable, (other.parameter > 1) & (other.parameter < 3))
+    np.testing.assert_array_equal(trivial.stable, trivial.parameter < 1)
+    (two,) = by_period[2]
+    r, x = two.parameter, two.states[:, 0]
+    np.testing.assert_allclose((2 * r * x - r - 1) ** 2, (r - 3) * (r + 1), atol=1e-10)
+    np.testing.assert_allclose(two.multipliers[:, 0], 4 + 2 * r - r**2, atol=1e-10)
+    coefficients = {p.kind: p.coefficient for p in diagram.special if p.period == 1}
+    assert coefficients["transcritical"] == pytest.approx(-1)  # f''/2 at r = 1
+    assert coefficients["flip"] == pytest.approx(9)  # (f''/2)^2 + f'''/6 at r = 3
+
+
+def test_property_branches_closer_than_a_step_are_not_taken_for_one(x64):
+    # 0.004 apart where they meet the lower bound.
+    diagram = bifurcation_diagram(logistic, 1.5, (), (1.004, 1.5), UNIT)
+    assert len(diagram.branches) == 2
+    gaps = sorted(b.states[np.argmin(b.parameter), 0] for b in diagram.branches)
+    np.testing.assert_allclose(gaps, [0, 1 - 1 / 1.004], atol=1e-12)
+
+
+def test_analytic_neimark_sacker_of_the_delayed_logistic_map(x64):
+    x, y = jax.random.uniform(jax.random.key(0), (2, 20, 1))
+    starts = {"x": x, "y": y}
+    diagram = bifurcation_diagram(delayed_logistic, {"a": 1.5}, "a", (0.5, 2.5), starts)
+    assert kinds(diagram) == ["transcritical", "Neimark-Sacker"]
+    point = diagram.special[1]
+    np.testing.assert_allclose([point.parameter, *point.state], [2, 0.5, 0.5], atol=1e-12)
+    assert point.angle == pytest.approx(np.pi / 3, abs=1e-12)  # the pair is exp(±i pi / 3)
+    assert point.note == "supercritical"
+    # The normal form predicts the invariant circle |z|^2 = -beta / d, with |mu| = 1 + beta = sqrt(a - 1).
+    a = 2.004
+    radius = np.sqrt(-(np.sqrt(a - 1) - 1) / point.coefficient)
+    start = {"x": jnp.array([[1 - 1 / a + radius]]), "y": jnp.array([[1 - 1 / a]])}
+    orbit = attractor_diagram(delayed_logistic, {"a": a}, "a", jnp.array([a]), start, transient=8000, record=400)
+    reach = np.abs(orbit[0, 0, :, 0] - (1 - 1 / a)).max()
+    assert reach == pytest.approx(2 * radius * abs(point.vector[0]), rel=0.05)
+
+
+def test_analytic_henon_fold_flip_and_an_area_preserving_map(x64):
+    starts = 2 * jax.random.normal(jax.random.key(0), (30, 2))
+    b = 0.3
+    diagram = bifurcation_diagram(henon_step, HenonParams(0.2, b), "a", (0.05, 0.8), starts)
+    np.testing.assert_allclose(points_of(diagram, "flip")[:, 0], 3 * (1 - b) ** 2 / 4, atol=1e-12)
+    diagram = bifurcation_diagram(henon_step, HenonParams(0.2, b), "a", (-0.6, -0.05), starts)
+    np.testing.assert_allclose(points_of(diagram, "fold")[:, 0], -((1 - b) ** 2) / 4, atol=1e-12)
+    # b = -1 keeps areas: mu1 mu2 = 1 all along, which is no Neimark-Sacker point.
+    diagram = bifurcation_diagram(henon_step, HenonParams(0.2, -1.0), "a", (0.5, 3.5), starts)
+    assert kinds(diagram) == ["flip"]
+    assert diagram.special[0].parameter == pytest.approx(3, abs=1e-12)
+
+
+def test_documented_kinks_are_flagged_and_not_dropped(x64):
+    def tent(p, x, _):  # the multiplier jumps from -0.5 to -2 at l = 0
+        return p["l"] - jnp.where(x > 0, 2 * x, 0.5 * x)
+
+    diagram = bifurcation_diagram(tent, {"l": 0.1}, "l", (-1.0, 1.0), UNIT - 0.5)
+    (point,) = diagram.special
+    assert (point.kind, point.located) == ("flip", False)
+    assert point.parameter == pytest.approx(0, abs=1e-3)
+    assert point.note in diagram.notes[0]
+
+
+def test_documented_newton_from_far_away_is_flagged(x64):
+    def no_fold(p, x, _):
+        return 0.5 * x + p["l"]
+
+    point = locate_bifurcation("fold", no_fold, {"l": 0.0}, "l", jnp.array([0.3]), 0.1)
+    assert not point.located
+    assert "residual" in point.note
+
+
+def test_invariance_folds_under_vmap_and_their_derivative(x64):
+    def fold(w):
+        found = solve_bifurcation("fold", one_unit_step, OneUnitParams(w, 0.0), "b", jnp.ones(1), -2.6)
+        return found.parameter, found.state[0]
+
     weights = jnp.array([4.5, 5.0, 6.0])
-
-    def follow(w):
-        return continue_branch(
-            one_unit_step, OneUnitParams(w, jnp.asarray(-4.0)), "b", jnp.array([-3.9]), (-6.0, 0.0), num_points=100
-        )
-
-    together = jax.jit(jax.vmap(follow))(weights)
-    alone = follow(weights[1])
-    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone)):
-        np.testing.assert_allclose(a[1], b, atol=1e-9)
+    b, x = jax.jit(jax.vmap(fold))(weights)
+    want = np.stack([one_unit_folds(w)[0] for w in weights])
+    np.testing.assert_allclose(b, want[:, 0], atol=1e-12)
+    # b = x - w s(x) is stationary in x at the fold, so db/dw = -s(x).
+    slope = jax.jacfwd(lambda w: fold(w)[0])(weights[1])
+    np.testing.assert_allclose(slope, -jax.nn.sigmoid(x[1]), atol=1e-6)
 
 
-def test_documented_leaving_the_bounds_returns_the_part_reached():
-    branch = continue_branch(one_unit_step, OneUnitParams(5.0, -3.0), "b", jnp.array([-2.68]), (-3.1, -2.9))
-    assert bool(branch.left_bounds)
-    assert 1 < int(branch.accepted.sum()) < 20
-    assert -3.1 <= float(branch.parameter.min()) <= float(branch.parameter.max()) <= -2.9
-
-
-def test_parameter_paths():
-    tree = {"unit": OneUnitParams(5.0, -2.0), "w": jnp.arange(4.0).reshape(2, 2), "list": [1.0, 2.0]}
-    for path in (("unit", "b"), ("w", (1, 0)), ("list", 1)):
-        assert float(get_parameter(set_parameter(tree, path, 9.0), path)) == 9.0
-        assert float(get_parameter(tree, path)) == {"unit": -2.0, "w": 2.0, "list": 2.0}[path[0]]
+def test_property_float32_finds_the_folds_to_its_precision():
+    diagram = bifurcation_diagram(one_unit_step, OneUnitParams(5.0, 0.0), "b", (-6.0, -1.0), LINE)
+    assert points_of(diagram, "fold").shape == (2, 2)
+    np.testing.assert_allclose(points_of(diagram, "fold"), one_unit_folds(5.0), atol=2e-3)
+    np.testing.assert_allclose(points_of(diagram, "fold")[:, 0], one_unit_folds(5.0)[:, 0], atol=1e-5)
+    assert len(diagram.branches) == 1
 
 
 @pytest.mark.parametrize(
-    ("path", "options", "words"),
+    ("options", "words"),
     [
-        ("c", {}, "no field 'c'"),
-        (("b", 0), {}, "no entry 0|must end at a scalar"),
-        ("b", {"params": OneUnitParams(jnp.ones(3), jnp.ones(3))}, "must end at a scalar"),
-        ("b", {"tolerance": 1e-12}, r"float32.*float64"),
-        ("b", {"bounds": (0.0, 1.0)}, "bounds"),
-        ("b", {"direction": 0}, "direction"),
-        ("b", {"step": lambda p, x, u: jnp.append(x, 0.0)}, "same shape"),
+        ({"path": "c"}, "no field 'c'"),
+        ({"params": OneUnitParams(5.0, jnp.zeros(2))}, "must end at a scalar"),
+        ({"bounds": (1.0, 0.0)}, "low < high"),
+        ({"starts": jnp.zeros(3)}, "starts"),
+        ({"starts": jnp.zeros((3, 1), int)}, "starts must be of one real floating dtype"),
+        ({"tolerance": 1e-12}, "float32, which can reach"),
+        ({"step": lambda p, x, u: x[:0]}, "shape"),
+        ({"max_step": 0.0}, "max_step must be positive"),
+        ({"period": 0}, "period"),
     ],
 )
-def test_wrong_use_names_the_argument(path, options, words):
+def test_wrong_use_names_the_argument(options, words):
     options = {
-        "step": one_unit_step, "params": OneUnitParams(5.0, -3.0), "start": jnp.array([-2.68]),
-        "bounds": (-3.5, -2.0), **options,
+        "step": one_unit_step, "params": OneUnitParams(5.0, -3.0), "path": "b", "bounds": (-3.5, -2.0),
+        "starts": jnp.zeros((2, 1)), **options,
     }  # fmt: skip
     with pytest.raises(ValueError, match=words):
-        continue_branch(path=path, **options)
+        bifurcation_diagram(**options)
+
+
+def test_wrong_use_of_locate_names_the_argument():
+    given = (one_unit_step, OneUnitParams(5.0, -2.6), "b", jnp.array([0.9]), -2.6)
+    with pytest.raises(ValueError, match="kind must be one of"):
+        locate_bifurcation("hopf", *given)
+    with pytest.raises(ValueError, match="pair of complex multipliers"):
+        locate_bifurcation("Neimark-Sacker", *given)
+    with pytest.raises(ValueError, match="float32, which can reach"):
+        locate_bifurcation("fold", *given, tolerance=1e-12)
+    with pytest.raises(ValueError, match="float32, which can reach"):
+        continue_branch(one_unit_step, OneUnitParams(5.0, -3.0), "b", jnp.array([-2.68]), (-4.0, 0.0), tolerance=1e-12)

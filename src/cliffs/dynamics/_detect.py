@@ -169,7 +169,10 @@ def find_special_points(problem: Problem, curve: Curve, locate_tolerance: float 
                 )
             )  # fmt: skip
     explained = set().union(*crossings.values())
-    for i in np.flatnonzero(np.diff(inside.sum(1))):
+    # Pairs that stay on the unit circle (area-preserving maps) are neither inside nor outside.
+    modulus, margin = np.abs(curve.multipliers), np.finfo(curve.points.dtype).eps ** 0.5
+    surely, possibly = (modulus < 1 - margin).sum(1), (modulus <= 1 + margin).sum(1)
+    for i in np.flatnonzero((possibly[:-1] < surely[1:]) | (possibly[1:] < surely[:-1])):
         if not any(abs(i - j) <= 1 for j in explained) and not any(
             np.abs(curve.points[i] - np.append(p.state, p.parameter)).max() < 1e-4 for p in found
         ):

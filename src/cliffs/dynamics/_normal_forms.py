@@ -98,6 +98,7 @@ def branching_equation(residual: Callable, y: Array) -> tuple[Array, Array, Arra
 
     **Returns** `(coefficients [4], d1, d2)`: `d1 = (q, 0)` lies in the state space, `d2` is orthogonal to it and
     changes the parameter; the fourth coefficient is the cubic one along `d1`, which decides the side of a pitchfork.
+    `a` and the fourth are those of `u -> u + a u^2 + .. + cubic u^3` on the centre manifold.
     """
     jacobian = jax.jacfwd(residual)(y)
     n = jacobian.shape[0]
@@ -112,7 +113,8 @@ def branching_equation(residual: Callable, y: Array) -> tuple[Array, Array, Arra
     # On the pitchfork's branch x = x0 + s q + s^2 w / 2 with G_x w = -B(q, q), in the complement of p.
     w = jnp.linalg.pinv(jacobian[:, :n], rtol=1e-7) @ (-bqq + (p @ bqq) * p)
     cubic = p @ (third(residual, y, d1, d1, d1) + 3 * second(residual, y, d1, jnp.zeros_like(y).at[:n].set(w)))
-    # Signed as the left vector with p . q > 0, so that the signs are the map's.
-    sign = jnp.where(p @ d1[:n] < 0, -1.0, 1.0)
+    # Scaled as on the centre manifold: by the left vector with p . q = 1 and the factorials of Taylor's series.
+    overlap = p @ d1[:n]
+    scale = 2 * jnp.where(jnp.abs(overlap) > jnp.finfo(y.dtype).eps ** 0.5, overlap, 1)
     coefficients = jnp.stack([p @ bqq, p @ second(residual, y, d1, d2), p @ second(residual, y, d2, d2), cubic / 3])
-    return sign * coefficients, d1, d2
+    return coefficients / scale, d1, d2

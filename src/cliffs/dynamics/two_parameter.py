@@ -103,10 +103,10 @@ def bifurcation_curve(
     if len(bounds) != 2 or any(np.ndim(b) != 1 for b in bounds):
         raise ValueError(f"bounds must be ((low, high), (low, high)), got {bounds!r}")
     step, x, _ = flat_states(step, state, name="state", axes=0)
-    for path, pair in zip(paths, bounds):
+    present = [float(get_parameter(params, path)) for path in paths]
+    for path, pair, value in zip(paths, bounds, present):
         check_problem(step, params, path, x, inputs, period)
         check_bounds(pair)
-        value = float(get_parameter(params, path))
         if not pair[0] <= value <= pair[1]:
             raise ValueError(f"bounds={pair} do not hold the present value {value} of {path!r}")
     if num_points < 3 or max_step <= 0:
