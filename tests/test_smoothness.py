@@ -101,8 +101,9 @@ def test_property_quantile_is_the_share_below_the_line(x64):
         assert below == pytest.approx(quantile, abs=0.005)
 
 
-def test_property_bootstrap_intervals_cover_the_truth(x64):
-    # 30 paths with noise that remembers ten steps: nominal 90 % intervals of L1 cover between 75 and 100 %.
+def test_property_block_bootstrap_covers_the_truth_where_single_draws_do_not(x64):
+    # Noise that remembers about ten steps. Measured on 150 such paths: nominal 90 % intervals of L1 cover 78 % with
+    # blocks of 30 steps and 27 % with single draws.
     def path(key):
         k1, k2, k3 = jax.random.split(key, 3)
         steps = jnp.arange(300)
@@ -113,14 +114,17 @@ def test_property_bootstrap_intervals_cover_the_truth(x64):
 
     def interval(data, block_length):
         g, y, key = data
-        fits = bootstrap_fit(y, g, key, num_resamples=40, block_length=block_length)
+        fits = bootstrap_fit(y, g, key, num_resamples=30, block_length=block_length)
         return jnp.quantile(fits.l1, jnp.array([0.05, 0.95]))
 
-    data = jax.vmap(path)(jax.random.split(jax.random.key(0), 30))
-    low, high = jax.jit(lambda d: jax.lax.map(lambda x: interval(x, 30), d))(data).T
-    assert 0.75 <= np.mean((low <= 2) & (high >= 2)) <= 1.0
-    naive = jax.jit(lambda d: jax.lax.map(lambda x: interval(x, 1), d))(jax.tree.map(lambda x: x[:8], data))
-    assert np.median((high - low)[:8] / np.diff(naive)[:, 0]) > 1.3  # blocks see the memory that single draws miss
+    data = jax.vmap(path)(jax.random.split(jax.random.key(0), 24))
+
+    def coverage(block_length):
+        low, high = jax.jit(lambda d: jax.lax.map(lambda x: interval(x, block_length), d))(data).T
+        return np.mean((low <= 2) & (high >= 2))
+
+    assert coverage(30) >= 0.65
+    assert coverage(1) <= 0.5
 
 
 def test_integration_a_narrow_range_of_gradients_cannot_tell_l0_from_l1(x64):

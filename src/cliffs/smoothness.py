@@ -247,9 +247,10 @@ def bootstrap_fit(
     """Fits to resampled blocks of a path; percentiles of `l0` and `l1` over them are confidence limits.
 
     Neighbouring steps of a path are alike, so whole blocks of consecutive steps are drawn (circular block bootstrap);
-    independent draws would give intervals that are far too narrow. They stay somewhat narrow when the path is only a
-    few dozen of its memories long. One path tells nothing of other seeds: for those, fit each path and resample the
-    seeds. The ratio L1 / L0 is resolved to about a tenth here. Memory: `num_resamples` times the number of steps.
+    independent draws would give intervals that are far too narrow. Blocks are better, not exact: on 300 steps of noise
+    that remembers ten, nominal 90 % intervals covered 80 % of the time (independent draws: 30 %). One path tells
+    nothing of other seeds: for those, fit each path and resample the seeds. The ratio L1 / L0 is resolved to about a
+    tenth here. Memory: `num_resamples` times the number of steps.
 
     **Arguments**
 
