@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from cliffs.dynamics._linear import null_vector, solve
+from cliffs.dynamics._linear import solve
 
 ENDS = ("ran out of points", "left the bounds", "closed on itself", "step too small", "start is no solution")
 """Why a curve ended, by the code that a `Trace` carries."""
@@ -50,16 +50,22 @@ def correct(residual: Callable, anchor: Array, normal: Array, guess: Array | Non
     relative to `1 + max|y|`.
     """
     both = value_and_jacobian(residual)
+    m = normal.shape[0]
 
-    def newton(y, _):
+    def newton(carry, _):
+        y, _ = carry
         r, jacobian = both(y)
         g = jnp.append(r, normal @ (y - anchor))
-        return y - solve(jnp.concatenate([jacobian, normal[None]]), g), None
+        # One factorisation gives Newton's step and the null vector of the jacobian along the normal.
+        rhs = jnp.stack([g, jnp.zeros_like(g).at[-1].set(1)], axis=1)
+        step, tangent = solve(jnp.concatenate([jacobian, normal[None]]), rhs).T
+        error = jnp.max(jnp.abs(r)) / (1 + jnp.max(jnp.abs(y)))
+        return (y - step, (y, tangent / jnp.linalg.norm(tangent), jacobian, error)), None
 
-    y, _ = jax.lax.scan(newton, anchor if guess is None else guess, length=NEWTON)
-    r, jacobian = both(y)
-    error = jnp.max(jnp.abs(r)) / (1 + jnp.max(jnp.abs(y)))
-    return y, null_vector(jacobian, normal), jacobian, error
+    start = anchor if guess is None else guess
+    nothing = (start, normal, jnp.zeros((m - 1, m), start.dtype), jnp.asarray(jnp.inf, start.dtype))
+    (_, last), _ = jax.lax.scan(newton, (start, nothing), length=NEWTON + 1)
+    return last
 
 
 def trace(
