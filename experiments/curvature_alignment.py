@@ -1,0 +1,413 @@
+"""The paper's hypothesis along real training: where the gradient explodes, curvature explodes in the same direction.
+
+Pascanu, Mikolov & Bengio (2012, section 2.4) suppose that "when gradients explode so does the curvature along v" and
+that gradient and leading eigenvector of the curvature are aligned. Here: temporal order (T = 20, 50 tanh units), plain
+SGD, 32 seeds with clipping at norm 1 (the ICML 2013 setting) and the same seeds without. The steps whose gradient norm
+is in the top 1 % of their run are compared with random steps of the run, and with the typical step of the 50 before
+each (so that the phase of training is the same). Gradient and Hessian are those of the step's own mini-batch.
+Ratios are of medians within a seed; intervals are bootstraps over seeds.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from jax.sharding import PartitionSpec as P
+
+from cliffs import curvature, initializers, rnn, smoothness, spectrum, sweep, tasks, training
+from experiments import common
+
+GROUPS = ("top 1 %", "typical step before", "random step")
+CHUNK = 50  # steps between two looks of the host; also the window in which a typical step is sought
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings."""
+
+    seeds: int = 32
+    steps: int = 3000
+    learning_rate: float = 0.01
+    max_norms: tuple[float, ...] = (1.0, float("inf"))
+    length: int = 20
+    hidden: int = 50
+    batch: int = 20
+    init: str = "smart_tanh"
+    points: int = 20
+    """Steps per run and group whose curvature is measured."""
+    iterations: int = 25
+    """Lanczos iterations."""
+    top: int = 5
+    """Size of the eigenspace whose share of the gradient's energy is measured."""
+    smoothness_every: int = 10
+    smoothness_batch: int = 100
+    """Sequences of the fixed held-out batch on which smoothness is measured."""
+    resamples: int = 2000
+
+
+def key_of(seed, what):
+    """The key of one purpose of one run."""
+    return jax.random.fold_in(jax.random.key(seed), what)
+
+
+class Problem:
+    """The functions of one configuration; parameters travel as flat vectors."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        step = rnn.rnn_step("tanh")
+        self.task_loss = training.classification_loss(step)
+        template = initializers.paper_init(config.init, jax.random.key(0), 6, config.hidden, 4)
+        flat, self.unravel = ravel_pytree(template)
+        self.size = flat.size
+
+        def logits(params, batch):
+            start = jnp.zeros((*batch.inputs.shape[1:-1], config.hidden))
+            return rnn.readout(params.readout, rnn.unroll(step, params.rnn, start, batch.inputs)[-1])
+
+        self.logits = logits
+
+    def batch(self, seed, step):
+        key = jax.random.fold_in(key_of(seed, 1), step)
+        return tasks.temporal_order(key, self.config.batch, self.config.length)
+
+    def loss(self, flat, batch):
+        return self.task_loss(self.unravel(flat), batch)
+
+    def optimizer(self, max_norm):
+        return optax.chain(optax.clip_by_global_norm(max_norm), optax.sgd(self.config.learning_rate))
+
+    def init(self, seed, max_norm):
+        params = initializers.paper_init(self.config.init, key_of(seed, 0), 6, self.config.hidden, 4)
+        return training.init_train_state(ravel_pytree(params)[0], self.optimizer(max_norm))
+
+    def train(self, state, seed, max_norm):
+        """`CHUNK` steps: the state after them, gradient norms and losses, parameters before each step."""
+
+        def body(state, _):
+            batch = self.batch(seed, state.step)
+            new, metrics = training.train_step(state, batch, self.loss, self.optimizer(max_norm))
+            return new, (metrics.grad_norm, metrics.loss, state.params)
+
+        return jax.lax.scan(body, state, length=CHUNK)
+
+    def smooth(self, path, seed):
+        """Local smoothness on the run's held-out batch at every `smoothness_every`-th step of a chunk."""
+        batch = tasks.temporal_order(key_of(seed, 2), self.config.smoothness_batch, self.config.length)
+        starts = jnp.arange(0, CHUNK - 1, self.config.smoothness_every)
+
+        def one(i):
+            return smoothness.smoothness_between(lambda p: self.loss(p, batch)[0], path[i], path[i + 1])
+
+        return jax.lax.map(one, starts)
+
+    def measure(self, flat, seed, step):
+        """Everything about the curvature at one step's parameters on its mini-batch."""
+        config, batch = self.config, self.batch(seed, step)
+        gradient = jax.grad(lambda p: self.loss(p, batch)[0])(flat)
+        matvec = curvature.hessian_operator(lambda p: self.loss(p, batch)[0], flat)
+        part = curvature.gauss_newton_operator(
+            lambda p: self.logits(self.unravel(p), batch),
+            lambda y: optax.softmax_cross_entropy_with_integer_labels(y, batch.targets).mean(),
+            flat,
+        )
+        key = jax.random.fold_in(key_of(seed, 3), step)
+        pairs = curvature.eigenpairs(matvec, flat, key, num_leading=config.top, num_trailing=1,
+                                     num_iterations=config.iterations, tolerance=1e-2)  # fmt: skip
+        gauss_newton = curvature.eigenpairs(part, flat, key, num_iterations=config.iterations, tolerance=1e-2)
+        found = curvature.alignment(gradient, pairs)
+        first = jnp.argmax(jnp.abs(pairs.values))
+        return {
+            "grad_norm": optax.tree.norm(gradient),
+            "largest": pairs.values[0],
+            "smallest": pairs.values[-1],
+            "leading": jnp.abs(pairs.values[first]),
+            "converged": pairs.converged[first],
+            "cosine": found.cosines[first],
+            "share": found.share[config.top - 1],
+            "along_gradient": curvature.curvature_along(matvec, gradient),
+            "gauss_newton": gauss_newton.values[0],
+            "gauss_newton_cosine": curvature.alignment(gradient, gauss_newton).cosines[0],
+        }
+
+
+def over_runs(function, runs: int):
+    """`function` of one run over the leading axis of its arguments, one run per lane, on all devices."""
+    count = max(k for k in range(1, jax.local_device_count() + 1) if runs % k == 0)
+    mesh = jax.make_mesh((count,), ("runs",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:count])
+
+    def on_one_device(*args):
+        return jax.lax.map(lambda run: function(*run), args)
+
+    return jax.jit(jax.shard_map(on_one_device, mesh=mesh, in_specs=P("runs"), out_specs=P("runs"), check_vma=False))
+
+
+def train_and_pick(problem: Problem, seeds: np.ndarray, max_norms: np.ndarray) -> dict:
+    """Train all runs; keep the parameters of the top 1 % steps, of a typical step before each, and of random steps.
+
+    The top 1 % is known only at the end, so the largest norms so far are kept with their parameters and give way to
+    larger ones: nothing is replayed, the memory is a hundredth of the path.
+    """
+    config, runs, n = problem.config, len(seeds), problem.size
+    keep = max(1, config.steps // 100)
+    train = over_runs(problem.train, runs)
+    smooth = over_runs(problem.smooth, runs)
+    state = over_runs(problem.init, runs)(seeds, max_norms)
+    rng = np.random.default_rng(0)
+    wanted = np.stack([np.sort(rng.choice(config.steps, config.points, replace=False)) for _ in seeds])
+    top = {"norm": np.full((runs, keep), -1.0), "step": np.zeros((runs, keep), int),
+           "params": np.zeros((runs, keep, n), np.float32), "before_step": np.zeros((runs, keep), int),
+           "before": np.zeros((runs, keep, n), np.float32)}  # fmt: skip
+    random = np.zeros((runs, config.points, n), np.float32)
+    norms, losses, smooths, old_norm, old_path = [], [], [], None, None
+    for first in range(0, config.steps, CHUNK):
+        state, (norm, loss, path) = train(state, seeds, max_norms)
+        smooths.append(smooth(path, seeds))
+        norm, path = np.asarray(norm), np.asarray(path)
+        norms.append(norm)
+        losses.append(np.asarray(loss))
+        # Two chunks together hold the window before every step of the newer one.
+        window = norm if old_path is None else np.concatenate([old_norm, norm], 1)
+        offset = first - (window.shape[1] - CHUNK)
+
+        def at(run, step, first=first, path=path, old_path=old_path):
+            return path[run, step - first] if step >= first else old_path[run, step - first + CHUNK]
+
+        for run in range(runs):
+            for j in np.flatnonzero((wanted[run] >= first) & (wanted[run] < first + CHUNK)):
+                random[run, j] = at(run, wanted[run, j])
+            size = np.where(np.isfinite(norm[run]), norm[run], -1.0)
+            for i in np.flatnonzero(size > top["norm"][run].min()):
+                place, step = top["norm"][run].argmin(), first + i
+                if size[i] <= top["norm"][run, place] or step == 0:
+                    continue
+                recent = window[run, max(0, step - offset - CHUNK) : step - offset]
+                typical = max(0, step - offset - CHUNK) + np.argsort(recent)[(len(recent) - 1) // 2] + offset
+                for name, value in (("norm", size[i]), ("step", step), ("params", at(run, step)),
+                                    ("before_step", typical), ("before", at(run, typical))):  # fmt: skip
+                    top[name][run, place] = value
+        old_norm, old_path = norm, path
+    # A random `points` of the top 1 %, so that all groups are of one size.
+    some = np.stack([rng.choice(keep, config.points, replace=keep < config.points) for _ in seeds])
+
+    def take(name):
+        values = top[name]
+        return np.take_along_axis(values, some.reshape(*some.shape, *[1] * (values.ndim - 2)), 1)
+
+    return {
+        "params": np.stack([take("params"), take("before"), random], 1),
+        "step": np.stack([take("step"), take("before_step"), wanted], 1),
+        "norm": np.concatenate(norms, 1), "loss": np.concatenate(losses, 1),
+        "diverged_at": np.asarray(state.diverged_at),
+        "smoothness": jax.tree.map(lambda *x: np.concatenate([np.asarray(v) for v in x], 1), *smooths),
+    }  # fmt: skip
+
+
+def over_seeds(values: np.ndarray, resamples: int, statistic=np.median) -> dict:
+    """A statistic over seeds with its 95 % bootstrap interval (percentiles)."""
+    values = np.asarray(values, float)
+    rng = np.random.default_rng(1)
+    draws = statistic(values[rng.integers(0, len(values), (resamples, len(values)))], axis=1)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"median": float(statistic(values)), "interval": [float(low), float(high)], "values": values}
+
+
+def compare(found: dict, config: Config) -> dict:
+    """Ratios and differences between groups, one number per seed, then over seeds; leaves `[runs, group, point]`."""
+    out = {}
+    for other, name in ((1, "before"), (2, "random")):
+        for quantity in ("grad_norm", "leading", "gauss_newton"):
+            middle = np.median(found[quantity], -1)
+            out[f"{quantity}_ratio_{name}"] = over_seeds(middle[:, 0] / middle[:, other], config.resamples)
+        # Along the gradient the curvature has a sign: its size is compared here, the sign is counted below.
+        middle = np.median(np.abs(found["along_gradient"]), -1)
+        out[f"along_gradient_ratio_{name}"] = over_seeds(middle[:, 0] / middle[:, other], config.resamples)
+        for quantity in ("cosine", "share"):
+            middle = found[quantity].mean(-1)
+            out[f"{quantity}_difference_{name}"] = over_seeds(middle[:, 0] - middle[:, other], config.resamples)
+    for group, name in enumerate(("top", "before", "random")):
+        out[name] = {
+            "cosine": over_seeds(found["cosine"][:, group].mean(-1), config.resamples),
+            "gauss_newton_cosine": over_seeds(found["gauss_newton_cosine"][:, group].mean(-1), config.resamples),
+            "share": over_seeds(found["share"][:, group].mean(-1), config.resamples),
+            "gauss_newton_over_hessian": over_seeds(
+                np.median(found["gauss_newton"][:, group] / found["leading"][:, group], -1), config.resamples),
+            "positive_along_gradient": float((found["along_gradient"][:, group] > 0).mean()),
+            "leading_is_positive": float((found["largest"][:, group] >= -found["smallest"][:, group]).mean()),
+            "converged": float(found["converged"][:, group].mean()),
+        }  # fmt: skip
+    # How fast curvature grows with the gradient: 1 is Zhang's condition, 2 that of one exploding output direction.
+    x, y = (np.log(found[k]).reshape(len(found[k]), -1) for k in ("grad_norm", "leading"))
+    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
+    out["slope"] = over_seeds((x * y).sum(1) / (x * x).sum(1), config.resamples)
+    return out
+
+
+def fit_paths(smooth: smoothness.Smoothness, config: Config) -> dict:
+    """(L0, L1) of every run with its interval over seeds, and of the 99 % bound; how much better than a constant."""
+    weights = np.asarray(smooth.resolved, np.float32)
+    fits = {}
+    for name, quantile in (("median", 0.5), ("bound", 0.99)):
+        fit = jax.vmap(lambda y, g, w, q=quantile: smoothness.fit_smoothness(y, g, quantile=q, weights=w))(
+            smooth.smoothness, smooth.grad_norm, weights
+        )
+        fits[name] = {k: over_seeds(getattr(fit, k), config.resamples) for k in ("l0", "l1")}
+        fits[name]["error_over_constant"] = over_seeds(fit.error / fit.constant_error, config.resamples)
+    ranks = [spearman(g[w > 0], y[w > 0]) for y, g, w in zip(smooth.smoothness, smooth.grad_norm, weights)]
+    return fits | {"rank_correlation": over_seeds(ranks, config.resamples), "resolved": float(weights.mean())}
+
+
+def spearman(x, y) -> float:
+    """Rank correlation."""
+    from scipy import stats
+
+    return float(stats.spearmanr(x, y).statistic)
+
+
+def verdict(result: dict) -> str:
+    """One sentence; a claim is held when its 95 % interval over seeds excludes no effect, against both controls."""
+
+    def above(name, bound):
+        return all(result[f"{name}_{other}"]["interval"][0] > bound for other in ("before", "random"))
+
+    def word(holds):
+        return "is" if holds else "is not clearly"
+
+    return (
+        f"at the largest gradients the leading curvature {word(above('leading_ratio', 1))} larger, the curvature along "
+        f"the gradient {word(above('along_gradient_ratio', 1))} larger, and the gradient "
+        f"{word(above('cosine_difference', 0))} closer to the leading eigenvector"
+    )
+
+
+def figures(groups: dict, smooths: dict, fits: dict, results: dict, density) -> dict:
+    """The three figures."""
+    from cliffs.plotting import COLORS, figure
+    from cliffs.plotting import curvature as draw
+
+    colors = dict(zip(GROUPS, (COLORS["unclipped"], COLORS["clipped"], COLORS["unstable"])))
+    made, names = {}, list(groups)
+    fig, axes = figure(len(names), 3, size=(15, 4.0 * len(names)), squeeze=False)
+    for row, name in zip(axes, names):
+        found, result = groups[name], results[name]
+        scatter = {g: (found["grad_norm"][:, i].ravel(), found["leading"][:, i].ravel())
+                   for i, g in reversed(list(enumerate(GROUPS)))}  # fmt: skip
+        draw.plot_curvature_against_gradient(row[0], scatter, colors)
+        row[0].set_title(f"{name}: slope {result['slope']['median']:.2f}")
+        cosines = {g: found["cosine"][:, i].ravel() for i, g in enumerate(GROUPS)}
+        draw.plot_shares_below(row[1], cosines, colors, chance=found["size"] ** -0.5)
+        rows = [
+            {"label": f"{words}\nagainst {what}", "color": colors[GROUPS[1 if other == "before" else 2]]}
+            | result[f"{quantity}_ratio_{other}"]
+            for quantity, words in (("grad_norm", "gradient norm"), ("leading", "leading |eigenvalue|"),
+                                    ("along_gradient", "|curvature| along g"))
+            for other, what in (("before", "typical"), ("random", "random"))
+        ]  # fmt: skip
+        draw.plot_seed_ratios(row[2], rows)
+        row[2].set_xlabel("top 1 % steps against others (one point a seed)")
+        row[2].tick_params(axis="y", labelsize=8)
+    made["alignment"] = fig
+    fig, axes = figure(1, len(names), size=(5.5 * len(names), 4.2), squeeze=False, sharey=True)
+    for ax, name in zip(axes[0], names):
+        s, fit = smooths[name], fits[name]
+        mask = np.asarray(s.resolved)
+        lines = {
+            f"median: L0 = {fit['median']['l0']['median']:.2g}, L1 = {fit['median']['l1']['median']:.2g}":
+                (fit["median"]["l0"]["median"], fit["median"]["l1"]["median"], COLORS["stable"]),
+            f"99 % of steps: L0 = {fit['bound']['l0']['median']:.2g}, L1 = {fit['bound']['l1']['median']:.2g}":
+                (fit["bound"]["l0"]["median"], fit["bound"]["l1"]["median"], COLORS["accent"]),
+        }  # fmt: skip
+        draw.plot_smoothness(ax, s.smoothness[mask], s.grad_norm[mask], lines)
+        ax.set_title(f"{name}: rank correlation {fit['rank_correlation']['median']:.2f}")
+    made["smoothness"] = fig
+    points, curves = density
+    fig, ax = figure()
+    draw.plot_spectral_density(ax, points, {k: (v, colors[k]) for k, v in curves.items()})
+    ax.set_title("spectrum at the largest gradient of all clipped runs")
+    made["density"] = fig
+    return made
+
+
+def spectra(problem: Problem, picked: dict) -> tuple[np.ndarray, dict]:
+    """Spectral densities at the largest gradient of all that were kept and at the typical step before it."""
+    size = np.stack([norm[step] for norm, step in zip(picked["norm"], picked["step"][:, 0])])
+    seed, place = np.unravel_index(np.argmax(size), size.shape)
+    nodes = {}
+    for group in (0, 1):
+        flat, step = picked["params"][seed, group, place], picked["step"][seed, group, place]
+        batch = problem.batch(seed, step)
+        matvec = curvature.hessian_operator(lambda p, b=batch: problem.loss(p, b)[0], jnp.asarray(flat))
+        nodes[GROUPS[group]] = spectrum.spectral_density(matvec, jnp.asarray(flat), jax.random.key(4), num_probes=6)
+    reach = max(float(jnp.max(jnp.abs(d.nodes))) for d in nodes.values())
+    low = min(float(jnp.min(d.nodes)) for d in nodes.values())
+    points = np.linspace(low - 0.05 * reach, 1.05 * reach, 1500)
+    return points, {k: np.asarray(spectrum.smoothed(d, jnp.asarray(points), 0.006 * reach)) for k, d in nodes.items()}
+
+
+def main(config: Config) -> dict:
+    """Train, measure, compare, write the result."""
+    started = time.perf_counter()
+    if config.steps % CHUNK or config.steps < 2 * CHUNK:
+        raise ValueError(f"steps must be a multiple of {CHUNK} and at least {2 * CHUNK}, got {config.steps}")
+    problem = Problem(config)
+    results, groups, smooths, fits, arrays, density = {}, {}, {}, {}, {}, None
+    for max_norm in config.max_norms:
+        name = f"clipped at {max_norm:g}" if np.isfinite(max_norm) else "unclipped"
+        seeds = np.arange(config.seeds)
+        picked = train_and_pick(problem, seeds, np.full(config.seeds, max_norm, np.float32))
+        trained = time.perf_counter()
+        density = spectra(problem, picked) if density is None else density
+        shape = picked["step"].shape
+        lanes = int(np.prod(shape))
+        flat = picked["params"].reshape(lanes, -1)
+        which = np.broadcast_to(seeds[:, None, None], shape).ravel()
+        found = over_runs(problem.measure, lanes)(flat, which, picked["step"].ravel())
+        found = {k: np.asarray(v).reshape(shape) for k, v in found.items()}
+        # The parameters kept are those of the step: its gradient norm comes out again.
+        recorded = np.take_along_axis(picked["norm"], picked["step"].reshape(len(seeds), -1), 1).reshape(shape)
+        np.testing.assert_allclose(found["grad_norm"], recorded, rtol=1e-2)
+        results[name], smooths[name] = compare(found, config), picked["smoothness"]
+        fits[name] = fit_paths(picked["smoothness"], config)
+        groups[name] = found | {"size": problem.size}
+        results[name] |= {
+            "verdict": verdict(results[name]), "smoothness": fits[name],
+            "final_loss": over_seeds(picked["loss"][:, -CHUNK:].mean(1), config.resamples),
+            "norm_quantiles": dict(zip(("median", "p99", "max"), np.nanquantile(picked["norm"], [0.5, 0.99, 1.0]))),
+            "diverged": int((picked["diverged_at"] >= 0).sum()),
+        }  # fmt: skip
+        tag = name.replace(" ", "_")
+        arrays |= {f"{tag}_{k}": v.astype(np.float32) for k, v in found.items()}
+        arrays |= {f"{tag}_step": picked["step"].astype(np.int32)}
+        r = results[name]
+        print(f"{name} ({trained - started:.0f} s of training): {r['verdict']}")
+        for key in (
+            "grad_norm_ratio",
+            "leading_ratio",
+            "along_gradient_ratio",
+            "cosine_difference",
+            "share_difference",
+        ):
+            text = [f"{r[f'{key}_{o}']['median']:.3g} {np.round(r[f'{key}_{o}']['interval'], 3)} against {o}"
+                    for o in ("before", "random")]  # fmt: skip
+            print(f"  {key}: " + "; ".join(text))
+        print(f"  slope {r['slope']['median']:.2f} {np.round(r['slope']['interval'], 2)}", flush=True)
+    common.save(
+        "curvature_alignment", metrics=results, settings=dataclasses.asdict(config), started=started, seed=0,
+        arrays=arrays, figures=figures(groups, smooths, fits, results, density),
+    )  # fmt: skip
+    return results
+
+
+if __name__ == "__main__":
+    import tyro
+
+    sweep.use_all_cores()
+    main(tyro.cli(Config))
