@@ -93,6 +93,8 @@ def test_invariance_vmap_over_branches_equals_one_by_one(x64):
     alone = follow(weights[1], starts[1])
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone)):
         np.testing.assert_allclose(a[1], b, atol=1e-9)
+    constant = jax.jit(jax.vmap(lambda w: follow(w, jnp.array([-3.9]))))(weights)  # a start made inside the trace
+    np.testing.assert_array_equal(constant.end[:2], together.end[:2])
     # Under tracing nothing is raised: a start that leads nowhere is flagged, and its neighbours are not disturbed.
     assert together.end.tolist()[2] == 4
     assert together.end.tolist()[0] != 4

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from cliffs.dynamics._parameter import Path, get_parameter, set_parameter
-from cliffs.dynamics._states import check_map, flat_states
+from cliffs.dynamics._states import check_map
+from cliffs.dynamics.continuation import vectors
 from cliffs.rnn import Step
 
 
@@ -46,7 +47,7 @@ def attractor_diagram(
     [[0.5, 0.5], [0.513, 0.799]]
     """
     get_parameter(params, path)
-    step, starts, _ = flat_states(step, starts)
+    step, starts = vectors(step, starts, name="starts", axes=1)
     values = jnp.asarray(values, starts.dtype)
     if values.ndim != 1 or values.shape[0] == 0:
         raise ValueError(f"values must be [values] with at least one value, got shape {values.shape}")

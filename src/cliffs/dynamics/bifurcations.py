@@ -12,9 +12,8 @@ from jaxtyping import Float, PyTree
 from cliffs.dynamics._detect import Curve, Problem, correct_in_planes, distinct, find_special_points, refine
 from cliffs.dynamics._follow import Extent, absorb, crosses, follow
 from cliffs.dynamics._parameter import Path, set_parameter
-from cliffs.dynamics._states import flat_states
 from cliffs.dynamics._trace import ENDS, LEFT_BOUNDS
-from cliffs.dynamics.continuation import check_bounds, check_problem, make_residual
+from cliffs.dynamics.continuation import check_bounds, check_problem, make_residual, vectors
 from cliffs.dynamics.fixed_points import iterate, reachable_tolerance, solve_fixed_points
 from cliffs.dynamics.special_points import SpecialPoint, crossing_tangents
 from cliffs.rnn import Step
@@ -117,7 +116,7 @@ def bifurcation_diagram(
     (1, [('fold', -2.66), ('fold', -2.34)], True)
     """
     check_bounds(bounds)
-    step, starts, _ = flat_states(step, starts)
+    step, starts = vectors(step, starts, name="starts", axes=1)
     check_problem(step, params, path, starts[0], inputs, period)
     reachable_tolerance(tolerance, starts.dtype, double=1e-12)
     if max_step <= 0 or num_points < 3 or min(max_stretches, num_sections, max_branches) < 1:

@@ -59,6 +59,13 @@ def make_residual(step: Step, params: PyTree, paths: tuple[Path, ...], inputs: A
     return residual
 
 
+def vectors(step: Step, states: PyTree, *, name: str, axes: int) -> tuple[Step, Array]:
+    """The step on vectors and the states as `[*points, n]`; also inside `jit`, where the states may be constants."""
+    with jax.ensure_compile_time_eval():
+        step, flat, _ = flat_states(step, states, name=name, axes=axes)
+    return step, flat
+
+
 def check_problem(step: Step, params: PyTree, path: Path, start: Array, inputs: Any, period: int) -> None:
     """Raise `ValueError` for what is wrong before anything is traced."""
     get_parameter(params, path)
@@ -124,7 +131,7 @@ def continue_branch(
     >>> branch.why, bool(jnp.max(branch.states) > 2)
     ('left the bounds', True)
     """
-    step, start, _ = flat_states(step, start, name="start", axes=0)
+    step, start = vectors(step, start, name="start", axes=0)
     check_problem(step, params, path, start, inputs, period)
     value = get_parameter(params, path)
     tolerance = reachable_tolerance(tolerance, start.dtype, double=1e-11)

@@ -11,9 +11,8 @@ from jaxtyping import Array, Float, PyTree
 from cliffs.dynamics import _normal_forms as forms
 from cliffs.dynamics._defining import KINDS, auxiliary_size, defining_system, guess_auxiliary
 from cliffs.dynamics._parameter import Path
-from cliffs.dynamics._states import flat_states
 from cliffs.dynamics._trace import value_and_jacobian
-from cliffs.dynamics.continuation import check_problem, make_residual
+from cliffs.dynamics.continuation import check_problem, make_residual, vectors
 from cliffs.dynamics.fixed_points import reachable_tolerance
 from cliffs.rnn import Step
 
@@ -149,7 +148,7 @@ def locate_bifurcation(
     >>> round(point.parameter, 3), point.located
     (-2.656, True)
     """
-    step, state, _ = flat_states(step, state, name="state", axes=0)
+    step, state = vectors(step, state, name="state", axes=0)
     check_problem(step, params, path, state, inputs, period)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {sorted(KINDS)}, got {kind!r}")

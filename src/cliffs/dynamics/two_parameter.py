@@ -11,9 +11,8 @@ from jaxtyping import Float, PyTree
 from cliffs.dynamics import _normal_forms as forms
 from cliffs.dynamics._defining import defining_system, guess_auxiliary
 from cliffs.dynamics._parameter import Path, get_parameter
-from cliffs.dynamics._states import flat_states
 from cliffs.dynamics._trace import CLOSED, ENDS, correct, trace
-from cliffs.dynamics.continuation import check_bounds, check_problem, make_residual
+from cliffs.dynamics.continuation import check_bounds, check_problem, make_residual, vectors
 from cliffs.dynamics.fixed_points import reachable_tolerance
 from cliffs.dynamics.special_points import newton
 from cliffs.rnn import Step
@@ -102,7 +101,7 @@ def bifurcation_curve(
         raise ValueError(f"paths must name two different parameters, got {paths!r}")
     if len(bounds) != 2 or any(np.ndim(b) != 1 for b in bounds):
         raise ValueError(f"bounds must be ((low, high), (low, high)), got {bounds!r}")
-    step, x, _ = flat_states(step, state, name="state", axes=0)
+    step, x = vectors(step, state, name="state", axes=0)
     present = [float(get_parameter(params, path)) for path in paths]
     for path, pair, value in zip(paths, bounds, present):
         check_problem(step, params, path, x, inputs, period)

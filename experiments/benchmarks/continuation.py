@@ -1,0 +1,250 @@
+"""Branches of fixed points of the one-unit map with both folds: ours for 1,000 weights at once, and public packages.
+
+    python experiments/benchmarks/continuation.py
+
+`F(x) - x = 0` with `F(x) = w s(x) + b` is followed in b from left of the first fold to right of the second, with the
+same largest step and tolerance for everyone, in float64. Ours is one `jit(vmap)` over w that also brackets and locates
+both folds. jaxcont (with `events=[Fold()]`) and pycont-lite (with its detection on, stability off) follow one branch
+after the other, as their own examples do (jaxcont compiles anew for every call then, which counts); jaxcont is also run
+compiled once, for one branch and under `vmap` for the same weights, where it follows branches but cannot detect folds.
+Times are per point on the branch, after the first call. The contestants take turns and each is given by its best turn.
+A package that is not installed is null. The last line is one JSON object.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+import sys
+import time
+import warnings
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from cliffs.dynamics import continue_branch, solve_bifurcation  # noqa: E402
+from cliffs.maps import OneUnitParams, one_unit_step  # noqa: E402
+from experiments import common  # noqa: E402
+
+BOUNDS = (-8.0, 0.0)
+MAX_STEP, TOLERANCE, POINTS = 0.1, 1e-10, 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How much to measure."""
+
+    branches: int = 1000
+    """Weights from 4.2 to 8, all followed at once."""
+    turns: int = 5
+    serial: int = 3
+    """Branches that a package follows one after the other in each turn."""
+    peers: bool = True
+
+
+def folds(w):
+    """Closed form of both folds' b, ascending."""
+    root = np.sqrt(1 - 4 / w)
+    s = np.array([(1 + root) / 2, (1 - root) / 2])
+    return np.log(s / (1 - s)) - w * s
+
+
+def start(w):
+    """The fixed point at the left bound, by iterating the map (it contracts there)."""
+    x = np.full(np.shape(w), BOUNDS[0])
+    for _ in range(200):
+        x = w / (1 + np.exp(-x)) + BOUNDS[0]
+    return x
+
+
+@functools.partial(jax.jit, static_argnames="locate")
+def ours(w, x, locate: bool = True):
+    """All branches, and their folds: where the tangent's parameter entry changes sign, then Newton."""
+
+    def one(w, x):
+        params = OneUnitParams(w, BOUNDS[0])
+        branch = continue_branch(
+            one_unit_step, params, "b", x[None], BOUNDS, num_points=POINTS, step_size=0.01, max_step=MAX_STEP,
+            tolerance=TOLERANCE,
+        )  # fmt: skip
+        if not locate:
+            return branch, None
+        slope = branch.tangents[:, -1]
+        (at,) = jnp.nonzero(slope[:-1] * slope[1:] < 0, size=2)
+        points = jax.vmap(
+            lambda i: solve_bifurcation(
+                "fold", one_unit_step, params, "b", branch.states[i], branch.parameter[i], max_iterations=8
+            )
+        )(at)
+        return branch, points
+
+    return jax.vmap(one)(w, x)
+
+
+def run_ours(weights):
+    x = start(weights)
+    jax.block_until_ready(ours(weights, x))
+
+    def turn():
+        begun = time.perf_counter()
+        branch, points = jax.block_until_ready(ours(weights, x))
+        seconds = time.perf_counter() - begun
+        found = np.sort(np.asarray(points.parameter), axis=1)
+        error = np.abs(found - np.stack([folds(w) for w in weights])).max()
+        return seconds, int(np.asarray(branch.accepted).sum()), float(error)
+
+    return turn
+
+
+def run_jaxcont(weights):
+    """One branch after the other, with fold detection."""
+    try:
+        import jaxcont
+    except ImportError:
+        return None
+
+    def residual(u, b, w):
+        return w * jax.nn.sigmoid(u) + b - u
+
+    settings = jaxcont.ContinuationPar(
+        ds=0.01, ds_max=MAX_STEP, max_steps=POINTS, newton_tol=TOLERANCE, compute_stability=False
+    )
+
+    def follow(w):
+        problem = jaxcont.bif_problem(residual, u0=jnp.array([float(start(w))]), p0=BOUNDS[0], args=w)
+        return jaxcont.continuation(problem, p_span=BOUNDS, settings=settings, events=[jaxcont.Fold()])
+
+    def turn():
+        begun, points, error = time.perf_counter(), 0, 0.0
+        for w in weights:
+            result = follow(float(w))
+            points += int(result.branch.n_valid)
+            found = sorted(e.p for e in result.events)
+            error = max(error, float(np.abs(found - folds(w)).max()) if len(found) == 2 else math.inf)
+        return time.perf_counter() - begun, points, error
+
+    turn()
+    return turn
+
+
+def run_jaxcont_compiled(weights):
+    """All branches at once, compiled, without folds: its detection does not run under jit or vmap."""
+    try:
+        import jaxcont
+    except ImportError:
+        return None
+
+    def residual(u, b, w):
+        return w * jax.nn.sigmoid(u) + b - u
+
+    settings = jaxcont.ContinuationPar(
+        ds=0.01, ds_max=MAX_STEP, max_steps=POINTS, newton_tol=TOLERANCE, compute_stability=False
+    )
+
+    @jax.jit
+    @jax.vmap
+    def follow(w, x):
+        problem = jaxcont.bif_problem(residual, u0=x[None], p0=BOUNDS[0], args=w)
+        return jaxcont.continuation(problem, p_span=BOUNDS, settings=settings).branch
+
+    x = start(weights)
+    jax.block_until_ready(follow(weights, x))
+
+    def turn():
+        begun = time.perf_counter()
+        branch = jax.block_until_ready(follow(weights, x))
+        seconds = time.perf_counter() - begun
+        b, u = np.asarray(branch.params), np.asarray(branch.states)[..., 0]
+        valid = np.asarray(branch.valid)
+        off = np.abs(weights[:, None] / (1 + np.exp(-u)) + b - u)[valid].max()
+        return seconds, int(valid.sum()), float(off)
+
+    return turn
+
+
+def run_pycont(weights):
+    """One branch after the other, with fold detection."""
+    try:
+        import pycont
+    except ImportError:
+        return None
+
+    options = {
+        "tolerance": TOLERANCE, "initial_directions": "increase_p", "param_min": BOUNDS[0] - 1, "param_max": BOUNDS[1],
+        "analyze_stability": False,
+    }  # fmt: skip
+
+    def turn():
+        begun, points, error = time.perf_counter(), 0, 0.0
+        for w in weights:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                result = pycont.arclengthContinuation(
+                    lambda u, p, w=w: w / (1 + np.exp(-u)) + p - u, np.array([start(w)]), BOUNDS[0], 1e-6, MAX_STEP,
+                    0.01, POINTS, solver_parameters=dict(options), verbosity="off",
+                )  # fmt: skip
+            points += sum(len(b.p_path) for b in result.branches)
+            found = sorted(float(e.p) for e in result.events if e.kind == "LP")
+            error = max(error, float(np.abs(found - folds(w)).max()) if len(found) == 2 else math.inf)
+        return time.perf_counter() - begun, points, error
+
+    return turn
+
+
+def main(config: Config) -> dict:
+    """Measure, print a table, write the result and return the JSON object."""
+    started = time.perf_counter()
+    weights = np.linspace(4.2, 8.0, config.branches)
+    few = np.linspace(4.5, 8.0, config.serial)
+    makers = {
+        "cliffs": lambda: run_ours(weights),
+        "jaxcont": lambda: run_jaxcont(few) if config.peers else None,
+        "jaxcont_jit": lambda: run_jaxcont_compiled(few[:1]) if config.peers else None,
+        "jaxcont_vmapped": lambda: run_jaxcont_compiled(weights) if config.peers else None,
+        "pycont_lite": lambda: run_pycont(few) if config.peers else None,
+    }
+    turns, rows, failures = {}, {}, {}
+    for name, make in makers.items():
+        try:
+            turns[name] = make()
+        except Exception as error:  # a peer that breaks is reported, and does not cost us our own numbers
+            if name == "cliffs":
+                raise
+            turns[name], failures[name] = None, f"{type(error).__name__}: {error}"
+    measured = {name: [] for name in turns}
+    for _ in range(config.turns):
+        for name, turn in turns.items():
+            if turn is not None:
+                measured[name].append(turn())
+    for name, runs in measured.items():
+        if not runs:
+            rows[name] = None
+            continue
+        seconds, points, error = min(runs)
+        rows[name] = {"us_per_point": 1e6 * seconds / points, "points": points, "seconds": seconds, "error": error}
+        print(f"{name:16s} {rows[name]['us_per_point']:12.3f} us/point {points:8d} points, error {error:.1e}")
+    base = rows["cliffs"]["us_per_point"]
+    ratios = {f"ratio_{k}": v["us_per_point"] / base if v else None for k, v in rows.items() if k != "cliffs"}
+    result = {
+        "settings": dataclasses.asdict(config) | {"max_step": MAX_STEP, "tolerance": TOLERANCE, "bounds": BOUNDS},
+        "device": common.machine()["device"], "us_per_point": {k: v and v["us_per_point"] for k, v in rows.items()},
+        "fold_error": {k: rows[k] and rows[k]["error"] for k in ("cliffs", "jaxcont", "pycont_lite")}, **ratios,
+    }  # fmt: skip
+    if failures:
+        result["failures"] = failures
+    common.save("continuation", metrics={"rows": rows, **result}, settings=dataclasses.asdict(config), started=started)
+    print(json.dumps(common.plain(result)))
+    return result
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Config))
