@@ -1,0 +1,239 @@
+"""Singular values of the Jacobian product against its length, by initialisation, over many seeds.
+
+Networks at initialisation, driven by random one-hot symbols (six, as in the temporal order task): the paper's three
+recipes, a small Gaussian, Glorot, orthogonal, identity plus noise with ReLU units, and an LSTM with forget bias 1.
+Figures: `growth` (largest, median and smallest singular value), `rates` (log s_1 / T of every seed), `components`
+(norms of all temporal components of one network). One network of 2,000 units is measured matrix-free, and checked
+against scipy's ARPACK on analytic Jacobians.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cliffs import cells, growth, initializers, rnn
+from cliffs import jacobians as j
+from cliffs.jacobian_operators import leading_singular_values
+from cliffs.plotting.spectra import plot_growth_rates, plot_singular_value_growth, plot_temporal_components
+from experiments import common
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings."""
+
+    hidden: int = 50
+    """Units; the LSTM has half, so that every state has as many entries."""
+    length: int = 100
+    seeds: int = 20
+    symbols: int = 6
+    seed: int = 0
+    large: int = 2000
+    """Units of the network that is measured matrix-free; 0 to leave it out."""
+    large_length: int = 30
+    large_values: int = 8
+
+
+STEPS = (1, 2, 4, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+
+
+def vanilla(init: Callable[[jax.Array, int, int], rnn.RNNParams], activation: str):
+    """`(step, params from a key, zero state, activation)` of a vanilla network."""
+    return rnn.rnn_step(activation), init, lambda n: jnp.zeros(n), activation
+
+
+def from_recipe(name: str):
+    """Recurrent part of one of the paper's three initialisations."""
+
+    def init(key, symbols, hidden):
+        return initializers.paper_init(name, key, symbols, hidden, 4, jnp.float64).rnn
+
+    return init
+
+
+def from_matrix(w_rec: initializers.Initializer, w_in: initializers.Initializer):
+    """A network with the given initialisers and zero biases."""
+
+    def init(key, symbols, hidden):
+        k_rec, k_in = jax.random.split(key)
+        return rnn.RNNParams(
+            w_rec(k_rec, (hidden, hidden), jnp.float64), w_in(k_in, (symbols, hidden), jnp.float64), jnp.zeros(hidden)
+        )
+
+    return init
+
+
+def networks(config: Config) -> dict[str, Any]:
+    """Every initialisation by its name in the figures."""
+    i = initializers
+    lstm = cells.lstm_cell(config.hidden // 2, forget_bias=1.0)
+    return {
+        "sigmoid (paper)": vanilla(from_recipe("sigmoid"), "logistic"),
+        "basic_tanh (paper)": vanilla(from_recipe("basic_tanh"), "tanh"),
+        "smart_tanh (paper)": vanilla(from_recipe("smart_tanh"), "tanh"),
+        "Gaussian N(0, 0.01), tanh": vanilla(from_matrix(i.gaussian(0.01), i.gaussian(0.01)), "tanh"),
+        "Glorot, tanh": vanilla(from_matrix(i.glorot(), i.glorot()), "tanh"),
+        "orthogonal, tanh": vanilla(from_matrix(i.orthogonal(), i.glorot()), "tanh"),
+        "identity + noise, ReLU": vanilla(from_matrix(i.identity_plus_noise(0.001), i.glorot()), "relu"),
+        "LSTM, forget bias 1": (
+            lstm,
+            lambda key, symbols, hidden: lstm.init(key, symbols, jnp.float64),
+            lambda n: lstm.initial_state((), jnp.float64),
+            None,
+        ),
+    }
+
+
+def trajectory(network, key, config: Config):
+    """`(params, states before each step, inputs)` of one seed."""
+    step, init, zero, _ = network
+    k_init, k_inputs = jax.random.split(key)
+    params, state = init(k_init, config.symbols, config.hidden), zero(config.hidden)
+    symbols = jax.random.randint(k_inputs, (config.length,), 0, config.symbols)
+    inputs = jax.nn.one_hot(symbols, config.symbols, dtype=jnp.float64)
+    states = rnn.unroll(step, params, state, inputs)
+    before = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs[:-1]]), state, states)
+    return params, before, inputs
+
+
+def measure(network, config: Config, steps: np.ndarray):
+    """`(log singular values [seeds, times, n], growth reports or None)`."""
+
+    def one(key):
+        params, states, inputs = trajectory(network, key, config)
+        product = j.jacobian_products(j.step_jacobians(network[0], params, states, inputs))
+        logs = j.log_singular_values(jax.tree.map(lambda x: x[steps - 1], product))
+        return logs, growth.growth_report(params.w_rec, network[3]) if network[3] else None
+
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(config.seed), i))(jnp.arange(config.seeds))
+    return jax.jit(jax.vmap(one))(keys)
+
+
+def quantiles(values: np.ndarray) -> list[float]:
+    """10, 50 and 90 % over seeds, nearest rank (a value can be -inf)."""
+    return np.quantile(np.asarray(values), [0.1, 0.5, 0.9], method="nearest").tolist()
+
+
+def summary(logs: np.ndarray, report, length: int) -> dict[str, Any]:
+    """The numbers of one initialisation; logarithms to base 10, quantiles 10/50/90 over seeds."""
+    ten = np.asarray(logs)[:, -1] / np.log(10)
+    out = {
+        "log10_largest_10_50_90": quantiles(ten[:, 0]),
+        "log10_median_10_50_90": quantiles(ten[:, ten.shape[1] // 2]),
+        "log10_smallest_10_50_90": quantiles(ten[:, -1]),
+        "rate_nats_per_step_10_50_90": quantiles(np.asarray(logs)[:, -1, 0] / length),
+        "share_of_seeds_whose_largest_exceeds_1": float((ten[:, 0] > 0).mean()),
+        "share_of_seeds_that_grew_first_and_are_below_1_at_the_end": float(
+            ((np.asarray(logs)[:, :, 0].max(1) > 0) & (ten[:, 0] < 0)).mean()
+        ),
+    }
+    if report is not None:
+        out |= {
+            "slope_times_singular_value_10_50_90": quantiles(report.largest_singular_value),
+            "slope_times_spectral_radius_10_50_90": quantiles(report.spectral_radius),
+            "peak_power_norm_10_50_90": quantiles(report.peak_power_norm),
+            "share_that_can_explode": float(np.mean(report.can_explode)),
+            "share_where_the_spectral_radius_misleads": float(np.mean(report.radius_misleads)),
+        }
+    return out
+
+
+def measure_large(config: Config) -> dict[str, Any]:
+    """The leading singular values of one large network, matrix-free, beside ARPACK on W and the slopes."""
+    from scipy.sparse.linalg import LinearOperator, svds
+
+    n, time_steps, k = config.large, config.large_length, config.large_values
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 99), 3)
+    params = rnn.RNNParams(1.5 * jax.random.normal(keys[0], (n, n), jnp.float64) / n**0.5, jnp.zeros((1, n)))
+    step, start = rnn.rnn_step("tanh", "pre_activation"), jax.random.normal(keys[1], (n,))
+    inputs = jnp.zeros((time_steps, 1))
+    states = rnn.unroll(step, params, start, inputs)
+    before = jnp.concatenate([start[None], states[:-1]])
+    run = jax.jit(
+        lambda p: leading_singular_values(
+            step, p, before, inputs, num_values=k, oversampling=24, tolerance=1e-6, key=keys[2]
+        )
+    )
+    begun = time.perf_counter()
+    compiled = run.lower(params).compile()
+    compile_seconds = time.perf_counter() - begun
+    begun = time.perf_counter()
+    got = jax.block_until_ready(compiled(params))
+    seconds = time.perf_counter() - begun
+
+    w, slopes = np.asarray(params.w_rec), 1 - np.tanh(np.asarray(before)) ** 2
+
+    def forward(v):
+        for slope in slopes:
+            v = (slope * np.ravel(v)) @ w
+        return v
+
+    def backward(v):
+        for slope in slopes[::-1]:
+            v = slope * (w @ np.ravel(v))
+        return v
+
+    begun = time.perf_counter()
+    operator: Any = LinearOperator((n, n), matvec=forward, rmatvec=backward, dtype=float)  # pyright: ignore
+    want = np.log(np.sort(svds(operator, k=k, return_singular_vectors=False, rng=0))[::-1])
+    return {
+        "units": n,
+        "steps": time_steps,
+        "log_values": got.log_values,
+        "passes": got.num_passes,
+        "change_in_last_pass": got.change,
+        "seconds": seconds,
+        "compile_seconds": compile_seconds,
+        "arpack_seconds": time.perf_counter() - begun,
+        "largest_difference_from_arpack": np.abs(np.asarray(got.log_values) - want).max(),
+        "bytes_of_all_step_jacobians": time_steps * n * n * 8,
+    }
+
+
+def main(config: Config) -> pathlib.Path:
+    """Run, save, and return the folder."""
+    started = time.perf_counter()
+    steps = np.array([t for t in STEPS if t < config.length] + [config.length])
+    curves, metrics = {}, {}
+    with jax.enable_x64(True):
+        for name, network in networks(config).items():
+            begun = time.perf_counter()
+            logs, report = measure(network, config, steps)
+            curves[name] = np.asarray(logs)
+            metrics[name] = summary(logs, report, config.length) | {"seconds": time.perf_counter() - begun}
+            print(name, metrics[name], flush=True)
+        chosen = networks(config)["Glorot, tanh"]
+        params, before, inputs = trajectory(chosen, jax.random.fold_in(jax.random.key(config.seed), 0), config)
+        state = jax.tree.map(lambda x: x[0], before)
+        norms, _ = jax.jit(
+            lambda p: j.temporal_components(lambda x, t: jnp.sum(x**2) / 2, chosen[0], p, state, inputs)
+        )(params)
+        large = measure_large(config) if config.large else None
+        print(large)
+    rates = {name: logs[:, -1, 0] / config.length for name, logs in curves.items()}
+    figures = {
+        "growth": plot_singular_value_growth(steps, curves, decades=(-16, 3)),
+        "rates": plot_growth_rates(rates, title=f"growth over {config.length} steps, {config.seeds} seeds"),
+        "components": plot_temporal_components(norms, title="temporal components, Glorot, tanh"),
+    }
+    arrays = {f"log_singular_values_{i}": logs.astype(np.float32) for i, logs in enumerate(curves.values())}
+    arrays |= {"names": np.array(list(curves)), "steps": steps, "temporal_components": norms}
+    return common.save(
+        "spectra", metrics={"initialisations": metrics, "large": large}, settings=dataclasses.asdict(config),
+        started=started, arrays=arrays, figures=figures, seed=config.seed,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    import tyro
+
+    print(main(tyro.cli(Config)))
