@@ -4,8 +4,9 @@ Pascanu, Mikolov & Bengio (2012, section 2.4) suppose that "when gradients explo
 that gradient and leading eigenvector of the curvature are aligned. Here: temporal order (T = 20, 50 tanh units), plain
 SGD, 32 seeds with clipping at norm 1 (the ICML 2013 setting) and the same seeds without. The steps whose gradient norm
 is in the top 1 % of their run are compared with random steps of the run, and with the typical step of the 50 before
-each (so that the phase of training is the same). Gradient and Hessian are those of the step's own mini-batch.
-Ratios are of medians within a seed; intervals are bootstraps over seeds.
+each (so that the phase of training is the same). Gradient and Hessian are those of the step's own mini-batch; the
+Hessian is measured on a second, fresh mini-batch too ("fresh"), which shares no noise with the gradient that was picked
+for its size. Ratios are of medians within a seed; intervals are bootstraps over seeds.
 """
 
 import dataclasses
@@ -46,7 +47,8 @@ class Config:
     iterations: int = 25
     """Lanczos iterations."""
     top: int = 5
-    """Size of the eigenspace whose share of the gradient's energy is measured."""
+    """Size of the eigenspace whose share of the gradient's energy is measured: the largest |eigenvalues| among so many
+    leading ones and the smallest."""
     smoothness_every: int = 10
     smoothness_batch: int = 100
     """Sequences of the fixed held-out batch on which smoothness is measured."""
@@ -75,8 +77,8 @@ class Problem:
 
         self.logits = logits
 
-    def batch(self, seed, step):
-        key = jax.random.fold_in(key_of(seed, 1), step)
+    def batch(self, seed, step, what=1):
+        key = jax.random.fold_in(key_of(seed, what), step)
         return tasks.temporal_order(key, self.config.batch, self.config.length)
 
     def loss(self, flat, batch):
@@ -123,8 +125,11 @@ class Problem:
         pairs = curvature.eigenpairs(matvec, flat, key, num_leading=config.top, num_trailing=1,
                                      num_iterations=config.iterations, tolerance=1e-2)  # fmt: skip
         gauss_newton = curvature.eigenpairs(part, flat, key, num_iterations=config.iterations, tolerance=1e-2)
+        fresh_batch = self.batch(seed, step, what=4)
+        fresh = curvature.hessian_operator(lambda p: self.loss(p, fresh_batch)[0], flat)
+        other = curvature.eigenpairs(fresh, flat, key, num_trailing=1, num_iterations=config.iterations)
         found = curvature.alignment(gradient, pairs)
-        first = jnp.argmax(jnp.abs(pairs.values))
+        first, other_first = (jnp.argmax(jnp.abs(p.values)) for p in (pairs, other))
         return {
             "grad_norm": optax.tree.norm(gradient),
             "largest": pairs.values[0],
@@ -134,6 +139,8 @@ class Problem:
             "cosine": found.cosines[first],
             "share": found.share[config.top - 1],
             "along_gradient": curvature.curvature_along(matvec, gradient),
+            "fresh_leading": jnp.abs(other.values[other_first]),
+            "fresh_cosine": curvature.alignment(gradient, other).cosines[other_first],
             "gauss_newton": gauss_newton.values[0],
             "gauss_newton_cosine": curvature.alignment(gradient, gauss_newton).cosines[0],
         }
@@ -224,18 +231,19 @@ def compare(found: dict, config: Config) -> dict:
     """Ratios and differences between groups, one number per seed, then over seeds; leaves `[runs, group, point]`."""
     out = {}
     for other, name in ((1, "before"), (2, "random")):
-        for quantity in ("grad_norm", "leading", "gauss_newton"):
+        for quantity in ("grad_norm", "leading", "fresh_leading", "gauss_newton"):
             middle = np.median(found[quantity], -1)
             out[f"{quantity}_ratio_{name}"] = over_seeds(middle[:, 0] / middle[:, other], config.resamples)
         # Along the gradient the curvature has a sign: its size is compared here, the sign is counted below.
         middle = np.median(np.abs(found["along_gradient"]), -1)
         out[f"along_gradient_ratio_{name}"] = over_seeds(middle[:, 0] / middle[:, other], config.resamples)
-        for quantity in ("cosine", "share"):
+        for quantity in ("cosine", "fresh_cosine", "share"):
             middle = found[quantity].mean(-1)
             out[f"{quantity}_difference_{name}"] = over_seeds(middle[:, 0] - middle[:, other], config.resamples)
     for group, name in enumerate(("top", "before", "random")):
         out[name] = {
             "cosine": over_seeds(found["cosine"][:, group].mean(-1), config.resamples),
+            "fresh_cosine": over_seeds(found["fresh_cosine"][:, group].mean(-1), config.resamples),
             "gauss_newton_cosine": over_seeds(found["gauss_newton_cosine"][:, group].mean(-1), config.resamples),
             "share": over_seeds(found["share"][:, group].mean(-1), config.resamples),
             "gauss_newton_over_hessian": over_seeds(
@@ -245,10 +253,14 @@ def compare(found: dict, config: Config) -> dict:
             "converged": float(found["converged"][:, group].mean()),
         }  # fmt: skip
     # How fast curvature grows with the gradient: 1 is Zhang's condition, 2 that of one exploding output direction.
-    x, y = (np.log(found[k]).reshape(len(found[k]), -1) for k in ("grad_norm", "leading"))
-    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
-    out["slope"] = over_seeds((x * y).sum(1) / (x * x).sum(1), config.resamples)
+    out["slope"] = over_seeds([slope(x, y) for x, y in zip(found["grad_norm"], found["leading"])], config.resamples)
     return out
+
+
+def slope(x, y) -> float:
+    """The least-squares slope of log y on log x."""
+    x, y = (np.log(v).ravel() for v in (x, y))
+    return float(np.polyfit(x - x.mean(), y - y.mean(), 1)[0])
 
 
 def fit_paths(smooth: smoothness.Smoothness, config: Config) -> dict:
@@ -261,8 +273,10 @@ def fit_paths(smooth: smoothness.Smoothness, config: Config) -> dict:
         )
         fits[name] = {k: over_seeds(getattr(fit, k), config.resamples) for k in ("l0", "l1")}
         fits[name]["error_over_constant"] = over_seeds(fit.error / fit.constant_error, config.resamples)
-    ranks = [spearman(g[w > 0], y[w > 0]) for y, g, w in zip(smooth.smoothness, smooth.grad_norm, weights)]
-    return fits | {"rank_correlation": over_seeds(ranks, config.resamples), "resolved": float(weights.mean())}
+    pairs = [(g[w > 0], y[w > 0]) for y, g, w in zip(smooth.smoothness, smooth.grad_norm, weights)]
+    fits["rank_correlation"] = over_seeds([spearman(*p) for p in pairs], config.resamples)
+    fits["slope"] = over_seeds([slope(*p) for p in pairs], config.resamples)
+    return fits | {"resolved": float(weights.mean())}
 
 
 def spearman(x, y) -> float:
@@ -284,7 +298,9 @@ def verdict(result: dict) -> str:
     return (
         f"at the largest gradients the leading curvature {word(above('leading_ratio', 1))} larger, the curvature along "
         f"the gradient {word(above('along_gradient_ratio', 1))} larger, and the gradient "
-        f"{word(above('cosine_difference', 0))} closer to the leading eigenvector"
+        f"{word(above('cosine_difference', 0))} closer to the leading eigenvector; with the Hessian of fresh data the "
+        f"leading curvature {word(above('fresh_leading_ratio', 1))} larger and the gradient "
+        f"{word(above('fresh_cosine_difference', 0))} closer"
     )
 
 
@@ -331,18 +347,17 @@ def figures(groups: dict, smooths: dict, fits: dict, results: dict, density) -> 
     points, curves = density
     fig, ax = figure()
     draw.plot_spectral_density(ax, points, {k: (v, colors[k]) for k, v in curves.items()})
-    ax.set_title("spectrum at the largest gradient of all clipped runs")
+    ax.set_title("spectrum at the largest gradient of one clipped run")
     made["density"] = fig
     return made
 
 
 def spectra(problem: Problem, picked: dict) -> tuple[np.ndarray, dict]:
-    """Spectral densities at the largest gradient of all that were kept and at the typical step before it."""
-    size = np.stack([norm[step] for norm, step in zip(picked["norm"], picked["step"][:, 0])])
-    seed, place = np.unravel_index(np.argmax(size), size.shape)
-    nodes = {}
+    """Spectral densities at the largest gradient kept of the first run and at the typical step before it."""
+    place = np.argmax(picked["norm"][0][picked["step"][0, 0]])
+    seed, nodes = 0, {}
     for group in (0, 1):
-        flat, step = picked["params"][seed, group, place], picked["step"][seed, group, place]
+        flat, step = picked["params"][0, group, place], picked["step"][0, group, place]
         batch = problem.batch(seed, step)
         matvec = curvature.hessian_operator(lambda p, b=batch: problem.loss(p, b)[0], jnp.asarray(flat))
         nodes[GROUPS[group]] = spectrum.spectral_density(matvec, jnp.asarray(flat), jax.random.key(4), num_probes=6)

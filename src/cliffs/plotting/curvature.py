@@ -42,7 +42,7 @@ def plot_shares_below(ax: Any, groups: Mapping[str, Any], colors: Mapping[str, s
                 color=colors[name], label=name, lw=1.6)  # fmt: skip
     ax.axvline(chance, color=COLORS["stable"], lw=1, ls=":", label="random direction")
     ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="|cosine| of gradient and leading eigenvector", ylabel="share of steps")
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.04, 1.02))
 
 
 def plot_seed_ratios(ax: Any, rows: Sequence[Mapping[str, Any]]) -> None:
