@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cliffs.dynamics._states import check_map, flat_states, reachable_tolerance
 from cliffs.dynamics.fixed_points import iterate, solve_fixed_points
@@ -27,8 +27,10 @@ class Settled(NamedTuple):
     """The smallest p with `F^p(x) = x` within the tolerance; 0 where there is none up to `max_period`."""
     escaped: Bool[Array, " starts"]
     mean: PyTree
-    """Leaves `[starts, ...]`: mean over the cycle, or over the last `window` steps where there is none: it tells
-    invariant circles and chaotic attractors apart, roughly."""
+    """Leaves `[starts, ...]`: mean over the cycle, or over the last `window` steps where there is none."""
+    spread: Float[Array, " starts"]
+    """Root mean square distance from the mean over the same steps: with the mean, it tells invariant circles and
+    chaotic attractors apart, roughly."""
     steps: Int[Array, " starts"]
 
 
@@ -81,12 +83,13 @@ def settle(
     def apply(x):
         return step(params, x, inputs)
 
-    def march(carry, _):
-        x, total, out = carry
+    def march(origin, carry, _):
+        x, total, squares, out = carry
         new = apply(x)
         out = out | ~jnp.all(jnp.abs(new) <= escape)  # true for NaN
         x = jnp.where(out, x, new)
-        return (x, total + x, out), None
+        # Squares about the window's first state: those about zero would cancel.
+        return (x, total + x, squares + jnp.sum((x - origin) ** 2), out), None
 
     def look(x):
         orbit = jax.lax.scan(lambda s, _: (apply(s), s), x, length=2 * max_period + 1)[1]
@@ -99,27 +102,32 @@ def settle(
         return orbit[:max_period], jnp.where(still.any(), periods[still.argmax()], 0)
 
     def body(carry):
-        x, _, _, out, _, steps = carry
-        (x, total, out), _ = jax.lax.scan(march, (x, jnp.zeros_like(x), out), length=window)
+        origin, _, _, out, _, _, steps = carry
+        first = (origin, jnp.zeros_like(origin), jnp.zeros((), origin.dtype), out)
+        (x, total, squares, out), _ = jax.lax.scan(functools.partial(march, origin), first, length=window)
+        mean = total / window
+        variance = squares / window - jnp.sum((mean - origin) ** 2)
         orbit, period = look(x)
-        return x, orbit, jnp.where(out, 0, period), out, total / window, steps + window
+        return x, orbit, jnp.where(out, 0, period), out, mean, jnp.sqrt(jnp.maximum(variance, 0)), steps + window
 
     def unfinished(carry):
-        _, _, period, out, _, steps = carry
+        _, _, period, out, _, _, steps = carry
         return (period == 0) & ~out & (steps < max_steps)
 
     def fate(x):
         none = jnp.zeros((), periods.dtype)
-        first = (x, jnp.zeros((max_period, *x.shape), x.dtype), none, jnp.array(False), x, none)
-        last, orbit, period, out, mean, steps = jax.lax.while_loop(unfinished, body, first)
+        first = (x, jnp.zeros((max_period, *x.shape), x.dtype), none, jnp.array(False), x, x[0], none)
+        last, orbit, period, out, mean, spread, steps = jax.lax.while_loop(unfinished, body, first)
         # Where it escaped, the orbit stays at the last state within bounds.
         orbit = jnp.where(out, jnp.broadcast_to(last[None], orbit.shape), orbit)
         inside = (jnp.arange(max_period) < period)[:, None]
         cycle = jnp.sum(jnp.where(inside, orbit, 0), 0) / jnp.maximum(period, 1)
-        return orbit, period, out, jnp.where(period > 0, cycle, mean), steps
+        far = jnp.sum(jnp.where(inside, (orbit - cycle) ** 2, 0)) / jnp.maximum(period, 1)
+        mean, spread = jnp.where(period > 0, cycle, mean), jnp.where(period > 0, jnp.sqrt(far), spread)
+        return orbit, period, out, mean, spread, steps
 
-    orbit, period, out, mean, steps = jax.vmap(fate)(flat)
-    return Settled(restore(orbit), period, out, restore(mean), steps)
+    orbit, period, out, mean, spread, steps = jax.vmap(fate)(flat)
+    return Settled(restore(orbit), period, out, restore(mean), spread, steps)
 
 
 _SETTINGS = ("max_steps", "max_period", "tolerance", "escape", "window")

@@ -217,19 +217,20 @@ def crossing_report(
 
 def _decide(way, ways, positions, ends, inputs):
     """Ends that converge too slowly to be settled, taken by Newton to the stable cycle beside them if there is one."""
-    mean_distance, max_period = 0.1, ends.orbit.shape[1]
+    reach, max_period = 0.1, ends.orbit.shape[1]
     for i in np.flatnonzero(np.asarray((ends.period == 0) & ~ends.escaped)):
         here, last = ways | {"s": positions[i]}, np.asarray(ends.orbit[i])
         for period in range(1, max_period + 1):
             found = find_fixed_points(way, here, jnp.asarray(last), inputs, period=period)
             apart = np.linalg.norm(found.cycles - last[0], axis=-1).min(1, initial=np.inf)
-            near = found.stable & (apart <= mean_distance * (1 + np.linalg.norm(last[0])))
+            near = found.stable & (apart <= reach * (1 + np.linalg.norm(last[0])))
             if near.any():
                 cycle = found.cycles[near][0]
                 ends = ends._replace(
                     orbit=ends.orbit.at[i].set(np.resize(cycle, last.shape)),
                     period=ends.period.at[i].set(period),
                     mean=ends.mean.at[i].set(cycle.mean(0)),
+                    spread=ends.spread.at[i].set(((cycle - cycle.mean(0)) ** 2).sum(1).mean() ** 0.5),
                 )
                 break
     return ends
@@ -256,13 +257,16 @@ def _bifurcation(way, ways, low, high, a, b, ended, inputs) -> tuple[str, float,
     """Kind, position and critical multiplier of the bifurcation between two positions."""
     # A cycle that ends or changes on the way up, or else the one that does so on the way down.
     end, s = (a, low) if (ended and int(a.period)) or not int(b.period) else (b, high)
-    if 0 < min(int(a.period), int(b.period)) < max(int(a.period), int(b.period)):
-        # A cycle of 2p is born from one of p, whichever way it is crossed.
-        end, s = (a, low) if int(a.period) < int(b.period) else (b, high)
     period, middle, dtype = int(end.period), 0.5 * (low + high), end.orbit.dtype
     if period == 0:
         return "unresolved", middle, complex("nan")
     here, x = ways | {"s": jnp.asarray(s, dtype)}, end.orbit[0]
+    if period % 2 == 0:
+        # A cycle of 2p is born at the flip of one of p, whichever way it is crossed: close by, look at that one.
+        halved = find_fixed_points(way, here, x[None], inputs, period=period // 2)
+        apart = np.linalg.norm(halved.cycles - np.asarray(x), axis=-1).min(1, initial=np.inf)
+        if len(apart) and apart[0] < 0.05 and np.abs(halved.multipliers[0] + 1).min() < 0.05:
+            period, x = period // 2, jnp.asarray(halved.points[0])
     values = np.linalg.eigvals(np.asarray(jax.jacfwd(iterate(way, here, inputs, period))(x)))
     critical = complex(values[np.argmin(np.abs(np.abs(values) - 1))])
     if abs(critical.imag) > 1e-6:

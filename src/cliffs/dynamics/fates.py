@@ -14,19 +14,20 @@ from cliffs.dynamics.basins import Settled, settle
 from cliffs.rnn import Step
 
 
-def same_fate(a: Settled, b: Settled, merge: float, *, mean_distance: float | None = None) -> Bool[Array, " starts"]:
-    """Whether two ends are on the same attractor (flat states): both escaped, or one cycle, or means close by.
+def same_fate(a: Settled, b: Settled, merge: float, *, looseness: float = 0.2) -> Bool[Array, " starts"]:
+    """Whether two ends are on the same attractor (flat states): both escaped, or on one cycle.
 
-    Where an end has no period (invariant circle, chaos, not yet settled) the two are compared by their means, to within
-    `mean_distance` (0.1 by default), relative to `1 + |mean|`.
+    Where an end has no period (invariant circle, chaos, not yet settled) means and spreads are compared instead: with
+    `tol = looseness (spread_a + spread_b + (1 + |mean|) / 10)` the means may differ by `tol`, the spreads by `2 tol`.
+    That is a rule of thumb: attractors that lie inside each other with like spreads count as one.
     """
     size = 1 + jnp.linalg.norm(a.orbit[:, 0], axis=-1)
     # Padding beyond the period repeats the cycle, so all of b's points may be compared.
     apart = jnp.linalg.norm(b.orbit - a.orbit[:, :1], axis=-1).min(1)
-    cycles = (a.period > 0) & (b.period > 0)
-    loose = 0.1 if mean_distance is None else mean_distance
-    means = jnp.linalg.norm(a.mean - b.mean, axis=-1) <= loose * (1 + jnp.linalg.norm(a.mean, axis=-1))
-    close = jnp.where(cycles, (a.period == b.period) & (apart <= merge * size), means)
+    tol = looseness * (a.spread + b.spread + 0.1 * (1 + jnp.linalg.norm(a.mean, axis=-1)))
+    loose = (jnp.linalg.norm(a.mean - b.mean, axis=-1) <= tol) & (jnp.abs(a.spread - b.spread) <= 2 * tol)
+    close = (a.period == b.period) & (apart <= merge * size)
+    close = jnp.where((a.period > 0) & (b.period > 0), close, loose)
     return jnp.where(a.escaped | b.escaped, a.escaped & b.escaped, close)
 
 
@@ -60,7 +61,7 @@ def compare_fates(
     inputs: Any = None,
     *,
     merge_distance: float = 1e-5,
-    mean_distance: float = 0.1,
+    looseness: float = 0.2,
     **settings: Any,
 ) -> FateChange:
     """Follow the attractors before and after a change of parameters to the other side; pure, for `jit` and `vmap`.
@@ -70,8 +71,8 @@ def compare_fates(
     - `step`, `inputs`: the map on vector states.
     - `params`, `ends`: parameters before, and `settle(step, params, starts, ...)`.
     - `new_params`, `new_ends`: the same after; the starts may differ too.
-    - `merge_distance`, `mean_distance`: as in `same_fate`: cycles are compared by their points, ends without a period
-      by their means.
+    - `merge_distance`, `looseness`: cycles are compared by their points, to within `merge_distance (1 + |x|)`; ends
+      without a period by their means and spreads, to within `looseness` times the spreads.
     - further keywords go to `settle`.
 
     **Returns** `FateChange`.
@@ -90,7 +91,7 @@ def compare_fates(
     def same(followed, origin, there):
         # What has escaped is still there: infinity is the attractor on both sides.
         followed = followed._replace(escaped=followed.escaped | origin.escaped)
-        return same_fate(followed, there, merge_distance, mean_distance=mean_distance)
+        return same_fate(followed, there, merge_distance, looseness=looseness)
 
     alike = (ends.period == new_ends.period) & (ends.escaped == new_ends.escaped)
     return FateChange(same(forth, ends, new_ends), same(back, new_ends, ends), alike)
