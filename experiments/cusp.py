@@ -29,7 +29,8 @@ class Config:
     transient: int = 600
 
 
-BOX = (-9.0, 9.0)
+BOX = (-7.5, 10.5)
+"""Of the bias."""
 
 
 def sigmoid(x):
@@ -55,7 +56,7 @@ def curves(config: Config):
         s = sigmoid(curve.states[:, 0])
         weight = sign / (s * (1 - s))
         truth = np.stack([weight, curve.states[:, 0] - weight * s], 1)
-        found[kind], errors[kind] = curve, np.abs(curve.parameters - truth).max()
+        found[kind], errors[kind] = curve, float(np.abs(curve.parameters - truth).max())
     return found, errors
 
 
@@ -100,7 +101,7 @@ def phases(config: Config):
 
 
 def cusp_law(w: np.ndarray) -> float:
-    """The exponent of `b2 - b1` against `w - 4`, from diagrams-free closed forms at small distances: 3/2."""
+    """The exponent of `b2 - b1` against `w - 4` in the closed form, for weights near 4; a cusp has 3/2."""
     s = (1 + np.sqrt(1 - 4 / w)) / 2
     x = np.log(s / (1 - s))
     gap = w * (2 * s - 1) - 2 * x
@@ -130,12 +131,14 @@ def draw(config: Config, found, diagrams, plane):
         left.plot(w0, b0, "*", color=COLORS["accent"], ms=15, mec="white", mew=1, zorder=5, label="cusp")
         left.annotate(f"({w0:.0f}, {b0:.0f})", (w0, b0), xytext=(-10, -4), textcoords="offset points", ha="right",
                       va="top", path_effects=halo)  # fmt: skip
-    for w0, b0, text in ((7.2, -3.6, "two\nattractors"), (-7.2, 3.6, "cycle of two"), (0.6, 3.0, "one fixed point")):
+    for w0, b0, text in ((-7.1, 4.2, "cycle of two"), (1.2, 3.0, "one fixed point")):
         left.text(w0, b0, text, ha="center", va="center", fontsize=10, color="#424a53", zorder=4)
+    left.annotate("two attractors", (7.4, -3.9), xytext=(4.6, -6.2), ha="center", color="#424a53", zorder=4,
+                  arrowprops={"arrowstyle": "-", "color": "#424a53", "lw": 0.8})  # fmt: skip
     left.set(xlim=(-config.w_max, config.w_max), ylim=BOX, xlabel="recurrent weight $w$", ylabel="bias $b$",
-             title="What $x \\mapsto w\\,\\sigma(x) + b$ does")  # fmt: skip
+             title="Attractors of $x \\mapsto w\\,\\sigma(x) + b$")  # fmt: skip
     left.grid(False)
-    left.legend(loc="upper center", fontsize=9, frameon=True, framealpha=0.9, edgecolor="none")
+    left.legend(loc="upper right", fontsize=9, frameon=True, framealpha=0.9, edgecolor="none")
 
     from matplotlib import colormaps
 

@@ -23,15 +23,12 @@ import warnings
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-jax.config.update("jax_enable_x64", True)
-
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-
-from cliffs.dynamics import continue_branch, solve_bifurcation  # noqa: E402
-from cliffs.maps import OneUnitParams, one_unit_step  # noqa: E402
-from experiments import common  # noqa: E402
+from cliffs.dynamics import continue_branch, solve_bifurcation
+from cliffs.maps import OneUnitParams, one_unit_step
+from experiments import common
 
 BOUNDS = (-8.0, 0.0)
 MAX_STEP, TOLERANCE, POINTS = 0.1, 1e-10, 256
@@ -200,6 +197,12 @@ def run_pycont(weights):
 
 def main(config: Config) -> dict:
     """Measure, print a table, write the result and return the JSON object."""
+    with jax.enable_x64(True):
+        return measure(config)
+
+
+def measure(config: Config) -> dict:
+    """`main` in float64."""
     started = time.perf_counter()
     weights = np.linspace(4.2, 8.0, config.branches)
     few = np.linspace(4.5, 8.0, config.serial)

@@ -34,19 +34,23 @@ class Curve(NamedTuple):
     points: np.ndarray
     tangents: np.ndarray
     jacobians: np.ndarray
+    multipliers: np.ndarray
+    """Eigenvalues of `dF^p/dx`, `[points, n]`, largest modulus first."""
     ends: tuple[str, str]
 
-    @property
-    def multipliers(self) -> np.ndarray:
-        """Eigenvalues of `dF^p/dx`, `[points, n]`, largest modulus first."""
-        n = self.points.shape[1] - 1
-        values = np.linalg.eigvals(self.jacobians[:, :, :n] + np.eye(n)).astype(complex)
-        return np.take_along_axis(values, np.argsort(-np.abs(values), axis=1), axis=1)
 
-    def replaced(self, order: Any, points: Any, tangents: Any, jacobians: Any) -> "Curve":
-        """With further points appended and everything put in `order`."""
-        rows = [np.concatenate([a, b])[order] for a, b in zip(self[:3], (points, tangents, jacobians))]
-        return Curve(rows[0], rows[1], rows[2], self.ends)
+def make_curve(points: np.ndarray, tangents: np.ndarray, jacobians: np.ndarray, ends: tuple[str, str]) -> Curve:
+    """A curve with the multipliers of its points."""
+    n = jacobians.shape[1]
+    values = np.linalg.eigvals(jacobians[:, :, :n] + np.eye(n)).astype(complex)
+    values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=1), axis=1)
+    return Curve(points, tangents, jacobians, values, ends)
+
+
+def join(first: Curve, second: Curve, ends: tuple[str, str], order: Any = slice(None)) -> Curve:
+    """The points of one curve after those of another, then put in `order`."""
+    points, tangents, jacobians, multipliers = (np.concatenate([a, b])[order] for a, b in zip(first[:4], second[:4]))
+    return Curve(points, tangents, jacobians, multipliers, ends)
 
 
 @functools.partial(jax.jit, static_argnames=("step", "path", "period"))
@@ -140,7 +144,8 @@ def refine(problem: Problem, curve: Curve) -> Curve:
         good = (errors <= problem.tolerance) & (moved < 0.5 * lengths[chosen]) & np.isfinite(tangents).all(1)
         stuck.update(p.tobytes() for p in a[~good])
         position = np.concatenate([np.arange(len(curve.points)), np.asarray(chosen)[good] + 0.5])
-        curve = curve.replaced(np.argsort(position), points[good], tangents[good], jacobians[good])
+        more = make_curve(points[good], tangents[good], jacobians[good], curve.ends)
+        curve = join(curve, more, curve.ends, np.argsort(position))
     return curve
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from cliffs.dynamics._detect import Curve, Problem, correct_in_planes
+from cliffs.dynamics._detect import Curve, Problem, correct_in_planes, join, make_curve
 from cliffs.dynamics._trace import CLOSED, ENDS, NO_START, OUT_OF_POINTS, trace
 from cliffs.dynamics.continuation import make_residual
 
@@ -72,14 +72,14 @@ def follow(
         return None
     forth = [np.concatenate(columns) for columns in zip(*parts[0])]
     if ends[0] == CLOSED:
-        return _curve(forth, (ENDS[CLOSED], ENDS[CLOSED]))
+        return make_curve(*forth, ends=(ENDS[CLOSED], ENDS[CLOSED]))
     if len(tangents) == 1:
-        return _curve(forth, ("joins another branch", ENDS[ends[0]]))
+        return make_curve(*forth, ends=("joins another branch", ENDS[ends[0]]))
     back = [np.concatenate(columns)[::-1] for columns in zip(*parts[1])]
     back[1] = -back[1]  # one orientation along the whole branch
     drop = 0 if singular else 1  # both halves hold a regular start
     joined = [np.concatenate([b, f[drop:]]) for b, f in zip(back, forth)]
-    return _curve(joined, (ENDS[ends[1]], ENDS[ends[0]]))
+    return make_curve(*joined, ends=(ENDS[ends[1]], ENDS[ends[0]]))
 
 
 def crosses(problem: Problem, curve: Curve, point: np.ndarray) -> int | None:
@@ -127,16 +127,12 @@ def absorb(problem: Problem, curves: list[Curve], new: Curve) -> list[Curve]:
         assert at is not None
         if new.tangents[at] @ old.tangents[0] < 0:
             new, at = _reversed(new), len(new.points) - 2 - at
-        pieces = [np.concatenate([x[: at + 1], y]) for x, y in zip(new[:3], old[:3])]
-        new = _curve(pieces, (new.ends[0], old.ends[1]))
+        head = Curve(*(x[: at + 1] for x in new[:4]), ends=new.ends)  # type: ignore[call-arg]
+        new = join(head, old, (new.ends[0], old.ends[1]))
     return [*kept, new]
-
-
-def _curve(columns: list, ends: tuple[str, str]) -> Curve:
-    points, tangents, jacobians = columns
-    return Curve(points, tangents, jacobians, ends)
 
 
 def _reversed(curve: Curve) -> Curve:
     first, last = curve.ends
-    return Curve(curve.points[::-1], -curve.tangents[::-1], curve.jacobians[::-1], (last, first))
+    points, tangents, jacobians, multipliers = (x[::-1] for x in curve[:4])
+    return Curve(points, -tangents, jacobians, multipliers, (last, first))
