@@ -10,6 +10,8 @@ for its size. Ratios are of medians within a seed; intervals are bootstraps over
 """
 
 import dataclasses
+import functools
+import heapq
 import pathlib
 import sys
 import time
@@ -22,6 +24,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
+from scipy import stats
 
 from cliffs import curvature, initializers, rnn, smoothness, spectrum, sweep, tasks, training
 from experiments import common
@@ -65,17 +68,15 @@ class Problem:
 
     def __init__(self, config: Config):
         self.config = config
-        step = rnn.rnn_step("tanh")
-        self.task_loss = training.classification_loss(step)
-        template = initializers.paper_init(config.init, jax.random.key(0), 6, config.hidden, 4)
-        flat, self.unravel = ravel_pytree(template)
+        self.step = rnn.rnn_step("tanh")
+        self.task_loss = training.classification_loss(self.step)
+        flat, self.unravel = ravel_pytree(initializers.paper_init(config.init, jax.random.key(0), 6, config.hidden, 4))
         self.size = flat.size
 
-        def logits(params, batch):
-            start = jnp.zeros((*batch.inputs.shape[1:-1], config.hidden))
-            return rnn.readout(params.readout, rnn.unroll(step, params.rnn, start, batch.inputs)[-1])
-
-        self.logits = logits
+    def logits(self, flat, batch):
+        params, inputs = self.unravel(flat), batch.inputs
+        start = jnp.zeros((*inputs.shape[1:-1], self.config.hidden))
+        return rnn.readout(params.readout, rnn.unroll(self.step, params.rnn, start, inputs)[-1])
 
     def batch(self, seed, step, what=1):
         key = jax.random.fold_in(key_of(seed, what), step)
@@ -117,7 +118,7 @@ class Problem:
         gradient = jax.grad(lambda p: self.loss(p, batch)[0])(flat)
         matvec = curvature.hessian_operator(lambda p: self.loss(p, batch)[0], flat)
         part = curvature.gauss_newton_operator(
-            lambda p: self.logits(self.unravel(p), batch),
+            lambda p: self.logits(p, batch),
             lambda y: optax.softmax_cross_entropy_with_integer_labels(y, batch.targets).mean(),
             flat,
         )
@@ -163,68 +164,55 @@ def train_and_pick(problem: Problem, seeds: np.ndarray, max_norms: np.ndarray) -
     The top 1 % is known only at the end, so the largest norms so far are kept with their parameters and give way to
     larger ones: nothing is replayed, the memory is a hundredth of the path.
     """
-    config, runs, n = problem.config, len(seeds), problem.size
-    keep = max(1, config.steps // 100)
-    train = over_runs(problem.train, runs)
-    smooth = over_runs(problem.smooth, runs)
+    config, runs = problem.config, len(seeds)
+    keep = config.steps // 100
+    train, smooth = over_runs(problem.train, runs), over_runs(problem.smooth, runs)
     state = over_runs(problem.init, runs)(seeds, max_norms)
     rng = np.random.default_rng(0)
     wanted = np.stack([np.sort(rng.choice(config.steps, config.points, replace=False)) for _ in seeds])
-    top = {"norm": np.full((runs, keep), -1.0), "step": np.zeros((runs, keep), int),
-           "params": np.zeros((runs, keep, n), np.float32), "before_step": np.zeros((runs, keep), int),
-           "before": np.zeros((runs, keep, n), np.float32)}  # fmt: skip
-    random = np.zeros((runs, config.points, n), np.float32)
-    norms, losses, smooths, old_norm, old_path = [], [], [], None, None
+    random = np.zeros((*wanted.shape, problem.size), np.float32)
+    top: list[list] = [[] for _ in seeds]  # heaps of (norm, step, parameters, step before, parameters before)
+    norms, losses, smooths, norm_window, path_window = [], [], [], np.zeros(0), np.zeros(0)
     for first in range(0, config.steps, CHUNK):
         state, (norm, loss, path) = train(state, seeds, max_norms)
         smooths.append(smooth(path, seeds))
         norm, path = np.asarray(norm), np.asarray(path)
         norms.append(norm)
         losses.append(np.asarray(loss))
-        # Two chunks together hold the window before every step of the newer one.
-        window = norm if old_path is None else np.concatenate([old_norm, norm], 1)
-        offset = first - (window.shape[1] - CHUNK)
-
-        def at(run, step, first=first, path=path, old_path=old_path):
-            return path[run, step - first] if step >= first else old_path[run, step - first + CHUNK]
-
+        # Two chunks together hold the window before every step of the newer one; `first - offset` is its place there.
+        norm_window = norm if not first else np.concatenate([norm_window[:, -CHUNK:], norm], 1)
+        path_window = path if not first else np.concatenate([path_window[:, -CHUNK:], path], 1)
+        offset = first + CHUNK - norm_window.shape[1]
         for run in range(runs):
             for j in np.flatnonzero((wanted[run] >= first) & (wanted[run] < first + CHUNK)):
-                random[run, j] = at(run, wanted[run, j])
-            size = np.where(np.isfinite(norm[run]), norm[run], -1.0)
-            for i in np.flatnonzero(size > top["norm"][run].min()):
-                place, step = top["norm"][run].argmin(), first + i
-                if size[i] <= top["norm"][run, place] or step == 0:
+                random[run, j] = path_window[run, wanted[run, j] - offset]
+            size = np.where(np.isfinite(norm_window[run]), norm_window[run], -1.0)
+            for i in range(max(1, first - offset), len(size)):
+                if len(top[run]) == keep and size[i] <= top[run][0][0]:
                     continue
-                recent = window[run, max(0, step - offset - CHUNK) : step - offset]
-                typical = max(0, step - offset - CHUNK) + np.argsort(recent)[(len(recent) - 1) // 2] + offset
-                for name, value in (("norm", size[i]), ("step", step), ("params", at(run, step)),
-                                    ("before_step", typical), ("before", at(run, typical))):  # fmt: skip
-                    top[name][run, place] = value
-        old_norm, old_path = norm, path
+                begin = max(0, i - CHUNK)
+                typical = begin + np.argsort(size[begin:i])[(i - begin - 1) // 2]
+                point, before = (path_window[run, k].copy() for k in (i, typical))
+                heapq.heappush(top[run], (size[i], i + offset, point, typical + offset, before))
+                if len(top[run]) > keep:
+                    heapq.heappop(top[run])
     # A random `points` of the top 1 %, so that all groups are of one size.
-    some = np.stack([rng.choice(keep, config.points, replace=keep < config.points) for _ in seeds])
-
-    def take(name):
-        values = top[name]
-        return np.take_along_axis(values, some.reshape(*some.shape, *[1] * (values.ndim - 2)), 1)
-
+    some = [[heap[i] for i in rng.choice(keep, config.points, replace=False)] for heap in top]
+    _, step, params, before_step, before = (np.array([[entry[j] for entry in run] for run in some]) for j in range(5))
     return {
-        "params": np.stack([take("params"), take("before"), random], 1),
-        "step": np.stack([take("step"), take("before_step"), wanted], 1),
+        "params": np.stack([params, before, random], 1), "step": np.stack([step, before_step, wanted], 1),
         "norm": np.concatenate(norms, 1), "loss": np.concatenate(losses, 1),
         "diverged_at": np.asarray(state.diverged_at),
         "smoothness": jax.tree.map(lambda *x: np.concatenate([np.asarray(v) for v in x], 1), *smooths),
     }  # fmt: skip
 
 
-def over_seeds(values: np.ndarray, resamples: int, statistic=np.median) -> dict:
-    """A statistic over seeds with its 95 % bootstrap interval (percentiles)."""
+def over_seeds(values, resamples: int) -> dict:
+    """The median over seeds with its 95 % bootstrap interval (percentiles)."""
     values = np.asarray(values, float)
-    rng = np.random.default_rng(1)
-    draws = statistic(values[rng.integers(0, len(values), (resamples, len(values)))], axis=1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"median": float(statistic(values)), "interval": [float(low), float(high)], "values": values}
+    draws = np.random.default_rng(1).integers(0, len(values), (resamples, len(values)))
+    low, high = np.quantile(np.median(values[draws], axis=1), [0.025, 0.975])
+    return {"median": float(np.median(values)), "interval": [float(low), float(high)], "values": values}
 
 
 def compare(found: dict, config: Config) -> dict:
@@ -274,16 +262,9 @@ def fit_paths(smooth: smoothness.Smoothness, config: Config) -> dict:
         fits[name] = {k: over_seeds(getattr(fit, k), config.resamples) for k in ("l0", "l1")}
         fits[name]["error_over_constant"] = over_seeds(fit.error / fit.constant_error, config.resamples)
     pairs = [(g[w > 0], y[w > 0]) for y, g, w in zip(smooth.smoothness, smooth.grad_norm, weights)]
-    fits["rank_correlation"] = over_seeds([spearman(*p) for p in pairs], config.resamples)
+    fits["rank_correlation"] = over_seeds([stats.spearmanr(*p).statistic for p in pairs], config.resamples)
     fits["slope"] = over_seeds([slope(*p) for p in pairs], config.resamples)
     return fits | {"resolved": float(weights.mean())}
-
-
-def spearman(x, y) -> float:
-    """Rank correlation."""
-    from scipy import stats
-
-    return float(stats.spearmanr(x, y).statistic)
 
 
 def verdict(result: dict) -> str:
@@ -310,57 +291,51 @@ def figures(groups: dict, smooths: dict, fits: dict, results: dict, density) -> 
     from cliffs.plotting import curvature as draw
 
     colors = dict(zip(GROUPS, (COLORS["unclipped"], COLORS["clipped"], COLORS["unstable"])))
-    made, names = {}, list(groups)
-    fig, axes = figure(len(names), 3, size=(15, 4.0 * len(names)), squeeze=False)
-    for row, name in zip(axes, names):
-        found, result = groups[name], results[name]
-        scatter = {g: (found["grad_norm"][:, i].ravel(), found["leading"][:, i].ravel())
-                   for i, g in reversed(list(enumerate(GROUPS)))}  # fmt: skip
-        draw.plot_curvature_against_gradient(row[0], scatter, colors)
-        row[0].set_title(f"{name}: slope {result['slope']['median']:.2f}")
-        cosines = {g: found["cosine"][:, i].ravel() for i, g in enumerate(GROUPS)}
-        draw.plot_shares_below(row[1], cosines, colors, chance=found["size"] ** -0.5)
-        rows = [
-            {"label": f"{words}\nagainst {what}", "color": colors[GROUPS[1 if other == "before" else 2]]}
-            | result[f"{quantity}_ratio_{other}"]
-            for quantity, words in (("grad_norm", "gradient norm"), ("leading", "leading |eigenvalue|"),
-                                    ("along_gradient", "|curvature| along g"))
-            for other, what in (("before", "typical"), ("random", "random"))
-        ]  # fmt: skip
-        draw.plot_seed_ratios(row[2], rows)
-        row[2].set_xlabel("top 1 % steps against others (one point a seed)")
-        row[2].tick_params(axis="y", labelsize=8)
-    made["alignment"] = fig
-    fig, axes = figure(1, len(names), size=(5.5 * len(names), 4.2), squeeze=False, sharey=True)
-    for ax, name in zip(axes[0], names):
-        s, fit = smooths[name], fits[name]
+    quantities = {
+        "grad_norm": "gradient norm",
+        "leading": "leading |eigenvalue|",
+        "along_gradient": "|curvature| along g",
+    }
+    rows = {}
+    for name, found in groups.items():
+        ratios = [
+            {"label": f"{words}\nagainst {what}", "color": colors[GROUPS[place]]}
+            | results[name][f"{key}_ratio_{other}"]
+            for key, words in quantities.items()
+            for place, other, what in ((1, "before", "typical"), (2, "random", "random"))
+        ]
+        title = f"{name}: slope {results[name]['slope']['median']:.2f}"
+        steps = {
+            g: {k: found[k][:, i].ravel() for k in ("grad_norm", "leading", "cosine")} for i, g in enumerate(GROUPS)
+        }
+        rows[title] = (steps, ratios)
+    made = {"alignment": draw.plot_alignment(rows, colors, chance=next(iter(groups.values()))["size"] ** -0.5)}
+    fig, axes = figure(1, len(groups), size=(5.5 * len(groups), 4.2), squeeze=False, sharey=True)
+    for ax, name in zip(axes[0], groups):
+        s, lines = smooths[name], {}
+        for which, words, color in (("median", "median", "stable"), ("bound", "99 % of steps", "accent")):
+            l0, l1 = (fits[name][which][k]["median"] for k in ("l0", "l1"))
+            lines[f"{words}: L0 = {l0:.2g}, L1 = {l1:.2g}"] = (l0, l1, COLORS[color])
         mask = np.asarray(s.resolved)
-        lines = {
-            f"median: L0 = {fit['median']['l0']['median']:.2g}, L1 = {fit['median']['l1']['median']:.2g}":
-                (fit["median"]["l0"]["median"], fit["median"]["l1"]["median"], COLORS["stable"]),
-            f"99 % of steps: L0 = {fit['bound']['l0']['median']:.2g}, L1 = {fit['bound']['l1']['median']:.2g}":
-                (fit["bound"]["l0"]["median"], fit["bound"]["l1"]["median"], COLORS["accent"]),
-        }  # fmt: skip
         draw.plot_smoothness(ax, s.smoothness[mask], s.grad_norm[mask], lines)
-        ax.set_title(f"{name}: rank correlation {fit['rank_correlation']['median']:.2f}")
+        ax.set_title(f"{name}: rank correlation {fits[name]['rank_correlation']['median']:.2f}")
     made["smoothness"] = fig
     points, curves = density
-    fig, ax = figure()
+    made["density"], ax = figure()
     draw.plot_spectral_density(ax, points, {k: (v, colors[k]) for k, v in curves.items()})
     ax.set_title("spectrum at the largest gradient of one clipped run")
-    made["density"] = fig
     return made
 
 
 def spectra(problem: Problem, picked: dict) -> tuple[np.ndarray, dict]:
     """Spectral densities at the largest gradient kept of the first run and at the typical step before it."""
     place = np.argmax(picked["norm"][0][picked["step"][0, 0]])
-    seed, nodes = 0, {}
+    nodes = {}
     for group in (0, 1):
-        flat, step = picked["params"][0, group, place], picked["step"][0, group, place]
-        batch = problem.batch(seed, step)
-        matvec = curvature.hessian_operator(lambda p, b=batch: problem.loss(p, b)[0], jnp.asarray(flat))
-        nodes[GROUPS[group]] = spectrum.spectral_density(matvec, jnp.asarray(flat), jax.random.key(4), num_probes=6)
+        flat, step = jnp.asarray(picked["params"][0, group, place]), picked["step"][0, group, place]
+        here = functools.partial(problem.loss, batch=problem.batch(0, step))
+        matvec = curvature.hessian_operator(lambda p, here=here: here(p)[0], flat)
+        nodes[GROUPS[group]] = spectrum.spectral_density(matvec, flat, jax.random.key(4), num_probes=6)
     reach = max(float(jnp.max(jnp.abs(d.nodes))) for d in nodes.values())
     low = min(float(jnp.min(d.nodes)) for d in nodes.values())
     points = np.linspace(low - 0.05 * reach, 1.05 * reach, 1500)
@@ -370,8 +345,8 @@ def spectra(problem: Problem, picked: dict) -> tuple[np.ndarray, dict]:
 def main(config: Config) -> dict:
     """Train, measure, compare, write the result."""
     started = time.perf_counter()
-    if config.steps % CHUNK or config.steps < 2 * CHUNK:
-        raise ValueError(f"steps must be a multiple of {CHUNK} and at least {2 * CHUNK}, got {config.steps}")
+    if config.steps % CHUNK or not 1 <= config.points <= config.steps // 100:
+        raise ValueError(f"steps must be a multiple of {CHUNK} and points at most steps / 100, got {config}")
     problem = Problem(config)
     results, groups, smooths, fits, arrays, density = {}, {}, {}, {}, {}, None
     for max_norm in config.max_norms:
@@ -381,10 +356,8 @@ def main(config: Config) -> dict:
         trained = time.perf_counter()
         density = spectra(problem, picked) if density is None else density
         shape = picked["step"].shape
-        lanes = int(np.prod(shape))
-        flat = picked["params"].reshape(lanes, -1)
-        which = np.broadcast_to(seeds[:, None, None], shape).ravel()
-        found = over_runs(problem.measure, lanes)(flat, which, picked["step"].ravel())
+        flat, which = picked["params"].reshape(-1, problem.size), np.broadcast_to(seeds[:, None, None], shape).ravel()
+        found = over_runs(problem.measure, which.size)(flat, which, picked["step"].ravel())
         found = {k: np.asarray(v).reshape(shape) for k, v in found.items()}
         # The parameters kept are those of the step: its gradient norm comes out again.
         recorded = np.take_along_axis(picked["norm"], picked["step"].reshape(len(seeds), -1), 1).reshape(shape)
@@ -398,9 +371,8 @@ def main(config: Config) -> dict:
             "norm_quantiles": dict(zip(("median", "p99", "max"), np.nanquantile(picked["norm"], [0.5, 0.99, 1.0]))),
             "diverged": int((picked["diverged_at"] >= 0).sum()),
         }  # fmt: skip
-        tag = name.replace(" ", "_")
-        arrays |= {f"{tag}_{k}": v.astype(np.float32) for k, v in found.items()}
-        arrays |= {f"{tag}_step": picked["step"].astype(np.int32)}
+        kept = {k: v.astype(np.float32) for k, v in found.items()} | {"step": picked["step"].astype(np.int32)}
+        arrays |= {f"{name.replace(' ', '_')}_{k}": v for k, v in kept.items()}
         r = results[name]
         print(f"{name} ({trained - started:.0f} s of training): {r['verdict']}")
         for key in (

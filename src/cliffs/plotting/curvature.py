@@ -4,8 +4,39 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from cliffs.plotting._style import COLORS
+from cliffs.plotting._style import COLORS, figure
+
+
+def plot_alignment(rows: Mapping[str, tuple[Mapping, Sequence]], colors: Mapping[str, str], *, chance: float) -> Figure:
+    """For each kind of run: curvature against gradient norm, cosines with the leading eigenvector, ratios of seeds.
+
+    **Arguments**
+
+    - `rows`: for each title the groups of steps, each with arrays `grad_norm`, `leading` and `cosine`, and the rows of
+      `plot_seed_ratios`.
+    - `colors`: of the groups, the group of interest first; it is drawn on top.
+    - `chance`: the cosine that a random direction has.
+
+    **Returns** a matplotlib `Figure`, a row of three panels for each title.
+
+    >>> ones = np.ones(3)
+    >>> steps = {"all": {"grad_norm": ones, "leading": ones, "cosine": 0.5 * ones}}
+    >>> ratio = dict(label="a", values=[1.0, 2.0], median=1.5, interval=(1.0, 2.0), color="black")
+    >>> len(plot_alignment({"run": (steps, [ratio])}, {"all": "black"}, chance=0.1).axes)
+    3
+    """
+    fig, axes = figure(len(rows), 3, size=(15, 4.0 * len(rows)), squeeze=False)
+    for (scatter, cumulative, seeds), (title, (steps, ratios)) in zip(axes, rows.items()):
+        on_top_last = {g: (steps[g]["grad_norm"], steps[g]["leading"]) for g in reversed(list(colors))}
+        plot_curvature_against_gradient(scatter, on_top_last, colors)
+        scatter.set_title(title)
+        plot_shares_below(cumulative, {g: steps[g]["cosine"] for g in colors}, colors, chance=chance)
+        plot_seed_ratios(seeds, ratios)
+        seeds.set_xlabel("top 1 % steps against others (one point a seed)")
+        seeds.tick_params(axis="y", labelsize=8)
+    return fig
 
 
 def plot_curvature_against_gradient(ax: Any, groups: Mapping[str, tuple[Any, Any]], colors: Mapping[str, str]) -> None:
