@@ -375,13 +375,7 @@ def main(config: Config) -> dict:
         arrays |= {f"{name.replace(' ', '_')}_{k}": v for k, v in kept.items()}
         r = results[name]
         print(f"{name} ({trained - started:.0f} s of training): {r['verdict']}")
-        for key in (
-            "grad_norm_ratio",
-            "leading_ratio",
-            "along_gradient_ratio",
-            "cosine_difference",
-            "share_difference",
-        ):
+        for key in [k.removesuffix("_before") for k in r if k.endswith("_before")]:
             text = [f"{r[f'{key}_{o}']['median']:.3g} {np.round(r[f'{key}_{o}']['interval'], 3)} against {o}"
                     for o in ("before", "random")]  # fmt: skip
             print(f"  {key}: " + "; ".join(text))
