@@ -233,12 +233,30 @@ def test_invariance_folds_under_vmap_and_their_derivative(x64):
     np.testing.assert_allclose(slope, -jax.nn.sigmoid(x[1]), atol=1e-6)
 
 
-def test_property_float32_finds_the_folds_to_its_precision():
-    diagram = bifurcation_diagram(one_unit_step, OneUnitParams(5.0, 0.0), "b", (-6.0, -1.0), LINE)
-    assert points_of(diagram, "fold").shape == (2, 2)
-    np.testing.assert_allclose(points_of(diagram, "fold"), one_unit_folds(5.0), atol=2e-3)
-    np.testing.assert_allclose(points_of(diagram, "fold")[:, 0], one_unit_folds(5.0)[:, 0], atol=1e-5)
-    assert len(diagram.branches) == 1
+def network(p, x, _):
+    return jnp.tanh(p["gain"] * (p["w"] @ x))
+
+
+@pytest.mark.parametrize(("double", "accuracy"), [(True, 1e-12), (False, 2e-5)])
+def test_property_origin_of_random_networks_bifurcates_where_its_eigenvalues_say(double, accuracy):
+    with jax.enable_x64(double):
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            w, starts = rng.normal(size=(3, 3)), rng.uniform(-1, 1, (30, 3))
+            params = {"gain": 0.5, "w": jnp.asarray(w)}
+            diagram = bifurcation_diagram(network, params, "gain", (0.1, 4.0), starts)
+            want = []
+            for value in np.linalg.eigvals(w):
+                kind = "Neimark-Sacker" if value.imag else "pitchfork" if value.real > 0 else "flip"
+                if value.imag >= 0 and 0.1 < 1 / abs(value) < 4:
+                    want.append((1 / abs(value), kind))
+            found = [p for p in diagram.special if np.abs(p.state).max() < 1e-3]
+            assert [p.kind for p in found] == [kind for _, kind in sorted(want)], seed
+            np.testing.assert_allclose([p.parameter for p in found], [at for at, _ in sorted(want)], rtol=accuracy)
+            assert diagram.complete, diagram.notes
+            # x -> -x is a symmetry of the network, so of what bifurcates.
+            away = [(p.kind, round(p.parameter, 4)) for p in diagram.special if np.abs(p.state).max() >= 1e-3]
+            assert all(away.count(event) % 2 == 0 for event in away), seed
 
 
 @pytest.mark.parametrize(

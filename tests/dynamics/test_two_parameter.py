@@ -86,7 +86,7 @@ def test_property_the_fold_curve_agrees_with_diagrams_at_fixed_w(x64):
 
 
 def test_documented_few_points_are_flagged(x64):
-    assert fold_curve(num_points=10).ends == ("ran out of points", "ran out of points")
+    assert fold_curve(max_step=1e-3).ends == ("ran out of points", "ran out of points")
 
 
 def test_property_float32_finds_the_cusp():

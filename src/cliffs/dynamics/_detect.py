@@ -1,6 +1,7 @@
 """What happens along a branch: test functions, refinement where one may vanish, and the points they bracket."""
 
 import functools
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -98,7 +99,7 @@ def test_functions(curve: Curve) -> dict[str, np.ndarray]:
             log = np.log(np.abs(pairs)).sum(1)
         sign = np.exp(1j * np.angle(pairs).sum(1)).real
         # An area-preserving map has such pairs everywhere; their sign is rounding noise.
-        resolved = np.abs(pairs).min(1) > 100 * np.finfo(curve.points.dtype).eps
+        resolved = np.abs(pairs).min(1) > 10 * np.finfo(curve.points.dtype).eps
         tests["Neimark-Sacker"] = _signed(np.where(resolved, np.sign(np.round(sign)), 0), log)
     return tests
 
@@ -107,7 +108,13 @@ test_functions.__test__ = False  # type: ignore[attr-defined]  # not for pytest
 
 
 def _crossings(values: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0)
+    """Segments where the sign changes; a point that hits zero exactly counts with its predecessor."""
+    signs = np.sign(values)
+    known = np.flatnonzero(signs)
+    if not len(known):
+        return known
+    signs = signs[known[np.maximum(np.searchsorted(known, np.arange(len(signs)), side="right") - 1, 0)]]
+    return np.flatnonzero(signs[:-1] != signs[1:])
 
 
 def _touches(values: np.ndarray) -> np.ndarray:
@@ -125,6 +132,8 @@ def refine(problem: Problem, curve: Curve) -> Curve:
     lengths = np.linalg.norm(np.diff(curve.points, axis=0), axis=1)
     # Two folds next to a cusp lie in one step: the local minimum of the test function gives them away.
     shortest = np.median(lengths) / 2**DEPTH if len(lengths) else 0.0
+    # Shorter than this, rounding decides the signs of what nearly vanishes.
+    shortest = max(shortest, 4 * np.finfo(curve.points.dtype).eps ** 0.5)
     stuck: set[tuple] = set()
     for _ in range(2 * DEPTH):
         lengths = np.linalg.norm(np.diff(curve.points, axis=0), axis=1)
@@ -177,16 +186,16 @@ def find_special_points(problem: Problem, curve: Curve, locate_tolerance: float 
     # Pairs that stay on the unit circle (area-preserving maps) are neither inside nor outside.
     modulus, margin = np.abs(curve.multipliers), np.finfo(curve.points.dtype).eps ** 0.5
     surely, possibly = (modulus < 1 - margin).sum(1), (modulus <= 1 + margin).sum(1)
-    for i in np.flatnonzero((possibly[:-1] < surely[1:]) | (possibly[1:] < surely[:-1])):
-        if not any(abs(i - j) <= 1 for j in explained) and not any(
-            np.abs(curve.points[i] - np.append(p.state, p.parameter)).max() < 1e-4 for p in found
-        ):
-            point = curve.points[i]
+    sure = np.flatnonzero(surely == possibly)
+    for i, j in itertools.pairwise(sure):
+        if surely[i] == surely[j] or explained & set(range(i - 1, j + 1)):
+            continue
+        point = curve.points[(i + j) // 2]
+        if not any(np.abs(point - np.append(p.state, p.parameter)).max() < 1e-4 for p in found):
             found.append(
                 SpecialPoint(
                     "unresolved", float(point[-1]), point[:-1], float("nan"), False,
-                    f"the number of stable directions changes from {inside[i].sum()} to {inside[i + 1].sum()}",
-                    period=problem.period,
+                    f"the number of stable directions changes from {surely[i]} to {surely[j]}", period=problem.period,
                 )
             )  # fmt: skip
     return found
@@ -224,10 +233,10 @@ def _distance(a: SpecialPoint, b: SpecialPoint) -> float:
 
 
 def distinct(points: list[SpecialPoint], dtype: Any) -> list[SpecialPoint]:
-    """Each point once, sorted by the parameter; located ones win over bracketed ones."""
+    """Each point once, sorted by the parameter; located ones win over bracketed ones, crossings over folds."""
     kept: list[SpecialPoint] = []
     near = float(np.finfo(dtype).eps) ** 0.4
-    for point in sorted(points, key=lambda p: not p.located):
+    for point in sorted(points, key=lambda p: (not p.located, p.kind == "fold")):
         reach = near if point.located else 1e-3
         if not any(_distance(p, point) < reach * (1 + np.abs(p.state).max()) and _same(p, point) for p in kept):
             kept.append(point)
@@ -235,5 +244,7 @@ def distinct(points: list[SpecialPoint], dtype: Any) -> list[SpecialPoint]:
 
 
 def _same(a: SpecialPoint, b: SpecialPoint) -> bool:
+    """Whether two kinds at one place are one event: rounding can make a branch point look like a fold too."""
     crossing = {"branch point", "transcritical", "pitchfork"}
-    return a.kind == b.kind or (a.kind in crossing and b.kind in crossing)
+    unity = {*crossing, "fold"}
+    return a.kind == b.kind or (a.kind in crossing and b.kind in unity) or (a.kind == "flip" and b.period > a.period)
