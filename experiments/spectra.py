@@ -184,7 +184,8 @@ def measure_large(config: Config) -> dict[str, Any]:
 
     begun = time.perf_counter()
     operator: Any = LinearOperator((n, n), matvec=forward, rmatvec=backward, dtype=float)  # pyright: ignore
-    want = np.log(np.sort(svds(operator, k=k, return_singular_vectors=False, rng=0))[::-1])
+    values: Any = svds(operator, k=k, return_singular_vectors=False, rng=0)
+    want = np.log(np.sort(values)[::-1])
     return {
         "units": n,
         "steps": time_steps,

@@ -77,10 +77,14 @@ def generic_frame(n: int, k: int, dtype) -> Float[Array, "n k"]:
     """A fixed random orthonormal frame.
 
     The unit vectors are a bad start: when one of them spans an invariant contracting direction it never turns, and
-    the rows come out parallel. A frame in general position grades the rows from the largest down.
+    the rows come out parallel. A frame in general position grades the rows from the largest down. The first columns do
+    not depend on k.
+
+    >>> bool(jnp.allclose(generic_frame(4, 2, jnp.float32), generic_frame(4, 4, jnp.float32)[:, :2], atol=1e-6))
+    True
     """
-    frame = jax.random.normal(jax.random.key(0), (n, k), dtype)
-    return jnp.linalg.qr(frame)[0]
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(k))
+    return jnp.linalg.qr(jax.vmap(lambda key: jax.random.normal(key, (n,), dtype))(keys).T)[0]
 
 
 def graded_svd(

@@ -31,7 +31,7 @@ class GrowthReport(NamedTuple):
     numerical_abscissa: Float[Array, ""]
     """Largest eigenvalue of the symmetric part of A: the initial growth rate of `exp(t A)`."""
     numerical_radius: Float[Array, ""]
-    """`max |v* A v|` over unit v: `||A^k|| <= 2 r^k` (Berger), the bound on transients of a discrete map."""
+    """`max |v* A v|` over unit v, on 36 angles (at most 0.1 % too small): `||A^k|| <= 2 r^k` (Berger)."""
     can_explode: Bool[Array, ""]
     """The necessary condition: the largest singular value of A exceeds 1 (by more than rounding)."""
     radius_misleads: Bool[Array, ""]
@@ -87,7 +87,7 @@ def _report(matrix, num_powers):
     logs = jax.lax.scan(power, start, length=num_powers)[1]
     norms = jnp.exp(logs)
     # The largest eigenvalue of the Hermitian part of every rotation of A: its maximum is the numerical radius.
-    angles = jnp.linspace(0, jnp.pi, 181, dtype=matrix.dtype)
+    angles = jnp.linspace(0, jnp.pi, 37, dtype=matrix.dtype)[:-1]
     rotated = jnp.exp(1j * angles)[:, None, None] * unit
     hermitian = (rotated + rotated.conj().mT) / 2
     radius = jnp.max(jnp.abs(jnp.linalg.eigvalsh(hermitian)[:, jnp.array([0, -1])]))

@@ -157,7 +157,9 @@ def product_eigenvalues(jacobians: Float[Array, "time n n"], *, max_passes: int 
     - `jacobians`: `[time, n, n]`, concrete values: the blocks are found on the host, so this is not for `jit`.
     - `max_passes`: passes over the product before the result is returned as it is, with `converged=False`.
 
-    **Returns** `ProductEigenvalues`, arrays of length n.
+    **Returns** `ProductEigenvalues`, arrays of length n; -inf for an eigenvalue that is zero exactly.
+
+    **Raises** `ValueError` for Jacobians that are not finite.
 
     Source: the periodic QR idea of Bojanczyk, Golub & Van Dooren (1992), with unshifted passes.
 
@@ -167,6 +169,8 @@ def product_eigenvalues(jacobians: Float[Array, "time n n"], *, max_passes: int 
     ([0.405, -0.693], True)
     """
     jacobians = jnp.asarray(jacobians)
+    if not bool(jnp.isfinite(jacobians).all()):
+        raise ValueError("jacobians must be finite, got NaN or inf")
     n = jacobians.shape[-1]
     eps = float(jnp.finfo(jacobians.dtype).eps)
     # Within a block eigvals resolves relative to the largest: half of the digits are left for the smallest.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from cliffs._flat import flatten_step, num_inputs
-from cliffs._products import safe_log, unit_rows
+from cliffs._products import generic_frame, safe_log, unit_rows
 from cliffs.rnn import Step
 
 
@@ -33,9 +33,10 @@ def lyapunov_exponents(
     """The k leading Lyapunov exponents `lim 1/T log |growth of k-volumes|`, largest first, in nats per step.
 
     Tangent vectors are pushed through the step by forward mode and re-orthonormalised by QR every `interval` steps;
-    the logarithms of R's diagonal add up. The initial frame is the first k unit vectors. In between the vectors keep
-    length 1, so nothing overflows, but they turn towards the leading one: `interval * (l_1 - l_k)` must stay well
-    below `-log(eps)`, 36 in float64 and 16 in float32, or the trailing exponents drown in rounding.
+    the logarithms of R's diagonal add up. The initial frame is a fixed random one: a unit vector may span a contracting
+    direction that it never leaves. It takes some steps (`warmup`) to turn into the leading directions. In between the
+    vectors keep length 1, so nothing overflows, but they turn towards the leading one: `interval * (l_1 - l_k)` must
+    stay well below `-log(eps)`, 36 in float64 and 16 in float32, or the trailing exponents drown in rounding.
 
     **Arguments**
 
@@ -57,7 +58,7 @@ def lyapunov_exponents(
 
     >>> from cliffs.maps import linear_step
     >>> a = jnp.diag(jnp.array([2.0, 0.5]))
-    >>> exponents = lyapunov_exponents(linear_step, a, jnp.zeros(2), num_steps=50)
+    >>> exponents = lyapunov_exponents(linear_step, a, jnp.zeros(2), num_steps=50, warmup=50)
     >>> bool(jnp.allclose(exponents, jnp.log(jnp.array([2.0, 0.5]))))
     True
     """
@@ -104,7 +105,7 @@ def _block_logs(step, params, initial_state, inputs, num_steps, num_exponents, w
     blocks = (warmup + count) // interval
     if given is not None:
         inputs = jax.tree.map(lambda u: u[: blocks * interval].reshape(blocks, interval, *u.shape[1:]), inputs)
-    _, logs = jax.lax.scan(block, (x, jnp.eye(k, n, dtype=x.dtype)), inputs if given else None, length=blocks)
+    _, logs = jax.lax.scan(block, (x, generic_frame(n, k, x.dtype).T), inputs if given else None, length=blocks)
     return logs[warmup // interval :]
 
 
