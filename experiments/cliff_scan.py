@@ -154,7 +154,8 @@ def main(config: Config) -> pathlib.Path:
     for r in rows:
         middle, _, most = r["peak_over_median"]
         print(
-            f"{r['cell']:4} {r['init']:18} {r['direction']:22}: peak / median {middle:.3g} (median seed), {most:.3g} (largest); "
+            f"{r['cell']:4} {r['init']:18} {r['direction']:22}: peak / median {middle:.3g} (median seed), "
+            f"{most:.3g} (largest); "
             f"{r['share_with_a_peak_100_times_the_median']:.0%} above 100; largest norm {r['largest_norm']:.3g}"
         )
     return folder
