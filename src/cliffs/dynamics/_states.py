@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
@@ -55,7 +56,8 @@ def flat_states(
     >>> matrix.shape, restore(matrix)[1].shape
     ((4, 5), (4, 3))
     """
-    leaves = [jnp.asarray(x) for x in jax.tree.leaves(states)]
+    given = jax.tree.leaves(states)
+    leaves = [jnp.asarray(x) for x in given]
     batch = {x.shape[:axes] for x in leaves}
     shapes = [x.shape for x in leaves]
     layout = f"[{', '.join(['points'] * axes)}, ...]"
@@ -64,8 +66,7 @@ def flat_states(
     kinds = {x.dtype for x in leaves}
     if len(kinds) != 1 or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
         raise ValueError(f"{name} must be of one real floating dtype, got {sorted(str(k) for k in kinds)}")
-    concrete = not any(isinstance(x, Tracer) for x in leaves)
-    if concrete and not all(bool(jnp.isfinite(x).all()) for x in leaves):
+    if not all(isinstance(x, Tracer) or np.isfinite(np.asarray(x)).all() for x in given):
         raise ValueError(f"{name} must be finite, got NaN or inf")
     structure = jax.tree.structure(states)
     if structure == jax.tree.structure(0) and leaves[0].ndim == axes + 1:

@@ -17,8 +17,8 @@ from jaxtyping import Array, PyTree
 from cliffs.dynamics._states import check_map, flat_states, reachable_tolerance
 from cliffs.dynamics.basins import settle
 from cliffs.dynamics.fates import compare_fates
-from cliffs.dynamics.fixed_points import find_fixed_points, iterate
-from cliffs.dynamics.special_points import locate_bifurcation
+from cliffs.dynamics.fixed_points import iterate, solve_fixed_points
+from cliffs.dynamics.special_points import locate_bifurcation, solve_bifurcation
 from cliffs.rnn import Step
 
 _MARGIN = 1e-3
@@ -215,42 +215,63 @@ def crossing_report(
     )  # fmt: skip
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames="period")
+def _newton(step, params, starts, inputs, *, period):
+    """Cycles by Newton from each start: their points, how far they moved, residual, Jacobian of `F^p`."""
+
+    def one(x):
+        found = solve_fixed_points(step, params, x[None], inputs, period=period, max_iterations=30)
+        y = found.points[0]
+        orbit = jax.lax.scan(lambda s, _: (step(params, s, inputs), s), y, length=period)[1]
+        jacobian = jax.jacfwd(iterate(step, params, inputs, period))(y)
+        return orbit, jnp.linalg.norm(y - x), found.residual[0], jacobian
+
+    return jax.vmap(one)(starts)
+
+
+def _near_cycles(step, params, starts, inputs, period):
+    """The same as numpy arrays with multipliers, for those that were found."""
+    orbits, moved, residual, jacobians = map(np.asarray, _newton(step, params, starts, inputs, period=period))
+    good = residual <= 1e-9 if orbits.dtype == np.float64 else residual <= 1e-4
+    values = np.linalg.eigvals(jacobians[good])
+    values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=-1), axis=-1)
+    return orbits[good], moved[good], values
+
+
 def _decide(way, ways, positions, ends, inputs):
     """Ends that converge too slowly to be settled, taken by Newton to the stable cycle beside them if there is one."""
-    reach, max_period = 0.1, ends.orbit.shape[1]
+    max_period = ends.orbit.shape[1]
     for i in np.flatnonzero(np.asarray((ends.period == 0) & ~ends.escaped)):
-        here, last = ways | {"s": positions[i]}, np.asarray(ends.orbit[i])
+        here, last = ways | {"s": positions[i]}, ends.orbit[i, :1]
         for period in range(1, max_period + 1):
-            found = find_fixed_points(way, here, jnp.asarray(last), inputs, period=period)
-            apart = np.linalg.norm(found.cycles - last[0], axis=-1).min(1, initial=np.inf)
-            near = found.stable & (apart <= reach * (1 + np.linalg.norm(last[0])))
-            if near.any():
-                cycle = found.cycles[near][0]
-                ends = ends._replace(
-                    orbit=ends.orbit.at[i].set(np.resize(cycle, last.shape)),
-                    period=ends.period.at[i].set(period),
-                    mean=ends.mean.at[i].set(cycle.mean(0)),
-                    spread=ends.spread.at[i].set(((cycle - cycle.mean(0)) ** 2).sum(1).mean() ** 0.5),
-                )
-                break
+            cycles, moved, values = _near_cycles(way, here, last, inputs, period)
+            if not len(cycles) or abs(values[0, 0]) >= 1 or moved[0] > 0.1 * (1 + np.linalg.norm(last)):
+                continue
+            mean = cycles[0].mean(0)
+            ends = ends._replace(
+                orbit=ends.orbit.at[i].set(np.resize(cycles[0], ends.orbit[i].shape)),
+                period=ends.period.at[i].set(period),
+                mean=ends.mean.at[i].set(mean),
+                spread=ends.spread.at[i].set(((cycles[0] - mean) ** 2).sum(1).mean() ** 0.5),
+            )
+            break
     return ends
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _orbit(step, params, x, inputs):
-    return jax.lax.scan(lambda s, _: (step(params, s, inputs), s), x, length=256)[1]
 
 
 def _saddle(way, ways, position, states, inputs) -> complex:
     """The leading multiplier of the unstable fixed point that the start's trajectory on the boundary stays near."""
     s = jnp.asarray(position, states.dtype)
-    here = ways | {"s": s}
-    orbit = _orbit(way, here, states[0] + s * (states[1] - states[0]), inputs)[::8]
-    found = find_fixed_points(way, here, orbit, inputs)
-    if not (~found.stable).any():
-        return complex("nan")
-    apart = np.linalg.norm(np.asarray(orbit)[:, None] - found.points[None], axis=-1).min(0)
-    return complex(found.multipliers[np.where(found.stable, np.inf, apart).argmin(), 0])
+    here, start = ways | {"s": s}, states[0] + s * (states[1] - states[0])
+    orbit = _orbit(way, here, start, inputs)
+    _, moved, values = _near_cycles(way, here, orbit, inputs, 1)
+    unstable = np.abs(values[:, 0]) > 1
+    return complex(values[np.where(unstable, moved, np.inf).argmin(), 0]) if unstable.any() else complex("nan")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _orbit(step, params, x, inputs):
+    """Every eighth of the next 256 states."""
+    return jax.lax.scan(lambda s, _: (step(params, s, inputs), s), x, length=256)[1][::8]
 
 
 def _bifurcation(way, ways, low, high, a, b, ended, inputs) -> tuple[str, float, complex]:
@@ -263,18 +284,25 @@ def _bifurcation(way, ways, low, high, a, b, ended, inputs) -> tuple[str, float,
     here, x = ways | {"s": jnp.asarray(s, dtype)}, end.orbit[0]
     if period % 2 == 0:
         # A cycle of 2p is born at the flip of one of p, whichever way it is crossed: close by, look at that one.
-        halved = find_fixed_points(way, here, x[None], inputs, period=period // 2)
-        apart = np.linalg.norm(halved.cycles - np.asarray(x), axis=-1).min(1, initial=np.inf)
-        if len(apart) and apart[0] < 0.05 and np.abs(halved.multipliers[0] + 1).min() < 0.05:
-            period, x = period // 2, jnp.asarray(halved.points[0])
+        halved, moved, values = _near_cycles(way, here, x[None], inputs, period // 2)
+        if len(halved) and moved[0] < 0.05 and np.abs(values[0] + 1).min() < 0.05:
+            period, x = period // 2, jnp.asarray(halved[0, 0])
     values = np.linalg.eigvals(np.asarray(jax.jacfwd(iterate(way, here, inputs, period))(x)))
     critical = complex(values[np.argmin(np.abs(np.abs(values) - 1))])
-    if abs(critical.imag) > 1e-6:
-        kinds = ["Neimark-Sacker"]
+    if abs(critical.imag) > 1e-6 or critical.real < 0:
+        kind = "flip" if abs(critical.imag) <= 1e-6 else "Neimark-Sacker"
+        found = _solve(kind, way, here, x, s, inputs, period=period)
+        points = [(kind, float(found.parameter), float(found.residual) < 1e3 * float(jnp.finfo(dtype).eps))]
     else:
-        kinds = ["flip"] if critical.real < 0 else ["fold", "branch point"]
-    for kind in kinds:
-        point = locate_bifurcation(kind, way, here, "s", x, s, inputs=inputs, period=period)
-        if point.located and low - 1e-3 <= point.parameter <= high + 1e-3:
-            return point.kind, float(point.parameter), critical
+        kinds = ("fold", "branch point")
+        found = (locate_bifurcation(kind, way, here, "s", x, s, inputs=inputs, period=period) for kind in kinds)
+        points = ((point.kind, point.parameter, point.located) for point in found)
+    for kind, position, located in points:
+        if located and low - 1e-3 <= position <= high + 1e-3:
+            return kind, position, critical
     return "unresolved", middle, critical
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="period")
+def _solve(kind, way, here, x, s, inputs, *, period):
+    return solve_bifurcation(kind, way, here, "s", x, s, inputs=inputs, period=period)

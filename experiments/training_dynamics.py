@@ -1,0 +1,451 @@
+"""Fixed points, multipliers and Lyapunov exponents of a network while it trains, against its gradient spikes.
+
+The paper's hypothesis (arXiv v1, section 2.5): a gradient explodes when a change of the parameters crosses a boundary
+between basins of attraction or a bifurcation. Networks train on temporal order, with and without clipping, and every
+update is asked whether it crossed either. The dynamical system is the network with its input held at the mean
+distractor, what it sees on average while it has to remember; F~ of Fig. 6 with the input's mean kept.
+
+    python experiments/training_dynamics.py
+"""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import Any
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+INF = float("inf")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A network's attractors while it trains, and its gradient spikes."""
+
+    seeds: int = 4
+    thresholds: tuple[float, ...] = (INF, 1.0)
+    updates: int = 600
+    length: int = 20
+    hidden: int = 50
+    learning_rate: float = 0.1
+    batch_size: int = 20
+    settle_steps: int = 384
+    """How long the final state of a sequence is followed to its attractor."""
+    spike_factor: float = 5.0
+    """A spike is a gradient norm above this many times the running median."""
+    median_window: int = 51
+    snapshots: int = 5
+    """At how many times all fixed points are searched for."""
+    shifts: int = 2000
+    """Circular shifts of the permutation test."""
+    seed: int = 0
+
+
+HELD = (0.0, 0.0, 0.25, 0.25, 0.25, 0.25)
+"""The mean distractor."""
+
+
+def train(config: Config) -> dict[str, Any]:
+    """All runs with the parameters before every update; leaves `[runs, updates (+ 1), ...]`."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    from cliffs import initializers, rnn, training
+
+    loss = training.classification_loss(rnn.rnn_step("tanh"))
+
+    def one(run_seed, max_norm):
+        key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), run_seed), 2)[0]
+        chain = optax.chain(optax.clip_by_global_norm(max_norm), optax.sgd(config.learning_rate))
+        params = initializers.paper_init("smart_tanh", key, 6, config.hidden, 4)
+
+        def body(state, _):
+            batch = batch_of(config, run_seed, state.step)
+            new, metrics = training.train_step(state, batch, loss, chain)
+            return new, (state.params.rnn, metrics.loss, metrics.grad_norm, metrics.aux)
+
+        state, (params, losses, norms, errors) = jax.lax.scan(
+            body, training.init_train_state(params, chain), length=config.updates
+        )
+        params = jax.tree.map(lambda p, last: jnp.concatenate([p, last[None]]), params, state.params.rnn)
+        return {"params": params, "loss": losses, "norm": norms, "error": errors}
+
+    seeds = np.tile(np.arange(config.seeds), len(config.thresholds))
+    limits = np.repeat(np.array(config.thresholds, np.float32), config.seeds)
+    return over_devices(one, seeds, limits) | {"seed": seeds, "max_norm": limits}
+
+
+def over_devices(one: Any, *trees: Any) -> Any:
+    """`one` for every run: each device takes an equal share, in a thread of its own; numpy arrays come back.
+
+    (One sharded program would do as well, but its `while` loops then wait for each other across devices.)
+    """
+    import concurrent.futures
+
+    import jax
+    import numpy as np
+
+    devices, runs = jax.devices(), len(jax.tree.leaves(trees)[0])
+    count = len(devices) if runs % len(devices) == 0 else 1
+    many = jax.jit(jax.vmap(one))
+
+    def share(i):
+        mine = jax.tree.map(lambda x: jax.device_put(np.split(np.asarray(x), count)[i], devices[i]), trees)
+        return jax.tree.map(np.asarray, many(*mine))
+
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *pool.map(share, range(count)))
+
+
+def batch_of(config: Config, run_seed: Any, step: Any) -> Any:
+    """The batch that update `step` of a run was computed on."""
+    import jax
+
+    from cliffs import tasks
+
+    key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), run_seed), 2)[1]
+    return tasks.temporal_order(jax.random.fold_in(key, step), config.batch_size, config.length)
+
+
+def attractors(config: Config, seeds: Any, params: Any) -> dict[str, Any]:
+    """What each update's own batch sees: attractors, crossings, exponents; leaves `[runs, updates, ...]`.
+
+    The final states of the batch of update t are followed to their attractors under the parameters before update
+    t - 1, before update t (where the gradient was taken) and after it. Of each of these two changes (last axis),
+    `basin` says that a sequence changed attractors while both persist, `ended` that the attractor before it leads to
+    the one after it but not back, or the reverse: an attractor ended or began.
+    """
+    import functools
+
+    import jax
+    import jax.numpy as jnp
+
+    from cliffs import rnn
+    from cliffs.dynamics import compare_fates, settle
+    from cliffs.lyapunov import lyapunov_exponents
+
+    step, held, zero = rnn.rnn_step("tanh"), jnp.array(HELD), jnp.zeros(config.hidden)
+    options: dict[str, Any] = {"max_period": 2, "window": config.settle_steps // 2, "tolerance": 1e-5}
+
+    def one(seed, p):
+        def at(t):
+            before, here, after = (
+                jax.tree.map(lambda v, k=k: v[jnp.clip(t + k, 0, config.updates)], p) for k in (-1, 0, 1)
+            )
+            inputs = batch_of(config, seed, t).inputs
+
+            def ends(params):
+                last = rnn.unroll(step, params, jnp.zeros((config.batch_size, config.hidden)), inputs)[-1]
+                return settle(step, params, last, held, max_steps=config.settle_steps, **options)
+
+            first, second, third = ends(before), ends(here), ends(after)
+            compare = functools.partial(compare_fates, step, inputs=held, max_steps=config.settle_steps // 2, **options)
+            changes = [compare(before, here, first, second), compare(here, after, second, third)]
+            driven = functools.partial(lyapunov_exponents, step, here, zero, num_exponents=1)
+            asymptotic = lyapunov_exponents(
+                step, here, second.orbit[0, 0], jnp.broadcast_to(held, (128, 6)), num_exponents=1, interval=2
+            )
+            return {
+                "basin": jnp.stack([(~c.forward & ~c.backward).any() for c in changes]),
+                "ended": jnp.stack([(c.forward != c.backward).any() for c in changes]),
+                "without_cycle": (second.period == 0).mean(),
+                "attractors": _count_ends(second),
+                "exponent": asymptotic[0],
+                "driven": jax.vmap(driven, in_axes=1)(inputs).max(),
+            }
+
+        return jax.lax.map(at, jnp.arange(config.updates), batch_size=8)
+
+    return over_devices(one, seeds, params)
+
+
+def _count_ends(ends: Any) -> Any:
+    """How many different attractors a batch ends on."""
+    import jax
+    import jax.numpy as jnp
+
+    from cliffs.dynamics.fates import same_fate
+
+    def pick(i):
+        return jax.tree.map(lambda v: v[i][None], ends)
+
+    count = ends.period.shape[0]
+    same = jax.vmap(lambda i: jax.vmap(lambda j: same_fate(pick(i), pick(j), 1e-3)[0])(jnp.arange(count)))
+    earlier = jnp.tril(same(jnp.arange(count)), -1).any(1)
+    return (~earlier).sum()
+
+
+def tracked_point(config: Config, params: Any) -> dict[str, Any]:
+    """The fixed point of the held map that is the attractor at the start, followed through training by Newton.
+
+    Returns its multipliers `[runs, updates + 1, n]`, its residual, and the states.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from cliffs import rnn
+    from cliffs.dynamics import settle, solve_fixed_points
+
+    step, held = rnn.rnn_step("tanh"), jnp.array(HELD)
+
+    def one(p):
+        first = settle(step, jax.tree.map(lambda v: v[0], p), jnp.zeros((1, config.hidden)), held).orbit[0, 0]
+
+        def body(x, at):
+            found = solve_fixed_points(step, at, x[None], held, max_iterations=6)
+            x = found.points[0]
+            jacobian = jax.jacfwd(lambda s: step(at, s, held))(x)
+            return x, (x, found.residual[0], jacobian)
+
+        return jax.lax.scan(body, first, p)[1]
+
+    points, residual, jacobians = over_devices(one, params)
+    values = np.linalg.eigvals(jacobians)
+    values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=-1), axis=-1)
+    return {"points": points, "residual": residual, "multipliers": values}
+
+
+def spikes(norms: Any, factor: float, window: int) -> Any:
+    """Where a norm exceeds `factor` times the median of the `window` norms around it; `[runs, updates]` bools."""
+    import numpy as np
+    from scipy.ndimage import median_filter
+
+    norms = np.asarray(norms, float)
+    typical = np.stack([median_filter(row, window, mode="nearest") for row in norms])
+    return norms > factor * typical
+
+
+def association(spike: Any, near: Any, shifts: int, seed: int = 0) -> dict[str, Any]:
+    """P(event | spike), P(spike | event), base rates, and what circular shifts of the events within each run give.
+
+    `near` says whether an update has an event beside it. The shifts keep how events cluster in time, but break their
+    alignment with the spikes.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    together, length = int((spike & near).sum()), spike.shape[1]
+    shifted = [sum((s & np.roll(e, rng.integers(length))).sum() for s, e in zip(spike, near)) for _ in range(shifts)]
+    shifted, count, total = np.array(shifted), int(spike.sum()), int(near.sum())
+    low, high = np.quantile(shifted, [0.025, 0.975]) / max(count, 1)
+    return {
+        "spikes": count,
+        "updates_beside_an_event": total,
+        "spikes_beside_an_event": together,
+        "p_event_given_spike": together / count if count else None,
+        "p_event": total / near.size,
+        "shifted_low": float(low),
+        "shifted_high": float(high),
+        "p_spike_given_event": together / total if total else None,
+        "p_spike": count / spike.size,
+        "p_value": float((1 + (shifted >= together).sum()) / (1 + shifts)),
+    }
+
+
+def count_fixed_points(config: Config, params: Any) -> Any:
+    """How many fixed points the held map has at a few times in training, from 64 starts each: `[runs, times]`."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from cliffs import rnn
+    from cliffs.dynamics import find_fixed_points
+
+    starts = jnp.tanh(1.5 * jax.random.normal(jax.random.key(config.seed + 2), (64, config.hidden)))
+    times = np.linspace(0, config.updates, config.snapshots).astype(int)
+    step, runs = rnn.rnn_step("tanh"), len(jax.tree.leaves(params)[0])
+
+    def at(run, t):
+        here = jax.tree.map(lambda p: jnp.asarray(p[run, t]), params)
+        return len(find_fixed_points(step, here, starts, jnp.array(HELD), max_iterations=60).kind)
+
+    return times, np.array([[at(run, t) for t in times] for run in range(runs)])
+
+
+EVENTS = {
+    "basin": "basin boundary crossed",
+    "ended": "attractor ended or began",
+    "stability": "tracked fixed point bifurcates",
+    "any": "any of these",
+}
+GROUPS = {"unclipped": True, "clipped": False}
+SIDES = {"before": (0,), "own update": (1,), "both sides": (0, 1)}
+"""The update that led to the spike's parameters (it cannot be the spike's doing), the spike's own update, or either."""
+
+
+def event_table(found: dict[str, Any], track: dict[str, Any]) -> dict[str, Any]:
+    """Whether each update has each kind of event just before it and in it: `[runs, updates, 2]` bools."""
+    import numpy as np
+
+    known = track["residual"] < 1e-3
+    unstable = (np.abs(track["multipliers"]) > 1).sum(-1)
+    both = known[:, 1:] & known[:, :-1]
+    # A change of stability, or the fixed point itself is lost (a fold).
+    own = (both & (unstable[:, 1:] != unstable[:, :-1])) | (known[:, :-1] & ~known[:, 1:])
+    before = np.pad(own, ((0, 0), (1, 0)))[:, :-1]
+    events = {"basin": found["basin"], "ended": found["ended"], "stability": np.stack([before, own], -1)}
+    return events | {"any": np.logical_or.reduce(list(events.values()))}
+
+
+def draw_runs(
+    config: Config, out: dict[str, Any], found: dict[str, Any], track: dict[str, Any], events: Any, spike: Any
+):
+    """One run without and one with clipping: norms with spikes, events, multipliers, exponents."""
+    import numpy as np
+
+    from cliffs.plotting import COLORS, figure
+
+    fig, axes = figure(3, 2, size=(12, 8), sharex=True)
+    for column, (name, none) in enumerate(GROUPS.items()):
+        rows = np.flatnonzero(np.isinf(out["max_norm"]) == none)
+        run = rows[spike[rows].sum(1).argmax()]
+        top, middle, bottom = axes[:, column]
+        t = np.arange(config.updates)
+        top.semilogy(t, out["norm"][run], color=COLORS["unstable"], lw=0.8, label="gradient norm")
+        top.plot(t[spike[run]], out["norm"][run][spike[run]], "v", ms=5, color=COLORS["unclipped"], label="spike")
+        low, high = top.get_ylim()
+        for k, (key, color) in enumerate(zip(("basin", "ended", "stability"), ("clipped", "accent", "good"))):
+            where = t[events[key][run].any(-1)]
+            top.plot(where, np.full(len(where), low * 0.55**k), "|", color=COLORS[color], ms=7, label=EVENTS[key])
+        top.set(ylabel="norm before clipping", title=f"{name}, seed {out['seed'][run]}", ylim=(low * 0.2, high * 20))
+        top.legend(loc="upper left", fontsize=7.5, ncol=2, frameon=True, framealpha=0.9)
+        values = np.where(track["residual"][run] < 1e-3, np.abs(track["multipliers"][run, :, 0]), np.nan)
+        second = np.where(track["residual"][run] < 1e-3, np.abs(track["multipliers"][run, :, 2]), np.nan)
+        middle.plot(values, color=COLORS["stable"], lw=1.2, label="largest")
+        middle.plot(second, color=COLORS["unstable"], lw=1.0, label="third largest")
+        middle.axhline(1, color=COLORS["unclipped"], lw=0.8, ls="--")
+        middle.set(ylabel="modulus", title="multipliers of the tracked fixed point")
+        middle.legend(loc="best", fontsize=8)
+        bottom.plot(found["exponent"][run], color=COLORS["stable"], lw=1.0, label="held input, on the attractor")
+        bottom.plot(
+            found["driven"][run].max(-1),
+            color=COLORS["clipped"],
+            lw=1.0,
+            label=f"driven, {config.length} steps, largest of the batch",
+        )
+        bottom.axhline(0, color=COLORS["unclipped"], lw=0.8, ls="--")
+        bottom.set(ylabel="nats per step", xlabel="update", title="leading Lyapunov exponent")
+        bottom.legend(loc="best", fontsize=8)
+    return fig
+
+
+def draw_association(table: dict[str, Any], config: Config) -> Any:
+    """P(event | spike) beside what shifted events give."""
+    import numpy as np
+
+    from cliffs.plotting import COLORS, figure
+
+    fig, axes = figure(1, 2, size=(11, 4.0), sharey=True)
+    for ax, name in zip(axes, GROUPS):
+        places = np.arange(len(EVENTS))
+        cells = [table[name]["both sides"][key] for key in EVENTS]
+        heights = [100 * (c["p_event_given_spike"] or 0) for c in cells]
+        ax.bar(places, heights, 0.55, color=COLORS[name], label="updates beside a spike")
+        low, high = (np.array([100 * c[k] for c in cells]) for k in ("shifted_low", "shifted_high"))
+        ax.vlines(places, low, high, color="black", lw=3, label="events shifted in time (95 %)")
+        ax.plot(
+            places,
+            [100 * c["p_event"] for c in cells],
+            "_",
+            color=COLORS["accent"],
+            ms=30,
+            mew=2.5,
+            label="all updates",
+        )
+        for x, c, h in zip(places, cells, heights):
+            text = f"{c['spikes_beside_an_event']}/{c['spikes']}\np = {c['p_value']:.3f}"
+            top = max(h, 100 * c["shifted_high"])
+            ax.annotate(text, (x, top), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8)
+        ax.set_xticks(places, [label.replace(" ", "\n", 2) for label in EVENTS.values()], fontsize=8)
+        ax.set(title=f"{name}: {cells[0]['spikes']} spikes", ylim=(0, 105))
+    axes[0].set_ylabel("% with such an event")
+    axes[1].legend(loc="upper left", fontsize=8)
+    return fig
+
+
+def main(config: Config) -> pathlib.Path:
+    """Train, find the events, count, draw, save and print."""
+    from cliffs.sweep import use_all_cores
+
+    use_all_cores()
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    from experiments import common
+
+    started = time.perf_counter()
+    out = train(config)
+    print(f"trained {len(out['seed'])} runs: {time.perf_counter() - started:.0f} s", flush=True)
+    track = tracked_point(config, out["params"])
+    found = attractors(config, out["seed"], out["params"])
+    print(f"attractors of {out['norm'].size} parameter sets: {time.perf_counter() - started:.0f} s", flush=True)
+    times, counts = count_fixed_points(config, out["params"])
+    events, spike = event_table(found, track), spikes(out["norm"], config.spike_factor, config.median_window)
+
+    table: dict[str, Any] = {}
+    for name, none in GROUPS.items():
+        rows = np.isinf(out["max_norm"]) == none
+        table[name] = {
+            label: {
+                key: association(spike[rows], events[key][rows][..., sides].any(-1), config.shifts) for key in EVENTS
+            }
+            for label, sides in SIDES.items()
+        }
+    log_norm = np.log(np.maximum(out["norm"], 1e-30))
+    correlation = {
+        "driven_exponent": [spearmanr(n, d)[0] for n, d in zip(log_norm, found["driven"])],
+        "tracked_multiplier": [spearmanr(n, np.abs(m[:-1, 0]))[0] for n, m in zip(log_norm, track["multipliers"])],
+    }
+    heads = ("P(ev|spike)", "shifted 95 %", "P(ev)", "P(spike|ev)", "P(spike)", "p")
+    print("\nspikes beside ...".ljust(35) + "".join(h.rjust(w) for h, w in zip(heads, (12, 16, 8, 13, 10, 8))))
+    for name in GROUPS:
+        for label, cells in table[name].items():
+            print(f"{name}, {label}")
+            for key, c in cells.items():
+                conditional = "-" if c["p_event_given_spike"] is None else f"{c['p_event_given_spike']:.3f}"
+                reverse = "-" if c["p_spike_given_event"] is None else f"{c['p_spike_given_event']:.3f}"
+                interval = f"[{c['shifted_low']:.3f}, {c['shifted_high']:.3f}]"
+                print(f"  {EVENTS[key]:<32}{conditional:>12}{interval:>16}{c['p_event']:>8.3f}{reverse:>13}"
+                      f"{c['p_spike']:>10.3f}{c['p_value']:>8.4f}")  # fmt: skip
+    for name in GROUPS:
+        c = table[name]["both sides"]["any"]
+        beside, without = c["spikes_beside_an_event"], c["spikes"] - c["spikes_beside_an_event"]
+        clearly = "more" if c["p_value"] < 0.01 else "not clearly more"
+        print(
+            f"verdict, {name}: {beside} of {c['spikes']} spikes have an event beside them, {without} have none; that is"
+        )
+        print(f"    {clearly} than events shifted in time have (p = {c['p_value']:.4f})")
+    print("rank correlation of the norm with the largest driven exponent, by run: "
+          + ", ".join(f"{v:.2f}" for v in correlation["driven_exponent"]))  # fmt: skip
+    metrics = {
+        "association": table, "rank_correlation": correlation, "fixed_points": {"updates": times, "counts": counts},
+        "final_error": out["error"][:, -50:].mean(1), "largest_norm": out["norm"].max(1),
+        "share_of_ends_without_a_cycle": found["without_cycle"].mean(1),
+        "mean_number_of_attractors_of_a_batch": found["attractors"].mean(1),
+        "max_norm": out["max_norm"], "seeds": out["seed"],
+    }  # fmt: skip
+    arrays = {
+        "norm": out["norm"], "loss": out["loss"], "error": out["error"], "spike": spike,
+        "driven": found["driven"], "exponent": found["exponent"], "attractors": found["attractors"],
+        "multipliers": np.abs(track["multipliers"][..., :4]).astype(np.float32),
+        **{f"event_{k}": v for k, v in events.items()},
+    }  # fmt: skip
+    figures = {
+        "runs": draw_runs(config, out, found, track, events, spike), "association": draw_association(table, config),
+    }  # fmt: skip
+    folder = common.save(
+        "training_dynamics", metrics=metrics, settings=dataclasses.asdict(config), started=started, arrays=arrays,
+        figures=figures, seed=config.seed,
+    )  # fmt: skip
+    print(f"written to {folder}: {time.perf_counter() - started:.0f} s")
+    return folder
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Config))

@@ -1,0 +1,177 @@
+"""Where trajectories end, basins of attraction and their boundaries."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cliffs import cells
+from cliffs.dynamics import (
+    BOUNDARY,
+    ESCAPED,
+    UNDECIDED,
+    basins_of_attraction,
+    bisect_boundary,
+    boundaries_1d,
+    settle,
+    state_grid,
+)
+from cliffs.maps import OneUnitParams, one_unit_step
+
+
+def logistic_step(r, x, inputs=None):
+    return r * x * (1 - x)
+
+
+def double_well(params, x, inputs=None):
+    """Attractors at (±1, 0), saddle at 0, boundary x = 0; contracts to y = 0."""
+    return jnp.stack([x[0] + 0.3 * (x[0] - x[0] ** 3), params * x[1]])
+
+
+def rotation(growth, x, inputs=None):
+    """A stable circle of radius sqrt(growth - 1) for growth > 1."""
+    c, s = jnp.cos(0.7), jnp.sin(0.7)
+    return (growth - jnp.sum(x**2)) * jnp.array([[c, -s], [s, c]]) @ x
+
+
+@pytest.mark.parametrize("r", [2.8, 3.2, 3.5, 3.56])
+def test_analytic_settles_on_the_cycle_of_the_logistic_map(x64, r):
+    period = {2.8: 1, 3.2: 2, 3.5: 4, 3.56: 8}[r]
+    end = settle(logistic_step, jnp.asarray(r), jnp.array([[0.3], [0.7], [2.0], [1.0]]), max_period=8)
+    assert end.period.tolist() == [period, period, 0, 1]  # 2 escapes, 1 falls on the unstable fixed point 0
+    assert end.escaped.tolist() == [False, False, True, False]
+    orbit = np.asarray(end.orbit[0, :, 0])
+    assert np.unique(np.round(orbit, 6)).size == period
+    np.testing.assert_allclose(np.sort(orbit), np.sort(np.roll(r * orbit * (1 - orbit), 1)), atol=1e-9)
+    np.testing.assert_allclose(end.mean[0, 0], orbit.mean(), atol=1e-9)
+    np.testing.assert_allclose(end.spread[0], orbit.std(), atol=1e-9)
+
+
+def test_analytic_a_circle_has_no_period_but_a_mean_and_a_spread(x64):
+    end = settle(rotation, jnp.asarray(1.25), jnp.array([[0.3, 0.1]]), window=256)
+    assert int(end.period[0]) == 0
+    assert not bool(end.escaped[0])
+    np.testing.assert_allclose(end.mean[0], 0, atol=0.02)
+    np.testing.assert_allclose(end.spread[0], 0.5, atol=1e-3)
+
+
+def test_property_a_slow_saddle_is_not_taken_for_an_end(x64):
+    """Starts down to 1e-14 from the saddle leave it, though the speed there is far below the tolerance."""
+    gaps = 10.0 ** -jnp.arange(1.0, 15.0)
+    starts = jnp.stack([gaps, jnp.zeros_like(gaps)], 1)
+    end = settle(double_well, jnp.asarray(0.5), jnp.concatenate([starts, -starts]))
+    np.testing.assert_allclose(end.orbit[:, 0, 0], np.repeat([1.0, -1.0], 14), atol=1e-9)
+
+
+def test_analytic_basins_over_parameters_change_their_number_at_the_folds(x64):
+    """One program for 40 biases: one attractor outside the folds, two between, the boundary at the unstable point."""
+    b = np.linspace(-2.8, -2.2, 40)
+    params = OneUnitParams(jnp.full(40, 5.0), jnp.asarray(b))
+    x = np.linspace(-4, 4, 81)
+    basins = basins_of_attraction(one_unit_step, params, jnp.asarray(x)[:, None], over_params=True)
+    between = (b > -2.65561033863) & (b < -2.34438966137)
+    assert [len(a) for a in basins.attractors] == np.where(between, 2, 1).tolist()
+    assert basins.labels.shape == (40, 81)
+    for i in np.flatnonzero(between):
+        # The unstable fixed point solves x = 5 s(x) + b with 5 s' > 1, between the fold states.
+        grid = np.linspace(-0.9624236501, 0.9624236501, 200_001)
+        unstable = grid[np.argmin(np.abs(grid - 5 / (1 + np.exp(-grid)) - b[i]))]
+        clear = np.abs(x - unstable) > 1e-3
+        np.testing.assert_array_equal(basins.labels[i][clear], (x > unstable)[clear].astype(int))
+    for here, value in zip(basins.attractors, b):
+        for a in here:
+            point = a.points[0, 0]
+            np.testing.assert_allclose(5 / (1 + np.exp(-point)) + value, point, atol=1e-12)
+
+
+def test_analytic_basins_of_a_slice_with_escape_cycles_and_the_boundary(x64):
+    grid = state_grid(jnp.zeros(2), list(jnp.eye(2)), [jnp.linspace(-3, 3, 25), jnp.linspace(-1, 1, 5)])
+    basins = basins_of_attraction(double_well, jnp.asarray(0.5), grid, grid_axes=2)
+    x = np.linspace(-3, 3, 25)
+    # The cubic map sends 0 to itself, and |x| > 2.7688 away for good (its 2-cycle of that size repels).
+    limit = np.sqrt(1 + 2 / 0.3)
+    want = np.where(np.abs(x) > limit, ESCAPED, np.where(np.isclose(x, 0), BOUNDARY, 0))
+    np.testing.assert_array_equal(np.where(basins.labels[:, 2] > 0, 0, basins.labels[:, 2]), want)
+    np.testing.assert_array_equal(basins.labels, basins.labels[:, :1].repeat(5, 1))
+    inner = (np.abs(x) < np.sqrt(1 + 1 / 0.3)) & ~np.isclose(x, 0)
+    np.testing.assert_array_equal(basins.labels[inner, 0], (x[inner] > 0).astype(int))
+    np.testing.assert_allclose([a.points[0, 0] for a in basins.attractors], [-1, 1], atol=1e-12)
+    np.testing.assert_allclose([a.multipliers[0].real for a in basins.attractors], [0.5, 0.5], atol=1e-9)
+    cycle = basins_of_attraction(logistic_step, jnp.asarray(3.2), jnp.array([[0.2], [-0.1], [0.4]]))
+    assert cycle.labels.tolist() == [0, ESCAPED, 0]
+    assert cycle.attractors[0].period == 2
+    circle = basins_of_attraction(rotation, jnp.asarray(1.25), jnp.array([[0.1, 0.0]]), max_steps=256)
+    assert circle.labels.tolist() == [UNDECIDED]
+
+
+@pytest.mark.parametrize("pair", ["5,-2.5", "8,-4"])
+def test_parity_reference_boundary_of_the_one_unit_map(x64, reference, pair):
+    w, b = map(float, pair.split(","))
+    unstable, multiplier = map(float, reference["fixed_points_sigmoid"][pair][1])
+    params = OneUnitParams(w, b)
+    point = bisect_boundary(one_unit_step, params, jnp.array([[-1.3], [-2.0]]), jnp.array([[2.0], [-1.0]]))
+    assert point.found.tolist() == [True, False]
+    np.testing.assert_allclose(point.states[0, 0], unstable, atol=1e-14)
+    exact = boundaries_1d(one_unit_step, params, (-6.0, 6.5))
+    np.testing.assert_allclose(exact.positions, [unstable], atol=1e-14)
+    np.testing.assert_allclose(exact.multiplier, [multiplier], rtol=1e-12)
+
+
+def test_analytic_boundaries_in_one_dimension_are_unstable_points_and_their_preimages(x64):
+    # Logistic map at r = 3.2: 0 repels and 1 is its preimage; beyond them everything escapes.
+    found = boundaries_1d(logistic_step, jnp.asarray(3.2), (-0.5, 1.5))
+    np.testing.assert_allclose(found.positions, [0, 1], atol=1e-14)
+    assert found.depth.tolist() == [0, 1]
+    np.testing.assert_allclose(found.multiplier, 3.2, rtol=1e-12)
+    # The unstable fixed point 1 - 1 / r and its preimage 1 / r separate nothing: both sides lead to the 2-cycle.
+    assert not np.isclose(found.positions, 1 - 1 / 3.2).any()
+    # Bisection from outside agrees.
+    point = bisect_boundary(logistic_step, jnp.asarray(3.2), jnp.array([[0.4]]), jnp.array([[1.4]]))
+    np.testing.assert_allclose(point.states, [[1.0]], atol=1e-14)
+
+
+def test_invariance_jit_vmap_and_float32():
+    def boundary(b):
+        return bisect_boundary(one_unit_step, OneUnitParams(5.0, b), jnp.array([[-1.5]]), jnp.array([[2.0]]))
+
+    biases = jnp.array([-2.55, -2.5, -2.45])
+    together = jax.jit(jax.vmap(boundary))(biases)
+    assert together.states.dtype == jnp.float32
+    x = np.asarray(together.states, float).ravel()
+    np.testing.assert_allclose(x, 5 / (1 + np.exp(-x)) + np.asarray(biases, float), atol=2e-6)
+    assert abs(float(boundary(biases[0]).states[0, 0]) - x[0]) < 1e-5
+
+
+def test_property_slices_of_lstm_states(x64):
+    step = cells.lstm_cell(2)
+    params = jax.tree.map(lambda p: 4.0 * p, step.init(jax.random.key(3), 1, jnp.float64))
+    zero = step.initial_state((), jnp.float64)
+    along = (jnp.ones(2), jnp.zeros(2))
+    grid = state_grid(zero, [along], [jnp.linspace(-2, 2, 5)])
+    assert [g.shape for g in grid] == [(5, 2), (5, 2)]
+    basins = basins_of_attraction(step, params, grid, jnp.zeros(1), max_steps=512)
+    assert basins.labels.shape == (5,)
+    assert len(basins.attractors) >= 1
+    for attractor in basins.attractors:
+        state = tuple(jnp.asarray(x[0]) for x in attractor.points)
+        for _ in range(attractor.period):
+            state = step(params, state, jnp.zeros(1))
+        np.testing.assert_allclose(np.concatenate(state), np.concatenate([x[0] for x in attractor.points]), atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda x: settle(one_unit_step, OneUnitParams(5.0, -2.5), x, max_period=0), "max_period"),
+        (lambda x: settle(one_unit_step, OneUnitParams(5.0, -2.5), x, tolerance=1e-12), "float32, which can reach"),
+        (lambda x: settle(lambda p, s, u: s[:0], None, x), "same shape"),
+        (lambda x: basins_of_attraction(one_unit_step, OneUnitParams(5.0, -2.5), x, grid_axes=0), "grid_axes"),
+        (lambda x: basins_of_attraction(one_unit_step, OneUnitParams(5.0, -2.5), x, grid_axes=2), "starts must be"),
+        (lambda x: bisect_boundary(one_unit_step, OneUnitParams(5.0, -2.5), x, x[:1]), "must be alike"),
+        (lambda x: boundaries_1d(one_unit_step, OneUnitParams(5.0, -2.5), (1.0, 1.0)), "bounds"),
+        (lambda x: state_grid(x[0], [x[0]], []), "as many"),
+    ],
+)
+def test_wrong_use_names_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(jnp.zeros((2, 1)))

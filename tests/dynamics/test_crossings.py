@@ -1,0 +1,111 @@
+"""What a change of parameters or start crosses: the paper's two events."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cliffs.dynamics import compare_fates, crossing_report, settle
+from cliffs.maps import OneUnitParams, one_unit_cost, one_unit_step
+
+
+def cost(params, start):
+    return one_unit_cost(params, x0=start[0], num_steps=50)
+
+
+def report(b, new_b, start, new_start=None, w=5.0, **options):
+    ends = [None if x is None else jnp.array([x]) for x in (start, new_start)]
+    return crossing_report(one_unit_step, OneUnitParams(w, b), OneUnitParams(w, new_b), *ends, **options)
+
+
+def test_parity_reference_change_of_bias_crosses_the_boundary_of_basins(x64, reference):
+    """The start 0.5 lies on the unstable fixed point at the reference's b; the cliff of Fig. 3 stands there."""
+    low, high = -2.63, -2.6
+    found = report(low, high, 0.5, loss=cost)
+    assert (found.crosses_basin_boundary, found.crosses_bifurcation) == (True, False)
+    (event,) = found.crossings
+    truth = float(reference["cliff_w5"]["b_boundary"])
+    assert abs(low + (high - low) * event.position - truth) < 1e-14
+    assert abs(event.multiplier - float(reference["cliff_w5"]["multiplier"])) < 1e-12
+    # The gradients on both sides and on top, against autodiff of the cost itself.
+    for b, norm in ((low, found.grad_norm_before), (high, found.grad_norm_after), (truth, event.grad_norm)):
+        slope = jax.grad(one_unit_cost)(OneUnitParams(jnp.asarray(5.0), jnp.asarray(b)))
+        np.testing.assert_allclose(norm, np.hypot(*slope), rtol=1e-6)
+    assert event.grad_norm_before > 1e3 * found.grad_norm_before
+    assert event.before[0] < -1.9
+    np.testing.assert_allclose(event.after, 0.5, atol=0.1)
+
+
+def test_analytic_change_of_start_crosses_the_same_boundary(x64):
+    found = report(-2.5, -2.5, -1.0, 1.5, loss=cost)
+    (event,) = found.crossings
+    assert event.kind == "basin boundary"
+    np.testing.assert_allclose(-1.0 + 2.5 * event.position, 0.0, atol=1e-14)
+    np.testing.assert_allclose(event.multiplier, 1.25, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("b", "new_b", "start", "which"), [(-2.4, -2.3, -3.0, 1), (-2.4, -2.7, 3.0, 0)])
+def test_parity_reference_folds_end_the_attractor(x64, reference, b, new_b, start, which):
+    found = report(b, new_b, start)
+    assert (found.crosses_basin_boundary, found.crosses_bifurcation) == (False, True)
+    (event,) = found.crossings
+    assert event.kind == "fold"
+    truth = float(reference["folds_sigmoid"]["5"][which][0])
+    assert abs(b + (new_b - b) * event.position - truth) < 1e-12
+    assert np.isnan(event.grad_norm)  # no loss was given
+
+
+@pytest.mark.parametrize(("b", "new_b", "which"), [(-1.0, 1.0, 0), (3.0, 6.0, 1)])
+def test_parity_reference_flips_change_the_period(x64, reference, b, new_b, which):
+    found = report(b, new_b, 0.3, w=-5.0)
+    (event,) = found.crossings
+    assert event.kind == "flip"
+    assert abs(b + (new_b - b) * event.position - float(reference["flips_sigmoid"]["-5"][which][0])) < 1e-12
+    np.testing.assert_allclose(event.multiplier, -1, atol=0.05)
+
+
+def test_property_crossing_a_fold_elsewhere_is_not_reported(x64):
+    """Doya's view is incomplete, says the paper: at b1 an attractor appears, but the start stays where it was."""
+    found = report(-2.7, -2.62, 0.5)
+    assert not found.crossings
+    still = report(-2.5, -2.45, 3.0, loss=cost)
+    assert not still.crossings
+    assert np.abs(np.diff(still.ends[:, 0])).max() < 0.01
+
+
+def test_analytic_neimark_sacker(x64):
+    def rotation(growth, x, inputs=None):
+        c, s = jnp.cos(0.7), jnp.sin(0.7)
+        return (growth - jnp.sum(x**2)) * jnp.array([[c, -s], [s, c]]) @ x
+
+    found = crossing_report(rotation, jnp.asarray(0.9), jnp.asarray(1.2), jnp.array([0.3, 0.1]), num_samples=9)
+    (event,) = found.crossings
+    assert event.kind == "Neimark-Sacker"
+    np.testing.assert_allclose(0.9 + 0.3 * event.position, 1.0, atol=1e-10)
+    assert abs(event.multiplier.imag) > 0.5
+
+
+def test_invariance_fates_compare_under_jit_and_vmap_as_one_by_one():
+    params = OneUnitParams(jnp.full(4, 5.0), jnp.array([-2.65, -2.62, -2.60, -2.36]))
+    new = OneUnitParams(params.w, params.b + jnp.array([0.0, 0.015, 0.01, 0.05]))
+    starts = jnp.array([[0.5], [-3.0]])
+
+    def compare(p, q):
+        return compare_fates(
+            one_unit_step, p, q, settle(one_unit_step, p, starts), settle(one_unit_step, q, starts), merge_distance=1e-3
+        )
+
+    change = jax.jit(jax.vmap(compare))(params, new)
+    basin, bifurcation = np.asarray(change.basin), np.asarray(change.bifurcation)
+    # Start 0.5 crosses at b = -2.6123, start -3 loses its attractor at b = -2.3444.
+    np.testing.assert_array_equal(basin, [[False, False], [True, False], [False, False], [False, False]])
+    np.testing.assert_array_equal(bifurcation, [[False, False], [False, False], [False, False], [False, True]])
+    alone = compare(*(jax.tree.map(lambda v: v[3], p) for p in (params, new)))
+    np.testing.assert_array_equal(alone.bifurcation, bifurcation[3])
+
+
+def test_wrong_use_names_the_argument():
+    with pytest.raises(ValueError, match="num_samples"):
+        report(-2.5, -2.4, 0.5, num_samples=1)
+    with pytest.raises(ValueError, match="float32, which can reach"):
+        report(-2.5, -2.4, 0.5, tolerance=1e-12)
