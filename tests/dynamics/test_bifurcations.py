@@ -233,6 +233,19 @@ def test_invariance_folds_under_vmap_and_their_derivative(x64):
     np.testing.assert_allclose(slope, -jax.nn.sigmoid(x[1]), atol=1e-6)
 
 
+def test_documented_nothing_found_is_said(x64):
+    diagram = bifurcation_diagram(logistic, 1.5, (), (0.5, 0.9), UNIT, period=2)
+    assert (diagram.branches, diagram.special, diagram.complete) == ([], [], False)
+    assert "no solution of period 2" in diagram.notes[0]
+
+
+def test_analytic_cycles_of_two_end_at_the_flip_they_came_from(x64):
+    diagram = bifurcation_diagram(logistic, 1.5, (), (2.5, 3.52), UNIT, period=2)
+    assert [(p.kind, p.period) for p in diagram.special] == [("flip", 1), ("flip", 2), ("flip", 2)]
+    np.testing.assert_allclose([p.parameter for p in diagram.special], [3, 1 + 6**0.5, 1 + 6**0.5], atol=1e-12)
+    assert [b.period for b in diagram.branches] == [2]
+
+
 def network(p, x, _):
     return jnp.tanh(p["gain"] * (p["w"] @ x))
 

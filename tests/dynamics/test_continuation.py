@@ -119,6 +119,7 @@ def test_property_float32_follows_the_same_branch():
         ("b", {"bounds": (1.0, -5.0)}, "low < high"),
         ("b", {"direction": 0}, "direction"),
         ("b", {"num_points": 1}, "num_points"),
+        ("b", {"step_size": 0.5}, "step_size <= max_step"),
         ("b", {"period": 0}, "period"),
         ("b", {"start": jnp.array([1])}, "floating"),
         ("b", {"step": lambda p, x, u: jnp.append(x, 0.0)}, "same shape|shape"),

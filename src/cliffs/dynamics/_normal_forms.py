@@ -84,13 +84,14 @@ def neimark_sacker_coefficient(residual: Callable, y: Array, q: Array, multiplie
     # C(q, q, conj q) = C(u,u,u) + C(u,v,v) + i (C(u,u,v) + C(v,v,v))
     cubic = third(residual, y, u, u, u) + third(residual, y, u, v, v)
     cubic = cubic + 1j * (third(residual, y, u, u, v) + third(residual, y, v, v, v))
-    values, vectors = jnp.linalg.eig(jacobian.T)
-    p = jnp.conj(vectors[:, jnp.argmin(jnp.abs(values - multiplier))])  # J^T conj(p) = mu conj(p)
-    p = p / jnp.conj(jnp.vdot(p, q))
+    # w = conj(p) with w^T (J - mu I) = 0 and w . q = 1, from a bordered system.
+    shifted = (jacobian - multiplier * eye).T
+    bordered = jnp.block([[shifted, jnp.conj(q)[:, None]], [q[None], jnp.zeros((1, 1), q.dtype)]])
+    w = jnp.linalg.solve(bordered, jnp.zeros(n + 1, q.dtype).at[-1].set(1))[:n]
     h11 = jnp.linalg.solve(eye - jacobian, b(q, jnp.conj(q)).real)
     h20 = jnp.linalg.solve(multiplier**2 * eye - jacobian, b(q, q))
     total = cubic + 2 * b(q, h11 + 0j) + b(jnp.conj(q), h20)
-    return (jnp.conj(multiplier) * jnp.vdot(p, total)).real / 2
+    return (jnp.conj(multiplier) * (w @ total)).real / 2
 
 
 def branching_equation(residual: Callable, y: Array) -> tuple[Array, Array, Array]:

@@ -12,9 +12,10 @@ from jaxtyping import Float, PyTree
 from cliffs.dynamics._detect import Curve, Problem, correct_in_planes, distinct, find_special_points, refine
 from cliffs.dynamics._follow import Extent, absorb, crosses, follow
 from cliffs.dynamics._parameter import Path, set_parameter
+from cliffs.dynamics._states import reachable_tolerance
 from cliffs.dynamics._trace import ENDS, LEFT_BOUNDS
 from cliffs.dynamics.continuation import check_bounds, check_problem, make_residual, vectors
-from cliffs.dynamics.fixed_points import iterate, reachable_tolerance, solve_fixed_points
+from cliffs.dynamics.fixed_points import iterate, solve_fixed_points
 from cliffs.dynamics.special_points import SpecialPoint, crossing_tangents
 from cliffs.rnn import Step
 
@@ -130,7 +131,10 @@ def bifurcation_diagram(
     curves: dict[int, list[Curve]] = collections.defaultdict(list)
     special: list[SpecialPoint] = []
     notes: list[str] = []
-    queue = collections.deque(_search(base, bounds, starts, num_sections))
+    seeds = _search(base, bounds, starts, num_sections)
+    if not seeds:
+        notes.append(f"the starts lead to no solution of period {period} at any of {num_sections} sections")
+    queue = collections.deque(seeds)
     while queue:
         seed = queue.popleft()
         problem = base._replace(period=seed.period)
@@ -142,6 +146,7 @@ def bifurcation_diagram(
             break
         curve = follow(problem, started[0], started[1], extent, singular=seed.tangent is not None)
         if curve is None or len(curve.points) < 2:
+            notes.append(f"no branch could be followed from {started[0]} (period {seed.period})")
             continue
         curve = refine(problem, curve)
         for point in find_special_points(problem, curve, tolerance):
@@ -214,7 +219,7 @@ def _start(problem: Problem, seed: _Seed, curves: dict[int, list[Curve]], max_st
     if seed.tangent is None:
         _, sizes, right = np.linalg.svd(np.asarray(_jacobian(step, params, path, inputs, period, point)))
         if sizes[-1] < 1e-6 * max(1.0, sizes[0]):
-            return None  # a singular point: its branches are reached from their other points
+            return None  # a singular point: its branches are reached from others of their points
         points, tangents, _, errors = correct_in_planes(problem, point[None], right[-1:])
         if not errors[0] <= tolerance or any(crosses(problem, c, points[0]) is not None for c in curves[period]):
             return None

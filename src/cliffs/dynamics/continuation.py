@@ -15,9 +15,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cliffs.dynamics._parameter import Path, get_parameter, set_parameter
-from cliffs.dynamics._states import check_map, flat_states
+from cliffs.dynamics._states import check_map, flat_states, reachable_tolerance
 from cliffs.dynamics._trace import ENDS, LEFT_BOUNDS, NO_START, correct, trace
-from cliffs.dynamics.fixed_points import iterate, reachable_tolerance
+from cliffs.dynamics.fixed_points import iterate
 from cliffs.rnn import Step
 
 
@@ -140,6 +140,9 @@ def continue_branch(
     if num_points < 3:
         raise ValueError(f"num_points must be at least 3, got {num_points}")
     check_bounds(bounds)
+    sizes = (min_step, step_size, max_step)
+    if not any(isinstance(v, Tracer) for v in sizes) and not 0 < min_step <= step_size <= max_step:
+        raise ValueError(f"steps must be 0 < min_step <= step_size <= max_step, got {sizes}")
     if not any(isinstance(v, Tracer) for v in (value, *bounds)) and not bounds[0] <= float(value) <= bounds[1]:
         raise ValueError(f"bounds={tuple(bounds)} do not hold the parameter's present value {float(value)}")
     branch = _continue(

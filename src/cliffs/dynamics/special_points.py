@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, PyTree
 from cliffs.dynamics import _normal_forms as forms
 from cliffs.dynamics._defining import KINDS, auxiliary_size, defining_system, guess_auxiliary
 from cliffs.dynamics._parameter import Path
+from cliffs.dynamics._states import reachable_tolerance
 from cliffs.dynamics._trace import value_and_jacobian
 from cliffs.dynamics.continuation import check_problem, make_residual, vectors
-from cliffs.dynamics.fixed_points import reachable_tolerance
 from cliffs.rnn import Step
 
 

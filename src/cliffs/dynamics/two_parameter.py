@@ -11,9 +11,9 @@ from jaxtyping import Float, PyTree
 from cliffs.dynamics import _normal_forms as forms
 from cliffs.dynamics._defining import defining_system, guess_auxiliary
 from cliffs.dynamics._parameter import Path, get_parameter
+from cliffs.dynamics._states import reachable_tolerance
 from cliffs.dynamics._trace import CLOSED, ENDS, correct, trace
 from cliffs.dynamics.continuation import check_bounds, check_problem, make_residual, vectors
-from cliffs.dynamics.fixed_points import reachable_tolerance
 from cliffs.dynamics.special_points import newton
 from cliffs.rnn import Step
 
