@@ -319,6 +319,12 @@ def identity(v):
         (lambda k: curvature.eigenpairs(identity, jnp.zeros(3, int), k), TypeError, "floating"),
         (lambda k: curvature.eigenpairs(lambda v: v[:2], jnp.zeros(3), k), ValueError, "matvec"),
         (lambda k: curvature.hessian_vector_product(jnp.sum, jnp.ones(3), jnp.ones(2)), ValueError, "vector"),
+        (
+            lambda k: curvature.alignment(jnp.ones(2), curvature.eigenpairs(identity, jnp.zeros(3), k)),
+            ValueError,
+            "gradient",
+        ),
+        (lambda k: spectrum.smoothed(None, jnp.zeros(1), 0.0), ValueError, "width"),
         (lambda k: spectrum.trace(identity, jnp.zeros(3), k, num_samples=1), ValueError, "num_samples"),
         (lambda k: spectrum.spectral_density(identity, jnp.zeros(3), k, num_probes=0), ValueError, "num_probes"),
     ],

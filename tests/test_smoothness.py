@@ -172,6 +172,7 @@ def test_documented_nothing_to_fit_is_nan():
     [
         (lambda: smoothness_between(jnp.sum, jnp.ones(2), jnp.zeros(2), fractions=(0.0,)), "fractions"),
         (lambda: smoothness_between(jnp.sum, jnp.ones(2), jnp.zeros(2), fractions=()), "fractions"),
+        (lambda: smoothness_between(jnp.sum, jnp.ones(2), jnp.zeros(3)), "new_params"),
         (lambda: smoothness_along(jnp.sum, jnp.ones((1, 2))), "path"),
         (lambda: smoothness_along(jnp.sum, {"a": jnp.ones((3, 2)), "b": jnp.ones((4, 2))}), "path"),
         (lambda: smoothness_along(jnp.sum, jnp.ones((3, 2)), batches=jnp.ones(3)), "batches"),

@@ -130,13 +130,21 @@ def flatten(matvec: Operator, like: PyTree) -> tuple[Operator, Callable[[Array],
     template, unravel = ravel_pytree(like)
     dtype = jnp.promote_types(template.dtype, jnp.float32)
     shape = jax.eval_shape(matvec, like)
-    if jax.tree.map(jnp.shape, shape) != jax.tree.map(jnp.shape, like):
+    if _shapes(shape) != _shapes(like):
         raise ValueError(f"matvec must return a pytree like its argument, {_shapes(like)}, got {_shapes(shape)}")
 
     def restore(v):
         return unravel(v.astype(template.dtype))
 
     return lambda v: ravel_pytree(matvec(restore(v)))[0].astype(dtype), restore, template.size, dtype
+
+
+def alike(params: PyTree, other: PyTree, name: str) -> tuple[PyTree, PyTree]:
+    """Both as arrays, the other in the parameters' dtypes; `ValueError` about `name` when it is not like them."""
+    params = jax.tree.map(jnp.asarray, params)
+    if jax.tree.structure(params) != jax.tree.structure(other) or _shapes(params) != _shapes(other):
+        raise ValueError(f"{name} must be a pytree like params, {_shapes(params)}, got {_shapes(other)}")
+    return params, jax.tree.map(lambda p, v: jnp.asarray(v, p.dtype), params, other)
 
 
 def _shapes(tree: PyTree) -> PyTree:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from cliffs._lanczos import Operator, flatten, product, ritz, safe_norm, tridiagonalise, unit
+from cliffs._lanczos import Operator, alike, flatten, product, ritz, safe_norm, tridiagonalise, unit
 
 
 class Eigenpairs(NamedTuple):
@@ -60,7 +60,7 @@ def hessian_vector_product(loss: Callable[[Any], Array], params: PyTree, vector:
     >>> hessian_vector_product(lambda p: p[0] ** 2 * p[1], jnp.array([1.0, 3.0]), jnp.array([1.0, 0.0])).tolist()
     [6.0, 2.0]
     """
-    params, vector = _alike(params, vector, "vector")
+    params, vector = alike(params, vector, "vector")
     return jax.jvp(jax.grad(loss), (params,), (vector,))[1]
 
 
@@ -201,6 +201,8 @@ def alignment(gradient: PyTree, pairs: Eigenpairs) -> Alignment:
 
     **Returns** `Alignment`. For a random gradient in n dimensions a squared cosine is 1 / n on average.
 
+    **Raises** `ValueError` when the gradient is not like the eigenvectors.
+
     Source: the hypothesis of Pascanu, Mikolov & Bengio (2012), section 2.4; top-k shares as in Gur-Ari, Roberts & Dyer
     (2018), Gradient descent happens in a tiny subspace.
 
@@ -209,20 +211,9 @@ def alignment(gradient: PyTree, pairs: Eigenpairs) -> Alignment:
     >>> [round(float(x), 4) for x in (*a.cosines, *a.share)]
     [0.6, 0.8, 0.36, 1.0]
     """
+    alike(jax.tree.map(lambda v: v[0], pairs.vectors), gradient, "gradient")
     flat = jax.vmap(lambda v: ravel_pytree(v)[0])(pairs.vectors)
     g = unit(ravel_pytree(gradient)[0].astype(flat.dtype))
     cosines = jnp.abs(product(flat, g))
     order = jnp.argsort(-jnp.abs(pairs.values))
     return Alignment(cosines, jnp.cumsum(cosines[order] ** 2))
-
-
-def _alike(params: PyTree, vector: PyTree, name: str) -> tuple[PyTree, PyTree]:
-    """Both as arrays, the vector in the parameters' dtypes; `ValueError` when it is not like them."""
-    params = jax.tree.map(jnp.asarray, params)
-    same = jax.tree.structure(params) == jax.tree.structure(vector)
-    if not same or jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, vector):
-        raise ValueError(
-            f"{name} must be a pytree like params, {jax.tree.map(jnp.shape, params)}, "
-            f"got {jax.tree.map(jnp.shape, vector)}"
-        )
-    return params, jax.tree.map(lambda p, v: jnp.asarray(v, p.dtype), params, vector)

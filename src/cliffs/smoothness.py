@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from cliffs._lanczos import safe_norm
+from cliffs._lanczos import alike, safe_norm
 
 
 class Smoothness(NamedTuple):
@@ -52,7 +52,7 @@ def smoothness_between(
 
     **Returns** `Smoothness` with scalar leaves.
 
-    **Raises** `ValueError` for no fraction or one outside (0, 1].
+    **Raises** `ValueError` for no fraction or one outside (0, 1], or ends that are not alike.
 
     Source: Zhang, He, Sra & Jadbabaie (2020), Figs. 1-3, and their released code (`eval_smooth`).
 
@@ -62,6 +62,7 @@ def smoothness_between(
     """
     if not fractions or not all(0 < f <= 1 for f in fractions):
         raise ValueError(f"fractions must be one or more numbers in (0, 1], got {tuple(fractions)}")
+    params, new_params = alike(params, new_params, "new_params")
     x, unravel = ravel_pytree(params)
     d = ravel_pytree(new_params)[0] - x
     gradient = jax.grad(lambda flat: loss(unravel(flat)))
@@ -190,7 +191,7 @@ def _fit(y, g, w, quantile):
 
 
 class _Logs(NamedTuple):
-    """What the fits work on: logarithms, gradients relative to the middle of their range."""
+    """Logarithms, gradients relative to the middle of their range: there the two terms are alike at a logit of 0."""
 
     y: Array
     g: Array
@@ -206,7 +207,6 @@ class _Logs(NamedTuple):
         low = jnp.min(log_g, where=w > 0, initial=jnp.inf)
         high = jnp.max(log_g, where=w > 0, initial=-jnp.inf)
         low, high = (jnp.where((w > 0).any(), x, 0) for x in (low, high))
-        # Relative to the middle L0 and L1 trade places at a ratio of 1, a logit of 0.
         return cls(log_y, log_g - (low + high) / 2, w, (low + high) / 2, (high - low) / 2 + 7)
 
     def errors(self, ratio, w, quantile):
@@ -252,9 +252,8 @@ def bootstrap_fit(
     nothing of other seeds: for those, fit each path and resample the seeds. The ratio L1 / L0 is resolved to about a
     tenth here. Memory: `num_resamples` times the number of steps.
 
-    **Arguments**
+    **Arguments**: as in `fit_smoothness`, the `key` of the draws, and
 
-    - as in `fit_smoothness`, and the `key` of the draws.
     - `block_length`: steps in a block, about how long the path remembers; the root of the number of steps by default.
     - `num_resamples`: number of fits.
 

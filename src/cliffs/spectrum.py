@@ -123,10 +123,14 @@ def smoothed(density: SpectralDensity, points: Float[Array, " points"], width: A
 
     **Returns** the density at the points; it integrates to 1.
 
+    **Raises** `ValueError` for a width that is not positive.
+
     >>> d = SpectralDensity(jnp.array([[0.0]]), jnp.array([[1.0]]), 1)
     >>> round(float(smoothed(d, jnp.array([0.0]), 1.0)[0]), 4)
     0.3989
     """
+    if isinstance(width, int | float) and not width > 0:
+        raise ValueError(f"width must be positive, got {width}")
     x = (points[:, None, None] - density.nodes) / width
     bumps = jnp.exp(-0.5 * x**2) / (width * (2 * jnp.pi) ** 0.5)
     return (bumps * density.weights).sum(-1).mean(-1)
