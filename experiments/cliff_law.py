@@ -129,7 +129,9 @@ def kinds(lengths):
             warnings.simplefilter("ignore", UserWarning)
             profiles = cliff_profiles(loss, lengths, params, direction, bounds)
         keep = profiles.resolved
+        end = np.log(profiles.width[keep][-2:]), np.log(np.asarray(lengths)[keep][-2:])
         out[name] = {
+            "width_exponent_between_the_two_largest_lengths": float(np.diff(end[0])[0] / np.diff(end[1])[0]),
             "lengths": np.asarray(lengths)[keep], "width": profiles.width[keep], "peak": profiles.peak[keep],
             "position": profiles.position[keep],
             "width_laws": compare_laws(np.asarray(lengths)[keep], profiles.width[keep])._asdict(),
@@ -282,8 +284,10 @@ def main(config: Config) -> pathlib.Path:
         ax.set_yscale("log")
         ax.set_xlabel("sequence length T")
         ax.set_ylabel(f"{quantity} of the wall")
+        ax.set_xticks(kind_lengths, [str(t) for t in kind_lengths])
+        ax.minorticks_off()
     axes[0].set_title("three kinds of walls, three laws")
-    axes[1].legend(fontsize=8)
+    axes[1].legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
     fig, axes = figure(1, 2, size=(11, 4.4))
     for ax, quantity in zip(axes, ("width", "peak")):
@@ -319,7 +323,11 @@ def main(config: Config) -> pathlib.Path:
         )
     for name, wall in walls.items():
         w = wall["width_laws"]
-        print(f"{name}: width ~ T^{w['exponent']:.2f} or {np.exp(w['rate']):.4f}^T, delta AIC {w['delta_aic']:+.1f}")
+        last = wall["width_exponent_between_the_two_largest_lengths"]
+        print(
+            f"{name}: width ~ T^{w['exponent']:.2f} (at the end T^{last:.3f}) or {np.exp(w['rate']):.4f}^T, "
+            f"delta AIC {w['delta_aic']:+.1f}"
+        )
     print(verdict)
     return folder
 

@@ -134,6 +134,11 @@ def test_documented_resolution_is_that_of_the_parameters_not_of_the_offset():
         cliff_profile(steps, Steps(s=1000.0, place=1000.01, scale=1e-5), ALONG_S)
 
 
+def test_wrong_use_a_loss_that_is_nowhere_finite(x64):
+    with pytest.raises(ValueError, match="finite slope"):
+        cliff_profile(steps, Steps(size=np.nan), ALONG_S)
+
+
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, 1.0), (0.0, float("inf"))])
 def test_wrong_use_bounds(bounds):
     with pytest.raises(ValueError, match="bounds"):

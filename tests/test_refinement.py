@@ -53,6 +53,15 @@ def test_analytic_two_walls_on_a_line_in_both_precisions(x64):
         assert walls.peak.dtype == dtype
 
 
+def test_documented_where_the_loss_is_not_finite_is_passed_over(x64):
+    def loss(s):
+        return jnp.where(s < -0.55, jnp.inf, jnp.where(s > 0.85, jnp.nan, jnp.tanh((s - 0.3) / 1e-5) + s**2))
+
+    walls = find_walls(loss, 0.0, [1.0], [jnp.linspace(-1, 1, 21)])
+    np.testing.assert_allclose(walls.coordinates, [[0.3]], atol=1e-9)
+    np.testing.assert_allclose(walls.peak, 1e5, rtol=1e-4)
+
+
 def test_documented_a_smooth_surface_has_no_walls(x64):
     axes = [jnp.linspace(-1, 1, 12), jnp.linspace(-1, 2, 9)]
     walls = find_walls(lambda p: jnp.sum(p**2), jnp.zeros(2), list(jnp.eye(2)), axes)

@@ -82,7 +82,7 @@ def zoom(evaluate: Evaluate, low: Float[Array, " lanes"], high: Float[Array, " l
     start = (low, high, *(jnp.zeros_like(low) for _ in range(4)))
     found, _ = jax.lax.scan(level, start, jnp.arange(levels + 2) >= levels)
     _, _, certified, position, peak, norm = found
-    missed = certified > 1.1 * peak
+    missed = certified > 1.1 * jnp.maximum(peak, 0)
     return position, jnp.where(missed, certified, peak), jnp.where(missed, jnp.maximum(norm, certified), norm)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from cliffs._zoom import half_points, rounding, slope_at, zoom
 from cliffs.directions import shift
@@ -80,8 +80,9 @@ def profile_line(
     left, right, cut_off = half_points(evaluate, position, peak, *ends, resolution)
     width = left + right
     beside = evaluate(jnp.clip(jnp.concatenate([position - 10 * width, position + 10 * width]), low, high))
+    floor = jnp.nanmedian(jnp.where(jnp.isfinite(slopes), slopes, jnp.nan))
     return CliffProfile(
-        position=position[0], peak=peak[0], width=width[0], floor=jnp.median(slopes),
+        position=position[0], peak=peak[0], width=width[0], floor=floor,
         resolved=(width > 16 * resolution(position))[0], grad_norm=grad_norm[0], left=left[0],
         slope_left=beside["slope"][0], slope_right=beside["slope"][1], rise=beside["loss"][1] - beside["loss"][0],
         cut_off=cut_off[0],
@@ -135,8 +136,9 @@ def cliff_profile(
 
     **Returns** a `CliffProfile` of floats. Warns when the wall is narrower than the dtype can resolve.
 
-    **Raises** `ValueError` for bounds that are not finite or not increasing, too few points, or a direction that is
-    not like `params`.
+    **Raises** `ValueError` for bounds that are not finite or not increasing, too few points, a direction that is not
+    like `params`, or a loss without a finite slope anywhere on the first grid. Elsewhere points that are not finite
+    are passed over.
 
     Source: Pascanu, Mikolov & Bengio (2012), section 2.4.
 
@@ -148,7 +150,7 @@ def cliff_profile(
     params, direction, ends = _cast(params, direction, low, high)
     out = _profile(loss, params, direction, *ends, num_points, num_walls, batch_size)
     profile = CliffProfile(*(x.item() for x in jax.tree.map(np.asarray, out)))
-    _warn(np.atleast_1d(profile.resolved), np.atleast_1d(profile.position), ends[0].dtype)
+    _warn(profile, ends[0].dtype)
     return profile
 
 
@@ -183,7 +185,7 @@ def cliff_profiles(
     out = jax.tree.map(
         np.asarray, _profiles(loss, lengths, params, direction, *ends, num_points, num_walls, batch_size)
     )  # fmt: skip
-    _warn(out.resolved, out.position, ends[0].dtype)
+    _warn(out, ends[0].dtype)
     return out
 
 
@@ -207,7 +209,10 @@ def _cast(params: PyTree, direction: PyTree, low: float, high: float):
     return params, direction, (jnp.asarray(low, dtype), jnp.asarray(high, dtype))
 
 
-def _warn(resolved: Float[np.ndarray, " k"], position: Float[np.ndarray, " k"], dtype: Any) -> None:
+def _warn(profile: CliffProfile, dtype: Any) -> None:
+    position, resolved = np.atleast_1d(profile.position), np.atleast_1d(profile.resolved)
+    if (np.atleast_1d(profile.peak) < 0).any():
+        raise ValueError("loss must have a finite slope somewhere within bounds, it has none")
     if not resolved.all():
         where = ", ".join(f"{s:.17g}" for s in position[~resolved][:3])
         warnings.warn(

@@ -1,7 +1,7 @@
 """Directions in parameter space to cut a slice along, and training paths seen on such a slice.
 
 A direction is any pytree like the parameters. The constructors here give the usual ones; eigenvectors of the Hessian
-come from a curvature analysis (`cliffs.curvature`) and serve as they are.
+come from `cliffs.curvature.eigenpairs` and serve as they are.
 """
 
 from collections.abc import Callable, Sequence

@@ -51,7 +51,8 @@ def surface(
 
     - `loss`: `loss(params) -> scalar`.
     - `params`: where the slice goes through, any pytree; its dtype is the precision.
-    - `directions`: one or two pytrees like `params`: from `cliffs.directions`, an eigenvector of the Hessian, any.
+    - `directions`: one or two pytrees like `params`: from `cliffs.directions`, an eigenvector of the Hessian from
+      `cliffs.curvature`, any.
     - `offsets`: one array of coordinates for each direction.
     - `gradient`: whether gradient norm and slopes are wanted; without them only the loss is evaluated.
     - `optimizer`: any optax chain; its first step from a fresh state is wanted at every point. With
@@ -61,7 +62,8 @@ def surface(
     - `devices`: spread the points over these devices, each doing `batch_size` at a time; the default device only
       when None.
 
-    **Returns** a `Surface`. Where the loss is not finite, so are the numbers there; nothing is replaced.
+    **Returns** a `Surface`. Where the loss is not finite, so are the numbers there; nothing is replaced. Pure, except
+    that it places data when `devices` are given: `jit` it where it is called more than once.
 
     **Raises** `ValueError` for other than one or two directions, a direction that is not like `params`, or empty
     offsets; `TypeError` for parameters that are not floating point.

@@ -65,7 +65,8 @@ def find_walls(
 
     - `loss`, `params`, `directions`, `offsets`: the slice and its grid, as in `cliffs.landscape.surface`; offsets
       strictly increasing, at least two along each direction. One direction is a search on one line.
-    - `contrast`: how much steeper than the median of `|dE/ds|` on the grid a wall must be.
+    - `contrast`: how much steeper than the median of `|dE/ds|` on the grid a wall must be. Points where the loss is
+      not finite count for nothing.
     - `batch_size`: evaluations side by side; for recurrent networks on a CPU 1 is fastest.
 
     **Returns** `Walls`, none or many. Warns when any of them is narrower than the dtype can resolve.
@@ -96,7 +97,7 @@ def find_walls(
     coordinates = base.astype(position.dtype)
     coordinates[np.arange(len(axis)), axis] = position
     width = left + right
-    floor = np.array([np.median(np.abs(grid.slopes[..., i])) for i in range(len(axes))])[axis]
+    floor = np.array([_floor(grid.slopes[..., i]) for i in range(len(axes))])[axis]
     order = [i for i in np.argsort(-peak, kind="stable") if peak[i] > contrast * floor[i]]
     keep: list[int] = []
     for i in order:  # two suspects may have led to the same wall
@@ -120,6 +121,12 @@ def find_walls(
     return Walls(*(x[keep] for x in (coordinates, axis, peak, norm, width, resolved)))
 
 
+def _floor(slopes: Any) -> float:
+    """The median steepness where the loss is finite; a loss that overflows on a part still has walls elsewhere."""
+    finite = np.abs(slopes[np.isfinite(slopes)])
+    return float(np.median(finite)) if finite.size else np.inf
+
+
 def _suspects(grid: Surface, contrast: float):
     """Base point `[k, directions]`, direction, and interval of every line segment that may hold a wall."""
     rows: list[tuple] = []
@@ -133,7 +140,7 @@ def _suspects(grid: Surface, contrast: float):
             hidden = np.abs(np.diff(value)) > 2 * np.diff(points) * ends
             hidden &= np.abs(np.diff(value)) > 64 * np.finfo(value.dtype).eps * np.abs(value[..., 1:])
         padded = np.pad(slope, [(0, 0)] * (slope.ndim - 1) + [(1, 1)], constant_values=-1)
-        peaks = (slope >= padded[..., :-2]) & (slope >= padded[..., 2:]) & (slope > contrast * np.median(slope))
+        peaks = (slope >= padded[..., :-2]) & (slope >= padded[..., 2:]) & (slope > contrast * _floor(slope))
         for spots, first, last in ((np.argwhere(hidden), 0, 1), (np.argwhere(peaks), -1, 1)):
             for spot in spots:
                 j = spot[-1]
