@@ -313,9 +313,9 @@ def figures(groups: dict, smooths: dict, fits: dict, results: dict, density) -> 
     fig, axes = figure(1, len(groups), size=(5.5 * len(groups), 4.2), squeeze=False, sharey=True)
     for ax, name in zip(axes[0], groups):
         s, lines = smooths[name], {}
-        for which, words, color in (("median", "median", "stable"), ("bound", "99 % of steps", "accent")):
+        for which, words, color in (("median", "median", "stable"), ("bound", "99 % bound", "accent")):
             l0, l1 = (fits[name][which][k]["median"] for k in ("l0", "l1"))
-            lines[f"{words}: L0 = {l0:.2g}, L1 = {l1:.2g}"] = (l0, l1, COLORS[color])
+            lines[f"{words} of the median seed: L0 = {l0:.2g}, L1 = {l1:.2g}"] = (l0, l1, COLORS[color])
         mask = np.asarray(s.resolved)
         draw.plot_smoothness(ax, s.smoothness[mask], s.grad_norm[mask], lines)
         ax.set_title(f"{name}: rank correlation {fits[name]['rank_correlation']['median']:.2f}")
@@ -372,6 +372,7 @@ def main(config: Config) -> dict:
             "diverged": int((picked["diverged_at"] >= 0).sum()),
         }  # fmt: skip
         kept = {k: v.astype(np.float32) for k, v in found.items()} | {"step": picked["step"].astype(np.int32)}
+        kept |= {f"path_{k}": np.asarray(getattr(picked["smoothness"], k)) for k in ("smoothness", "grad_norm")}
         arrays |= {f"{name.replace(' ', '_')}_{k}": v for k, v in kept.items()}
         r = results[name]
         print(f"{name} ({trained - started:.0f} s of training): {r['verdict']}")

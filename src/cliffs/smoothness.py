@@ -17,8 +17,7 @@ class Smoothness(NamedTuple):
 
     smoothness: Float[Array, "*steps"]
     """`max_f ||grad(x + f d) - grad(x)|| / ||f d||` with d the step; NaN for a step of length 0."""
-    grad_norm: Float[Array, "*steps"]
-    """`||grad(x)||` at the beginning of the step."""
+    grad_norm: Float[Array, "*steps"]  # at the beginning of the step
     step_norm: Float[Array, "*steps"]
     resolved: Bool[Array, "*steps"]
     """Whether the gradients' difference exceeds what rounding of parameters and gradients can make."""
