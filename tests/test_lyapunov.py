@@ -12,10 +12,15 @@ from cliffs.maps import HenonParams, henon_step, linear_step
 from cliffs.mean_field import mean_field_exponent
 
 
+def normal(seed, shape, dtype=None):
+    """Standard normal numbers made on the host: nothing to compile."""
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
 @pytest.mark.parametrize("interval", [1, 5])
 @pytest.mark.parametrize("k", [4, 2])
 def test_analytic_linear_map_has_the_logarithms_of_its_eigenvalues(x64, interval, k):
-    v = jax.random.normal(jax.random.key(0), (4, 4))
+    v = normal(0, (4, 4))
     matrix = v @ jnp.diag(jnp.array([1.6, -1.1, 0.7, 0.2])) @ jnp.linalg.inv(v)
     got = lyapunov_exponents(
         linear_step, matrix, jnp.zeros(4), num_steps=1000, warmup=200, interval=interval, num_exponents=k
@@ -47,12 +52,12 @@ def test_analytic_long_intervals_do_not_overflow():
 
 
 def random_network(n, gain):
-    w = jax.random.normal(jax.random.key(1), (n, n)) / n**0.5
+    w = normal(1, (n, n)) / n**0.5
 
     def step(params, x, u):
         return params * (jnp.tanh(x) @ w) + u  # one W for all gains: one product for the batch
 
-    start = jax.random.normal(jax.random.key(2), (n,))
+    start = normal(2, (n,))
     return jax.jit(
         jax.vmap(lambda g: lyapunov_exponents(step, g, start, jnp.zeros(600), warmup=200, num_exponents=1)[0])
     )(gain)
@@ -70,7 +75,7 @@ def test_property_random_tanh_networks_turn_chaotic_at_gain_one_as_mean_field_sa
 @pytest.mark.parametrize("cell", ["pytree", "driven"])
 def test_parity_sum_of_all_exponents_is_the_mean_log_determinant(x64, cell):
     """For any step, pytree states included: `sum l_i = 1/T sum log |det J_t|`, with slogdet of jacfwd."""
-    inputs = jax.random.normal(jax.random.key(2), (40, 2))
+    inputs = normal(2, (40, 2))
     if cell == "pytree":  # a state of two parts, as an LSTM's
 
         def step(params, state, u):
@@ -78,10 +83,10 @@ def test_parity_sum_of_all_exponents_is_the_mean_log_determinant(x64, cell):
             new = jnp.tanh(params @ unit + u.sum() + 0.1 * memory)
             return 0.9 * memory + new, new
 
-        params, start = jax.random.normal(jax.random.key(0), (3, 3)), (jnp.ones(3), jnp.zeros(3))
+        params, start = normal(0, (3, 3)), (jnp.ones(3), jnp.zeros(3))
     else:
         step, start = rnn.rnn_step("tanh"), jnp.zeros(4)
-        params = rnn.RNNParams(jax.random.normal(jax.random.key(1), (4, 4)), jnp.ones((2, 4)))
+        params = rnn.RNNParams(normal(1, (4, 4)), jnp.ones((2, 4)))
     states = rnn.unroll(step, params, start, inputs)
     before = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs[:-1]]), start, states)
     want = jnp.linalg.slogdet(step_jacobians(step, params, before, inputs))[1].mean()
@@ -90,9 +95,9 @@ def test_parity_sum_of_all_exponents_is_the_mean_log_determinant(x64, cell):
 
 
 def test_property_leading_k_are_the_first_of_the_whole_spectrum(x64):
-    w = 1.5 * jax.random.normal(jax.random.key(1), (8, 8)) / 8**0.5
+    w = 1.5 * normal(1, (8, 8)) / 8**0.5
     step, params = rnn.rnn_step("tanh"), rnn.RNNParams(w, jnp.ones((1, 8)))
-    inputs = jax.random.normal(jax.random.key(2), (60, 1))
+    inputs = normal(2, (60, 1))
     whole = lyapunov_exponents(step, params, jnp.zeros(8), inputs, warmup=20)
     first = lyapunov_exponents(step, params, jnp.zeros(8), inputs, warmup=20, num_exponents=3, interval=2)
     np.testing.assert_allclose(first, whole[:3], atol=1e-9)
@@ -122,7 +127,7 @@ def test_analytic_singular_jacobians_lose_one_direction_and_no_gradient(x64):
 
 def test_analytic_rank_one_jacobian_singular_only_up_to_rounding(x64):
     """x -> a (b . x): QR finds rounding in the place of zeros, which must stay far from the true exponent."""
-    a, b = jax.random.normal(jax.random.key(0), (2, 5))
+    a, b = normal(0, (2, 5))
     got = lyapunov_exponents(linear_step, jnp.outer(a, b), jnp.zeros(5), num_steps=50, warmup=5)
     assert float(got[0]) == pytest.approx(np.log(abs(float(a @ b))), abs=1e-10)
     assert (np.asarray(got[1:]) < -25).all()
@@ -140,7 +145,7 @@ def test_property_a_trajectory_that_leaves_to_infinity_is_nan_and_only_that_one(
 
 
 def test_property_distribution_narrows_with_the_window_and_agrees_with_single_runs(x64):
-    starts = 0.1 * jax.random.normal(jax.random.key(0), (16, 2))
+    starts = 0.1 * normal(0, (16, 2))
     run = jax.jit(
         lambda starts, window: lyapunov_distribution(
             henon_step, HenonParams(), starts, num_steps=1600, warmup=200, window=window
@@ -160,11 +165,9 @@ def test_property_distribution_narrows_with_the_window_and_agrees_with_single_ru
 
 
 def test_invariance_distribution_over_networks_and_inputs_of_their_own(x64):
-    keys = jax.random.split(jax.random.key(7), 3)
     step = rnn.rnn_step("tanh")
-    w = jax.vmap(lambda k: jax.random.normal(k, (5, 5)) / 5**0.5)(keys)
-    params = rnn.RNNParams(w, jnp.ones((3, 1, 5)))
-    inputs = jax.random.normal(jax.random.key(8), (3, 30, 1))
+    params = rnn.RNNParams(normal(7, (3, 5, 5)) / 5**0.5, jnp.ones((3, 1, 5)))
+    inputs = normal(8, (3, 30, 1))
     d = lyapunov_distribution(step, params, jnp.zeros((3, 5)), inputs, params_axis=0, inputs_axis=0, num_exponents=2)
     alone = jax.tree.map(lambda x: x[2], params)
     want = lyapunov_exponents(step, alone, jnp.zeros(5), inputs[2], num_exponents=2)
@@ -173,9 +176,9 @@ def test_invariance_distribution_over_networks_and_inputs_of_their_own(x64):
 
 
 def test_parity_flossing_gradient_against_finite_differences(x64):
-    w = jax.random.normal(jax.random.key(1), (4, 4)) / 2
-    inputs = jax.random.normal(jax.random.key(2), (20, 1))
-    direction = jax.random.normal(jax.random.key(3), (4, 4))
+    w = normal(1, (4, 4)) / 2
+    inputs = normal(2, (20, 1))
+    direction = normal(3, (4, 4))
 
     @jax.jit
     def penalty(w):
@@ -193,8 +196,8 @@ def test_parity_flossing_gradient_against_finite_differences(x64):
 def test_integration_flossing_moves_the_leading_exponents_to_zero():
     """Plain gradient descent on the penalty alone keeps gradients alive: three exponents from below -0.5 to near 0."""
     n, step = 16, rnn.rnn_step("tanh")
-    params = rnn.RNNParams(0.5 * jax.random.normal(jax.random.key(0), (n, n)) / n**0.5, jnp.ones((1, n)))
-    inputs = 0.3 * jax.random.normal(jax.random.key(1), (60, 1))
+    params = rnn.RNNParams(0.5 * normal(0, (n, n)) / n**0.5, jnp.ones((1, n)))
+    inputs = 0.3 * normal(1, (60, 1))
 
     def penalty(params):
         return gradient_flossing(step, params, jnp.zeros(n), inputs, num_exponents=3, warmup=10, interval=5)
