@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs import cells
 from cliffs.dynamics import (
     BOUNDARY,
     ESCAPED,
@@ -112,14 +111,14 @@ def test_parity_reference_boundary_of_the_one_unit_map(x64, reference, pair):
     point = bisect_boundary(one_unit_step, params, jnp.array([[-1.3], [-2.0]]), jnp.array([[2.0], [-1.0]]))
     assert point.found.tolist() == [True, False]
     np.testing.assert_allclose(point.states[0, 0], unstable, atol=1e-14)
-    exact = boundaries_1d(one_unit_step, params, (-6.0, 6.5))
+    exact = boundaries_1d(one_unit_step, params, (-6.0, 6.5), max_period=1)
     np.testing.assert_allclose(exact.positions, [unstable], atol=1e-14)
     np.testing.assert_allclose(exact.multiplier, [multiplier], rtol=1e-12)
 
 
 def test_analytic_boundaries_in_one_dimension_are_unstable_points_and_their_preimages(x64):
     # Logistic map at r = 3.2: 0 repels and 1 is its preimage; beyond them everything escapes.
-    found = boundaries_1d(logistic_step, jnp.asarray(3.2), (-0.5, 1.5))
+    found = boundaries_1d(logistic_step, jnp.asarray(3.2), (-0.5, 1.5), max_period=1)
     np.testing.assert_allclose(found.positions, [0, 1], atol=1e-14)
     assert found.depth.tolist() == [0, 1]
     np.testing.assert_allclose(found.multiplier, 3.2, rtol=1e-12)
@@ -142,21 +141,23 @@ def test_invariance_jit_vmap_and_float32():
     assert abs(float(boundary(biases[0]).states[0, 0]) - x[0]) < 1e-5
 
 
-def test_property_slices_of_lstm_states(x64):
-    step = cells.lstm_cell(2)
-    params = jax.tree.map(lambda p: 4.0 * p, step.init(jax.random.key(3), 1, jnp.float64))
-    zero = step.initial_state((), jnp.float64)
-    along = (jnp.ones(2), jnp.zeros(2))
+def test_property_slices_of_pytree_states(x64):
+    """Two coupled bistable units, held as a dict of arrays of different shape."""
+
+    def step(w, state, inputs):
+        a, b = state["a"], state["b"][0, 0]
+        return {"a": jnp.tanh(w * a + 0.3 * b), "b": jnp.tanh(w * state["b"] + 0.3 * a)}
+
+    zero, along = {"a": jnp.zeros(1), "b": jnp.zeros((1, 1))}, {"a": jnp.ones(1), "b": jnp.full((1, 1), 0.5)}
     grid = state_grid(zero, [along], [jnp.linspace(-2, 2, 5)])
-    assert [g.shape for g in grid] == [(5, 2), (5, 2)]
-    basins = basins_of_attraction(step, params, grid, jnp.zeros(1), max_steps=512)
-    assert basins.labels.shape == (5,)
-    assert len(basins.attractors) >= 1
-    for attractor in basins.attractors:
-        state = tuple(jnp.asarray(x[0]) for x in attractor.points)
-        for _ in range(attractor.period):
-            state = step(params, state, jnp.zeros(1))
-        np.testing.assert_allclose(np.concatenate(state), np.concatenate([x[0] for x in attractor.points]), atol=1e-10)
+    assert [grid[k].shape for k in "ab"] == [(5, 1), (5, 1, 1)]
+    basins = basins_of_attraction(step, jnp.asarray(1.5), grid)
+    assert basins.labels.tolist() == [0, 0, BOUNDARY, 1, 1]
+    for attractor, sign in zip(basins.attractors, (-1, 1)):
+        assert attractor.points["b"].shape == (1, 1, 1)
+        a, b = attractor.points["a"].item(), attractor.points["b"].item()
+        np.testing.assert_allclose([np.tanh(1.5 * a + 0.3 * b), np.tanh(1.5 * b + 0.3 * a)], [a, b], atol=1e-12)
+        assert np.sign(a) == sign
 
 
 @pytest.mark.parametrize(

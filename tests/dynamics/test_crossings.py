@@ -78,7 +78,8 @@ def test_analytic_neimark_sacker(x64):
         c, s = jnp.cos(0.7), jnp.sin(0.7)
         return (growth - jnp.sum(x**2)) * jnp.array([[c, -s], [s, c]]) @ x
 
-    found = crossing_report(rotation, jnp.asarray(0.9), jnp.asarray(1.2), jnp.array([0.3, 0.1]), num_samples=9)
+    start, options = jnp.array([0.3, 0.1]), {"num_samples": 9, "max_period": 1, "max_steps": 1024}
+    found = crossing_report(rotation, jnp.asarray(0.9), jnp.asarray(1.2), start, **options)
     (event,) = found.crossings
     assert event.kind == "Neimark-Sacker"
     np.testing.assert_allclose(0.9 + 0.3 * event.position, 1.0, atol=1e-10)

@@ -41,6 +41,16 @@ class FlatStep:
         return jax.tree.unflatten(self.structure, leaves)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _ByIdentity:
+    """A step that cannot be hashed (an object that holds arrays), hashed by identity so that it can be static."""
+
+    step: Step
+
+    def __call__(self, params: PyTree, state: PyTree, inputs: Any = None) -> PyTree:
+        return self.step(params, state, inputs)
+
+
 def flat_states(
     step: Step, states: PyTree, *, name: str = "starts", axes: int = 1
 ) -> tuple[Step, Float[Array, "*batch n"], Callable[[Any], PyTree]]:
@@ -68,6 +78,10 @@ def flat_states(
         raise ValueError(f"{name} must be of one real floating dtype, got {sorted(str(k) for k in kinds)}")
     if not all(isinstance(x, Tracer) or np.isfinite(np.asarray(x)).all() for x in given):
         raise ValueError(f"{name} must be finite, got NaN or inf")
+    try:
+        hash(step)
+    except TypeError:
+        step = _ByIdentity(step)
     structure = jax.tree.structure(states)
     if structure == jax.tree.structure(0) and leaves[0].ndim == axes + 1:
         return step, leaves[0], lambda flat: flat

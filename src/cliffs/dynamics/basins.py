@@ -76,7 +76,15 @@ def settle(
     step, flat, restore = flat_states(step, starts)
     check_map(step, params, flat[0], inputs)
     tolerance = reachable_tolerance(tolerance, flat.dtype, double=1e-10)
-    rounding = 8 * jnp.finfo(flat.dtype).eps
+    orbit, period, out, mean, spread, steps = _settle(
+        step, params, flat, inputs, max_steps, tolerance, escape, max_period=max_period, window=window
+    )
+    return Settled(restore(orbit), period, out, restore(mean), spread, steps)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("max_period", "window"))
+def _settle(step, params, starts, inputs, max_steps, tolerance, escape, *, max_period, window):
+    rounding = 8 * jnp.finfo(starts.dtype).eps
     periods = jnp.arange(1, max_period + 1)
     divides = (periods[:, None] % periods == 0) & (periods[:, None] > periods)
 
@@ -126,22 +134,7 @@ def settle(
         mean, spread = jnp.where(period > 0, cycle, mean), jnp.where(period > 0, jnp.sqrt(far), spread)
         return orbit, period, out, mean, spread, steps
 
-    orbit, period, out, mean, spread, steps = jax.vmap(fate)(flat)
-    return Settled(restore(orbit), period, out, restore(mean), spread, steps)
-
-
-_SETTINGS = ("max_steps", "max_period", "tolerance", "escape", "window")
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames=_SETTINGS)
-def jitted_settle(step, params, starts, inputs, **settings):
-    """`settle`, compiled once per step and settings."""
-    return settle(step, params, starts, inputs, **settings)
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames=_SETTINGS)
-def _settle_runs(step, params, starts, inputs, **settings):
-    return jax.vmap(lambda p: settle(step, p, starts, inputs, **settings))(params)
+    return jax.vmap(fate)(starts)
 
 
 class Attractor(NamedTuple):
@@ -229,12 +222,9 @@ def basins_of_attraction(
     flat = grid.reshape(-1, n)
     tolerance = reachable_tolerance(settings.get("tolerance"), flat.dtype, double=1e-10)
     merge = tolerance**0.5 if merge_distance is None else merge_distance
-    if over_params:
-        ends = _settle_runs(flat_step, params, flat, inputs, **settings)
-    else:
+    if not over_params:
         params = jax.tree.map(lambda p: jnp.asarray(p)[None], params)
-        ends = jax.tree.map(lambda x: x[None], jitted_settle(flat_step, jax.tree.map(lambda p: p[0], params), flat,
-                                                            inputs, **settings))  # fmt: skip
+    ends = jax.vmap(lambda p: settle(flat_step, p, flat, inputs, **settings))(params)
     ends = jax.tree.map(np.asarray, ends)
     runs = len(ends.period)
     labels = np.where(ends.escaped, ESCAPED, UNDECIDED)

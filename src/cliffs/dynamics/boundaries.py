@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cliffs.dynamics._states import flat_states, reachable_tolerance
-from cliffs.dynamics.basins import jitted_settle, settle
+from cliffs.dynamics.basins import settle
 from cliffs.dynamics.fates import same_fate
 from cliffs.dynamics.fixed_points import find_fixed_points
 from cliffs.rnn import Step
@@ -69,20 +69,24 @@ def bisect_boundary(
     merge = tolerance**0.5 if merge_distance is None else merge_distance
     count = (60 if a.dtype == jnp.float64 else 30) if num_iterations is None else num_iterations
 
+    low, high, found = _bisect(flat_step, params, a, b, inputs, merge, count, settings=tuple(sorted(settings.items())))
+    return BoundaryPoint(restore(0.5 * (low + high)), jnp.linalg.norm(high - low, axis=-1), found)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="settings")
+def _bisect(step, params, a, b, inputs, merge, count, *, settings):
     def fate(x):
-        return settle(flat_step, params, x, inputs, **settings)
+        return settle(step, params, x, inputs, **dict(settings))
 
     home = fate(a)
-    found = ~same_fate(fate(b), home, merge)
 
-    def halve(bracket, _):
+    def halve(_, bracket):
         low, high = bracket
         middle = 0.5 * (low + high)
         same = same_fate(fate(middle), home, merge)[:, None]
-        return (jnp.where(same, middle, low), jnp.where(same, high, middle)), None
+        return jnp.where(same, middle, low), jnp.where(same, high, middle)
 
-    (low, high), _ = jax.lax.scan(halve, (a, b), length=count)
-    return BoundaryPoint(restore(0.5 * (low + high)), jnp.linalg.norm(high - low, axis=-1), found)
+    return *jax.lax.fori_loop(0, count, halve, (a, b)), ~same_fate(fate(b), home, merge)
 
 
 class Boundaries1D(NamedTuple):
@@ -191,7 +195,7 @@ def _separating(step, params, inputs, grid, points, settings):
     room = np.minimum(np.append(gaps, np.inf), np.insert(gaps, 0, np.inf))
     aside = np.minimum(1e-5 * float(grid[-1] - grid[0]), 0.3 * room)
     sides = jnp.asarray(np.concatenate([positions - aside, positions + aside])[:, None], grid.dtype)
-    ends = jitted_settle(step, params, sides, inputs, **settings)
+    ends = settle(step, params, sides, inputs, **settings)
     k = len(points)
     left, right = (jax.tree.map(lambda x, s=s: x[s], ends) for s in (slice(k), slice(k, None)))
     tolerance = reachable_tolerance(settings.get("tolerance"), grid.dtype, double=1e-10)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 from cliffs.dynamics._states import check_map as check_map
 from cliffs.dynamics._states import flat_states
 from cliffs.dynamics._states import reachable_tolerance as reachable_tolerance
+from cliffs.dynamics.slow_points import slowest_points
 from cliffs.rnn import Step
 
 
@@ -101,16 +102,23 @@ def solve_fixed_points(
     -2.679
     """
     step, flat, restore = flat_states(step, starts)
+    points, speed, count = _solve(step, params, flat, inputs, max_iterations, period=period)
+    return NewtonResult(restore(points), speed, count)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="period")
+def _solve(step, params, starts, inputs, max_iterations, *, period):
+    """The number of iterations is traced: one program serves the first pass, the late starts and the polish."""
     apply = iterate(step, params, inputs, period)
 
     def residual(x):
         return apply(x) - x
 
     jacobian = jax.jacfwd(residual)
-    eps = jnp.finfo(flat.dtype).eps
-    eye = jnp.eye(flat.shape[-1], dtype=flat.dtype)
+    eps = jnp.finfo(starts.dtype).eps
+    eye = jnp.eye(starts.shape[-1], dtype=starts.dtype)
 
-    def body(carry, _):
+    def body(_, carry):
         x, r, damping, count = carry
         j = jacobian(x)
         scale = jnp.maximum(jnp.sum(j * j) / j.shape[0], 1e-30)
@@ -124,76 +132,14 @@ def solve_fixed_points(
         better = norm_new < norm  # false for NaN
         damping = jnp.clip(jnp.where(better, damping * 0.1, damping * 8 + 1e-3), 1e-20, 1e8)
         x = jnp.where(better, x_new, x)
-        return (x, jnp.where(better, r_new, r), damping, count + (better & (norm > 0))), None
+        return (x, jnp.where(better, r_new, r), damping, count + (better & (norm > 0)))
 
     def solve(x):
         first = (x, residual(x), jnp.asarray(1e-3, x.dtype), jnp.zeros((), jnp.int32))
-        (x, r, _, count), _ = jax.lax.scan(body, first, length=max_iterations)
+        x, r, _, count = jax.lax.fori_loop(0, max_iterations, body, first)
         return x, jnp.linalg.norm(r), count
 
-    points, speed, count = jax.vmap(solve)(flat)
-    return NewtonResult(restore(points), speed, count)
-
-
-def slowest_points(
-    step: Step, params: PyTree, starts: Float[Array, "starts n"], inputs: Any = None, *, period: int = 1,
-    max_iterations: int = 60,
-) -> tuple[Float[Array, "starts n"], Float[Array, " starts"], Bool[Array, " starts"]]:  # fmt: skip
-    """Local minima of `q(x) = |F^p(x) - x|^2 / 2` by Newton's method on its gradient with the exact Hessian; pure.
-
-    Gauss-Newton converges slowly where the residual does not vanish, and not at all where its Jacobian is singular,
-    which is what a slow point is. So negative curvature is turned positive and steps are damped until `q` falls.
-
-    **Arguments**: as in `solve_fixed_points`, vectors only.
-
-    **Returns** `(points, speeds, minimum)`: `minimum` where the Newton step that remains, `|H^-1 grad q|`, is below
-    `e (1 + |x|)`, no eigenvalue of the Hessian H is below `-e` times the largest, and the largest is above
-    `e q / (1 + |x|)^2` (no plateau), with `e = eps^(1/3)` of the dtype (6e-6 in float64, 5e-3 in float32).
-
-    Source: Sussillo & Barak (2013), Opening the black box, section 2.
-
-    >>> x, speed, minimum = slowest_points(lambda p, x, u: x + 0.1 + (x - 2) ** 2, None, jnp.array([[1.5]]))
-    >>> round(float(x[0, 0]), 3), round(float(speed[0]), 3), bool(minimum[0])
-    (2.0, 0.1, True)
-    """
-    apply = iterate(step, params, inputs, period)
-
-    def residual(x):
-        return apply(x) - x
-
-    def q(x):
-        return 0.5 * jnp.sum(residual(x) ** 2)
-
-    slope, curvature = jax.grad(q), jax.hessian(q)
-    small = jnp.finfo(starts.dtype).eps ** (1 / 3)
-
-    def body(carry, _):
-        x, damping = carry
-        values, vectors = jnp.linalg.eigh(curvature(x))
-        values = jnp.abs(values)
-        shift = damping * jnp.maximum(values[-1], values[0]) + jnp.finfo(x.dtype).tiny
-        x_new = x - vectors @ ((vectors.T @ slope(x)) / (values + shift))
-        better = q(x_new) < q(x)
-        damping = jnp.clip(jnp.where(better, damping * 0.1, damping * 8 + 1e-3), 1e-14, 1e8)
-        return (jnp.where(better, x_new, x), damping), None
-
-    def solve(x):
-        x = jax.lax.scan(body, (x, jnp.asarray(1e-3, x.dtype)), length=max_iterations)[0][0]
-        values, vectors = jnp.linalg.eigh(curvature(x))
-        largest = jnp.abs(values).max()
-        left = (vectors.T @ slope(x)) / jnp.maximum(jnp.abs(values), small**2 * largest + jnp.finfo(x.dtype).tiny)
-        size = 1 + jnp.linalg.norm(x)
-        # On a plateau every point is a weak minimum: ask that q changes within reach in some direction.
-        curved = largest * size**2 > small * q(x)
-        close = jnp.linalg.norm(left) <= small * size
-        return x, jnp.linalg.norm(residual(x)), curved & close & (values[0] >= -small * largest)
-
     return jax.vmap(solve)(starts)
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("period", "max_iterations"))
-def _solve(step, params, starts, inputs, *, period, max_iterations):
-    return solve_fixed_points(step, params, starts, inputs, period=period, max_iterations=max_iterations)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="period")
@@ -260,26 +206,29 @@ def find_fixed_points(
     check_map(step, params, flat[0], inputs)
     tolerance = reachable_tolerance(tolerance, flat.dtype, double=1e-10)
     merge = tolerance**0.5 if merge_distance is None else merge_distance
-    solve = functools.partial(_solve, step, params, inputs=inputs, period=period)
 
-    first, second = min(24, max_iterations), max(max_iterations - 24, 6)
-    result = solve(flat, max_iterations=first)
-    points, speed = np.array(result.points), np.array(result.residual)
+    def solve(x, count):
+        # Few starts are padded to one shape for all passes: compiling costs more than they do.
+        size = min(len(flat), 64)
+        points, speed, _ = _solve(step, params, _padded(x, size), inputs, count, period=period)
+        return np.array(points)[: len(x)], np.array(speed)[: len(x)]
+
+    first = min(24, max_iterations)
+    points, speed = solve(np.asarray(flat), first)
     if first < max_iterations and (late := speed > tolerance).any():
-        result = solve(_padded(points[late]), max_iterations=second)
-        points[late], speed[late] = np.array(result.points)[: late.sum()], np.array(result.residual)[: late.sum()]
+        points[late], speed[late] = solve(points[late], max_iterations - first)
     minimum = np.zeros(len(points), bool)
     # Where Newton stopped it may still be some way up from the minimum.
     near = (speed > tolerance) & (speed <= 3 * slow_speed)
     if near.any():
         outcome = [
-            np.array(x)[: near.sum()] for x in _slowest(step, params, _padded(points[near]), inputs, period=period)
+            np.array(x)[: near.sum()] for x in _slowest(step, params, _padded(points[near], 1), inputs, period=period)
         ]
         points[near], speed[near], minimum[near] = outcome
     converged = speed <= tolerance
     slow_ones = minimum & ~converged & (speed <= slow_speed)
     cycles, hits, residual, jacobians, shorter = _distinct_cycles(
-        step, params, points[converged], speed[converged], inputs, period, merge, second
+        step, params, points[converged], speed[converged], inputs, period, merge, solve
     )
     multipliers = np.linalg.eigvals(jacobians) if len(cycles) else np.zeros((0, flat.shape[1]), complex)
     multipliers = np.take_along_axis(multipliers, np.argsort(-np.abs(multipliers), axis=1), axis=1).astype(complex)
@@ -294,7 +243,7 @@ def find_fixed_points(
     )  # fmt: skip
 
 
-def _distinct_cycles(step, params, points, speed, inputs, period, merge, polish):
+def _distinct_cycles(step, params, points, speed, inputs, period, merge, solve):
     """One row per cycle of minimal period p, sorted; hits, residuals, Jacobians; how many points had a shorter one."""
     points = points[np.argsort(speed, kind="stable")]  # the best located point of a cluster stands for it
     n = points.shape[1]
@@ -303,8 +252,10 @@ def _distinct_cycles(step, params, points, speed, inputs, period, merge, polish)
     points = points[representative]
     if not len(points):
         return points.reshape(0, period, n), hits, np.zeros(0), np.zeros((0, n, n)), 0
-    polished = _solve(step, params, _padded(points), inputs, period=period, max_iterations=polish).points[: len(points)]
-    orbits, residual, jacobians = map(np.asarray, _orbits(step, params, polished, inputs, period=period))
+    polished = _padded(solve(points, 6)[0], 1)
+    orbits, residual, jacobians = (
+        np.asarray(x)[: len(points)] for x in _orbits(step, params, polished, inputs, period=period)
+    )
     scale = merge * (1 + np.linalg.norm(orbits[:, 0], axis=1))
     divisors = [d for d in range(1, period) if period % d == 0]
     full = np.array([all(np.linalg.norm(o[d] - o[0]) > s for d in divisors) for o, s in zip(orbits, scale)], bool)
@@ -347,9 +298,9 @@ def cluster(points: Float[np.ndarray, "points n"], distance: float) -> tuple[np.
     return np.array(representative, int), member
 
 
-def _padded(points: np.ndarray) -> Array:
-    """Rows repeated up to 16, 64, 256, ..., so that few shapes are compiled."""
+def _padded(points: np.ndarray, least: int) -> Array:
+    """Rows repeated up to 16, 64, 256, ..., and at least to `least`, so that few shapes are compiled."""
     size = 16
-    while size < len(points):
+    while size < max(len(points), least):
         size *= 4
     return jnp.asarray(points[np.arange(size) % len(points)])
