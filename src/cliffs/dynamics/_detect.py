@@ -18,6 +18,15 @@ DEPTH = 10
 """Halvings of a segment that holds an event: it is bracketed to a thousandth of the step before Newton starts."""
 
 
+TOUCHES = {
+    "fold": ("degenerate fold", "a multiplier touches 1 without the branch turning: a cusp in a second parameter"),
+    "branch point": ("branch point", "its test function touches zero: degenerate, more than two branches may cross"),
+    "flip": ("flip", "its test function touches zero: degenerate"),
+    "Neimark-Sacker": ("Neimark-Sacker", "its test function touches zero: degenerate"),
+}
+"""What a double zero is reported as; it cannot be told from a very near miss."""
+
+
 class Problem(NamedTuple):
     """One map with one free parameter, and the precision asked for."""
 
@@ -170,19 +179,19 @@ def find_special_points(problem: Problem, curve: Curve, locate_tolerance: float 
         crossings["Neimark-Sacker"] = {i for i in crossings["Neimark-Sacker"] if pairs_inside[i] != pairs_inside[i + 1]}
     found = [_locate(problem, curve, kind, i, locate_tolerance) for kind, at in crossings.items() for i in sorted(at)]
 
-    # A double zero of the parameter's tangent: the branch pauses without turning, a cusp in a second parameter.
-    fold = np.abs(tests["fold"])
-    for i in _touches(tests["fold"]):
-        if fold[i] < 1e-5 and not any(abs(i - j) <= 1 for j in crossings["fold"] | crossings["branch point"]):
-            point = curve.points[i]
-            found.append(
-                SpecialPoint(
-                    "degenerate fold", float(point[-1]), point[:-1], float(fold[i]), False,
-                    "a multiplier touches 1 without the branch turning: a cusp in a second parameter",
-                    period=problem.period,
-                )
-            )  # fmt: skip
     explained = set().union(*crossings.values())
+    places = np.array([np.append(p.state, p.parameter) for p in found]).reshape(-1, curve.points.shape[1])
+    for kind, values in tests.items():
+        for i in _touches(values).tolist():
+            point = curve.points[i]
+            # Beside a located event the other test functions are rounding noise.
+            reach = 4 * np.linalg.norm(curve.points[i + 1] - point) + 40 * np.finfo(point.dtype).eps ** 0.5
+            if not explained & {i - 1, i} and not (np.linalg.norm(places - point, axis=1) < reach).any():
+                name, note = TOUCHES[kind]
+                found.append(
+                    SpecialPoint(name, float(point[-1]), point[:-1], abs(float(values[i])), False, note,
+                                 period=problem.period)
+                )  # fmt: skip
     # Pairs that stay on the unit circle (area-preserving maps) are neither inside nor outside.
     modulus, margin = np.abs(curve.multipliers), np.finfo(curve.points.dtype).eps ** 0.5
     surely, possibly = (modulus < 1 - margin).sum(1), (modulus <= 1 + margin).sum(1)

@@ -134,12 +134,15 @@ def bifurcation_diagram(
     seeds = _search(base, bounds, starts, num_sections)
     if not seeds:
         notes.append(f"the starts lead to no solution of period {period} at any of {num_sections} sections")
-    queue = collections.deque(seeds)
+    queue, singular = collections.deque(seeds), []
     while queue:
         seed = queue.popleft()
         problem = base._replace(period=seed.period)
         started = _start(problem, seed, curves, max_step)
         if started is None:
+            continue
+        if not started[1]:
+            singular.append(seed)
             continue
         if sum(map(len, curves.values())) >= max_branches:
             notes.append(f"stopped after max_branches={max_branches} branches")
@@ -156,10 +159,17 @@ def bifurcation_diagram(
                 queue.extend(_switches(problem, point, max_period or period))
         curves[seed.period] = absorb(problem, curves[seed.period], curve)
 
+    lost = [seed.point for seed in singular if not _near(seed.point, curves[seed.period], 2 * max_step)]
+    if lost:
+        notes.append(f"{len(lost)} degenerate solutions were given up, the first (state, parameter) is {lost[0]}")
     branches = [_branch(curve, p) for p in sorted(curves) for curve in curves[p]]
     notes += [f"branch {i} (period {b.period}): {b.ends}" for i, b in enumerate(branches) if not b.complete]
     notes += [f"{p.kind} near {p.parameter:.6g}: {p.note}" for p in special if not p.located]
     return BifurcationDiagram(branches, special, tuple(notes))
+
+
+def _near(point: np.ndarray, curves: list[Curve], distance: float) -> bool:
+    return any(np.linalg.norm(curve.points - point, axis=1).min() < distance for curve in curves)
 
 
 def _branch(curve: Curve, period: int) -> BranchPoints:
@@ -213,13 +223,13 @@ def _jacobian(step, params, path, inputs, period, y):
 
 
 def _start(problem: Problem, seed: _Seed, curves: dict[int, list[Curve]], max_step: float):
-    """`(point, tangents)` to follow, or None where everything from the seed is known already."""
+    """`(point, tangents)` to follow, without tangents where the point is singular; None where all is known already."""
     step, params, path, inputs, period, tolerance = problem
     point = seed.point
     if seed.tangent is None:
         _, sizes, right = np.linalg.svd(np.asarray(_jacobian(step, params, path, inputs, period, point)))
         if sizes[-1] < 1e-6 * max(1.0, sizes[0]):
-            return None  # a singular point: its branches are reached from others of their points
+            return point, []  # its branches are reached from others of their points
         points, tangents, _, errors = correct_in_planes(problem, point[None], right[-1:])
         if not errors[0] <= tolerance or any(crosses(problem, c, points[0]) is not None for c in curves[period]):
             return None

@@ -172,8 +172,9 @@ def locate_bifurcation(
         values = _normal_form(kind, step, params, path, inputs, period, found.state, found.parameter, vector, aux[-2:])
         name, coefficient, note, vector = _classify(kind, values, vector)
         # Extended systems have other solutions: an imperfect branch point, a "pair" on the real line.
-        if kind == "branch point" and abs(aux[0]) > 1e3 * tolerance:
-            located, note = False, f"imperfect: G + mu p = 0 with mu = {aux[0]:.1e}"
+        if kind == "branch point" and abs(aux[0]) > 10 * tolerance:
+            located = False
+            note = f"imperfect: two branches pass close by (G + mu p = 0 with mu = {aux[0]:.1e}); take smaller steps"
         if kind == "Neimark-Sacker" and abs(aux[-1]) < 1e-6:
             located, note = False, "the critical pair is real"
     return SpecialPoint(name, float(found.parameter), x, residual, located, note, coefficient, vector, angle, period)
