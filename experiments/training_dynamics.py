@@ -23,9 +23,9 @@ INF = float("inf")
 class Config:
     """A network's attractors while it trains, and its gradient spikes."""
 
-    seeds: int = 4
+    seeds: int = 6
     thresholds: tuple[float, ...] = (INF, 1.0)
-    updates: int = 600
+    updates: int = 400
     length: int = 20
     hidden: int = 50
     learning_rate: float = 0.1
@@ -35,7 +35,7 @@ class Config:
     spike_factor: float = 5.0
     """A spike is a gradient norm above this many times the running median."""
     median_window: int = 51
-    snapshots: int = 5
+    snapshots: int = 3
     """At how many times all fixed points are searched for."""
     shifts: int = 2000
     """Circular shifts of the permutation test."""
@@ -75,29 +75,15 @@ def train(config: Config) -> dict[str, Any]:
 
     seeds = np.tile(np.arange(config.seeds), len(config.thresholds))
     limits = np.repeat(np.array(config.thresholds, np.float32), config.seeds)
-    return over_devices(one, seeds, limits) | {"seed": seeds, "max_norm": limits}
+    return every_run(one, seeds, limits) | {"seed": seeds, "max_norm": limits}
 
 
-def over_devices(one: Any, *trees: Any) -> Any:
-    """`one` for every run: each device takes an equal share, in a thread of its own; numpy arrays come back.
-
-    (One sharded program would do as well, but its `while` loops then wait for each other across devices.)
-    """
-    import concurrent.futures
-
+def every_run(one: Any, *trees: Any) -> Any:
+    """`one` for every run, as one compiled program; numpy arrays come back."""
     import jax
     import numpy as np
 
-    devices, runs = jax.devices(), len(jax.tree.leaves(trees)[0])
-    count = len(devices) if runs % len(devices) == 0 else 1
-    many = jax.jit(jax.vmap(one))
-
-    def share(i):
-        mine = jax.tree.map(lambda x: jax.device_put(np.split(np.asarray(x), count)[i], devices[i]), trees)
-        return jax.tree.map(np.asarray, many(*mine))
-
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *pool.map(share, range(count)))
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(*trees))
 
 
 def batch_of(config: Config, run_seed: Any, step: Any) -> Any:
@@ -159,7 +145,7 @@ def attractors(config: Config, seeds: Any, params: Any) -> dict[str, Any]:
 
         return jax.lax.map(at, jnp.arange(config.updates), batch_size=8)
 
-    return over_devices(one, seeds, params)
+    return every_run(one, seeds, params)
 
 
 def _count_ends(ends: Any) -> Any:
@@ -203,7 +189,7 @@ def tracked_point(config: Config, params: Any) -> dict[str, Any]:
 
         return jax.lax.scan(body, first, p)[1]
 
-    points, residual, jacobians = over_devices(one, params)
+    points, residual, jacobians = every_run(one, params)
     values = np.linalg.eigvals(jacobians)
     values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=-1), axis=-1)
     return {"points": points, "residual": residual, "multipliers": values}
@@ -369,9 +355,6 @@ def draw_association(table: dict[str, Any], config: Config) -> Any:
 
 def main(config: Config) -> pathlib.Path:
     """Train, find the events, count, draw, save and print."""
-    from cliffs.sweep import use_all_cores
-
-    use_all_cores()
     import numpy as np
     from scipy.stats import spearmanr
 
