@@ -14,12 +14,13 @@ from cliffs.plotting.surface_html import surface_html
 def test_integration_stability_map(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "RESULTS", tmp_path)
     folder = stability_map.main(stability_map.Config(starts=3, updates=40, rates=4, thresholds=3))
-    arrays = np.load(folder / "arrays.npz")
-    assert arrays["left_share"].shape == (4, 3)
+    with np.load(folder / "arrays.npz") as arrays:
+        share = arrays["left_share"]
+    assert share.shape == (4, 3)
     # The smallest rate throws nobody out, clipped or not; the largest unclipped one all; no clipping is the worst.
-    assert not arrays["left_share"][0, :2].any()
-    assert arrays["left_share"][-1, -1] == 1
-    assert (arrays["left_share"][:, -1] >= arrays["left_share"][:, 0]).all()
+    assert not share[0, :2].any()
+    assert share[-1, -1] == 1
+    assert (share[:, -1] >= share[:, 0]).all()
     metrics = json.loads((folder / "metrics.json").read_text())["metrics"]
     assert metrics["paths"] == 4 * 3 * 9
     assert metrics["largest_share_left_where_rate_x_threshold_is_at_most_0.03"] == 0
