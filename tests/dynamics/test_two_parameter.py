@@ -89,13 +89,6 @@ def test_documented_few_points_are_flagged(x64):
     assert fold_curve(max_step=1e-3).ends == ("ran out of points", "ran out of points")
 
 
-def test_property_float32_finds_the_cusp():
-    curve = fold_curve()
-    assert curve.parameters.dtype == np.float32
-    (cusp,) = curve.special
-    np.testing.assert_allclose(cusp.parameters, [4, -2], atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -29,7 +29,8 @@ class BranchPoints(NamedTuple):
     """`[points, n]` complex, largest modulus first."""
     stable: np.ndarray
     ends: tuple[str, str]
-    """Why the branch stops before its first and after its last point, in the words of `cliffs.dynamics.ENDS`."""
+    """Why the branch stops before its first and after its last point: the words of `cliffs.dynamics.ENDS`, or "joins
+    another branch" at a branch point from which only one side was new."""
     period: int = 1
 
     @property
