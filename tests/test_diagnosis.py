@@ -47,6 +47,23 @@ def test_analytic_truth_spikes_are_found_where_they_are_even_on_a_trend():
     assert 500 < spikes.evidence["largest_ratio"] < 2000
 
 
+@pytest.mark.parametrize("share", [0.01, 0.09, 0.11, 0.15, 0.4])
+def test_analytic_truth_a_run_full_of_spikes_is_never_called_healthy(share):
+    norms = noise(7)
+    norms[np.random.default_rng(8).random(N) < share] *= 1000
+    assert diagnose(norms).names() == ["cliff spikes" if share < 0.1 else "oscillation near critical"]
+
+
+def test_analytic_truth_a_plateau_and_a_late_blow_up_are_seen():
+    plateau, late = noise(9), noise(10)
+    plateau[400:600] *= 300
+    assert diagnose(plateau).names() == ["oscillation near critical"]
+    late[-100:] *= 10.0 ** np.linspace(0, 6, 100)
+    found = diagnose(late)
+    assert found.names() == ["slow explosion"]
+    assert found.findings[0].evidence["last_to_first"] > 1e3
+
+
 def test_analytic_truth_nonfinite_steps_are_counted_apart():
     norms = series("healthy", 2)
     norms[[3, 700]] = np.nan, np.inf
@@ -79,6 +96,9 @@ def test_analytic_truth_losses_tell_which_spikes_hurt():
     losses[201:] += 3
     spikes = diagnose(norms, losses=losses).findings[0]
     assert spikes.evidence["followed_by_loss_jump"] == 0.5
+    before = noise(5, 0.01)
+    before[[200, 600]] += 3  # the bad batch itself, mended by the update
+    assert diagnose(norms, losses=before).findings[0].evidence["followed_by_loss_jump"] == 0.0
 
 
 def test_property_threshold_ignores_single_cliffs_and_scales_with_the_norms():

@@ -105,6 +105,32 @@ def test_integration_clipped_runs_learn_and_solved_runs_leave():
     np.testing.assert_array_equal(result.metrics.loss[0, :first], full.metrics.loss[0, :first])
 
 
+def test_integration_typed_keys_in_grid_and_state_come_back_as_keys():
+    """Noise after clipping keeps its key in the optimiser's state; a grid may hold keys instead of seeds."""
+    noisy = optax.chain(optax.clip_by_global_norm(1.0), optax.add_noise(0.1, 0.5, jax.random.key(5)), optax.sgd(0.1))
+    loss = lambda params, batch: (jnp.sum((params - batch) ** 2), ())  # noqa: E731
+
+    def start(run):
+        return training.init_train_state(jax.random.normal(run["key"], (3,)), noisy)
+
+    def step(state, run):
+        return training.train_step(state, jnp.zeros(3), loss, noisy)
+
+    keys = {"key": jax.random.split(jax.random.key(1), 5)}
+    result = sweep(start, step, keys, 20, evaluate_every=10, progress=False)
+    assert (jax.random.key_data(result.grid["key"]) == jax.random.key_data(keys["key"])).all()
+    state = start({"key": keys["key"][3]})
+    for _ in range(20):
+        state, _ = jax.jit(lambda s: step(s, {"key": keys["key"][3]}))(state)
+    np.testing.assert_allclose(result.state.params[3], state.params, rtol=1e-4)
+    got, want = (jax.tree.leaves(s.opt_state) for s in (result.state, state))
+    kept = [(a, b) for a, b in zip(got, want) if jax.dtypes.issubdtype(b.dtype, jax.dtypes.prng_key)]
+    assert len(kept) == 1
+    for a, b in kept:
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(jax.random.key_data(a[3]), jax.random.key_data(b))
+
+
 def test_integration_shared_data_is_a_third_argument():
     data = jnp.arange(4.0)
 

@@ -107,7 +107,7 @@ def _backward(activation, form, length, residuals, cotangent):
         cotangent = jnp.zeros_like(activity)
     slope = SLOPES[activation]
     w_rec_t = w_rec.T
-    previous = jnp.concatenate([start[None], activity[:-1]])
+    previous = jnp.concatenate([start[None], activity])[: activity.shape[0]]
     want_inputs = want_inputs.value or w_in is None
 
     def step(carry, x):

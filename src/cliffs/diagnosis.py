@@ -101,9 +101,11 @@ def diagnose(norms: Any, max_norm: float | None = None, losses: Any = None) -> D
 
     - *vanishing*: the last tenth's median is at least 3 decades below the first's, or the median is below 1e-7;
       with `losses` given, only while the loss has not fallen by half (a norm that dies with its loss has converged);
-    - *slow explosion*: the trend gains at least 1 decade, and the last quarter's median is 5 times the first's;
+    - *slow explosion*: the trend gains at least 1 decade, and the last quarter's median is 5 times the first's; or the
+      run ends above 10 times its median for at least 2 % of the steps;
     - *cliff spikes*: norms above 10 times the running median and 6 robust deviations, in at most 10 % of the steps;
-    - *oscillation near critical*: a robust deviation of `r_t` of at least 0.5 decades: the bulk, not the tail, swings;
+    - *oscillation near critical*: the bulk, not the tail, swings: a robust deviation of `r_t` of at least 0.5 decades,
+      or more spikes than that, or, without any trend, 1 decade between the 5th and the 95th percentile;
     - *non-finite*: any inf or NaN, counted apart and left out of everything else;
     - with `max_norm`: *threshold too low* (clips more than half of the steps), *threshold never binds*
       (above 10 times the largest norm);
@@ -154,19 +156,28 @@ def diagnose(norms: Any, max_norm: float | None = None, losses: Any = None) -> D
         if (fall >= 3 or np.median(x) < -7) and not learned:
             add("vanishing", decades_lost=float(fall), median_norm=float(10 ** np.median(x)),
                 last_norm=float(10 ** np.median(x[-tenth:])))  # fmt: skip
-        if gain >= 1 and growth >= math.log10(5):
-            add("slow explosion", decades_gained=float(gain), last_to_first=float(10**growth))
-        swings = spread >= 0.5
+        high_end = _last_stretch(x > np.median(x) + 1)
+        explodes = gain >= 1 and growth >= math.log10(5)
+        blown = not explodes and high_end >= max(3, 0.02 * len(x))
+        if explodes or blown:
+            end = float(10 ** (np.median(x[-high_end:]) - np.median(x))) if blown else float(10**growth)
+            add("slow explosion", decades_gained=float(gain), last_to_first=end)
         spikes = (rest > 1) & (rest > 6 * spread)
-        if spikes.any() and spikes.mean() <= 0.1:
+        if blown:
+            spikes[len(x) - high_end :] = False
+        many = spikes.mean() > 0.1
+        trend = explodes or blown or abs(fall) >= 1
+        low, high = np.percentile(x if many else x[~spikes], [5, 95])
+        swings = spread >= 0.5 or many or (not trend and high - low >= 1)
+        if spikes.any() and not many:
             at = steps[spikes]
             evidence = {"count": len(at), "steps": at[:20].tolist(), "largest_ratio": float(10 ** rest[spikes].max())}
             if losses is not None:
                 evidence["followed_by_loss_jump"] = _loss_jumps(losses, at)
             add("cliff spikes", **evidence)
         if swings:
-            add("oscillation near critical", decades_of_deviation=float(spread), interquartile_ratio=float(
-                10 ** np.subtract(*np.percentile(rest, [75, 25]))))  # fmt: skip
+            add("oscillation near critical", decades_of_deviation=float(spread), share_of_spikes=float(spikes.mean()),
+                percentiles_95_to_5=float(10 ** (high - low)))  # fmt: skip
         if max_norm is not None:
             share = float((good > max_norm).mean())
             if share > 0.5:
@@ -230,6 +241,12 @@ def _running_median(x: np.ndarray) -> np.ndarray:
     return np.pad(inner, (half, len(x) - len(inner) - half), mode="edge")
 
 
+def _last_stretch(flags: np.ndarray) -> int:
+    """How many of the last entries are true without a gap."""
+    gaps = np.flatnonzero(~flags)
+    return len(flags) - (gaps[-1] + 1 if len(gaps) else 0)
+
+
 def _theil_sen(x: np.ndarray) -> float:
     """Median slope per step over all pairs of at most 200 block medians."""
     blocks = np.array_split(x, min(len(x), 200))
@@ -248,7 +265,7 @@ def _loss_jumps(losses: np.ndarray, at: np.ndarray) -> float:
     """The share of spikes after which the loss rose by more than 5 robust deviations of its usual step."""
     change = np.diff(losses)
     usual = 1.4826 * np.nanmedian(np.abs(change - np.nanmedian(change)))
-    near = [change[max(t - 1, 0) : t + 2] for t in at]
+    near = [change[t : t + 2] for t in at]  # the losses of the two steps after update t
     return float(np.mean([bool(len(c) and (~np.isfinite(c) | (c > 5 * usual)).any()) for c in near]))
 
 

@@ -68,9 +68,13 @@ def scale_to_spectral_radius(matrix: Float[Array, "n n"], radius: float) -> Floa
 
     **Returns** `[n, n]`; a matrix whose spectral radius is 0 is returned unchanged (no factor can help).
 
+    **Raises** `ValueError` for a negative `radius`.
+
     >>> float(scale_to_spectral_radius(jnp.diag(jnp.array([2.0, 1.0])), 0.5)[0, 0])
     0.5
     """
+    if not isinstance(radius, jax.core.Tracer) and not radius >= 0:
+        raise ValueError(f"radius must be non-negative, got {radius}")
     current = spectral_radius(matrix)
     return matrix * jnp.where(current > 0, radius / jnp.where(current > 0, current, 1.0), 1.0)
 

@@ -146,6 +146,7 @@ def sweep(
     [-1, 2]
     """
     runs = _check(grid, num_steps, evaluate_every, lanes)
+    grid, init, update, evaluate, typed = _without_typed_keys(grid, init, update, evaluate)
     devices = list(devices or jax.local_devices())
     if lanes is None:
         lanes = CPU_LANES if devices[0].platform == "cpu" else -(-runs // len(devices))
@@ -204,7 +205,51 @@ def sweep(
     bar.close()
     metrics, evaluations = _assemble(logs, runs, num_steps // evaluate_every)
     metrics = jax.tree.map(lambda x: x.reshape(runs, -1, *x.shape[3:]), metrics)
+    grid, final = typed(grid, final)
     return SweepResult(grid, final, metrics, evaluations, solved_at, np.asarray(final.diverged_at), steps_run)
+
+
+def _key_kinds(tree: PyTree) -> Any:
+    """For every leaf the kind of typed random key that it holds, or an empty string."""
+    typed = lambda x: jax.dtypes.issubdtype(getattr(x, "dtype", np.dtype(float)), jax.dtypes.prng_key)  # noqa: E731
+    return jax.tree.map(lambda x: str(jax.random.key_impl(x)) if typed(x) else "", tree)
+
+
+def _bare(tree: PyTree, kinds: PyTree) -> Any:
+    """Typed keys as their words, which numpy can hold."""
+    return jax.tree.map(lambda x, kind: jax.random.key_data(x) if kind else x, tree, kinds)
+
+
+def _typed(tree: PyTree, kinds: PyTree) -> Any:
+    """The reverse of `_bare`."""
+    return jax.tree.map(lambda x, kind: jax.random.wrap_key_data(x, impl=kind) if kind else x, tree, kinds)
+
+
+def _without_typed_keys(grid, init, update, evaluate):
+    """The same sweep with the words of typed keys in grid and state, and what turns both back in the end."""
+    in_grid = _key_kinds(grid)
+    in_state: Any = None
+
+    def bare_init(run):
+        nonlocal in_state
+        state = init(_typed(run, in_grid))
+        in_state = _key_kinds(state)
+        return _bare(state, in_state)
+
+    grid = _bare(grid, in_grid)
+    jax.eval_shape(lambda g: bare_init(jax.tree.map(lambda x: jnp.asarray(x)[0], g)), grid)
+
+    def bare_update(state, run, *data):
+        state, metrics = update(_typed(state, in_state), _typed(run, in_grid), *data)
+        return _bare(state, in_state), metrics
+
+    def bare_evaluate(state, run, *data):
+        return evaluate(_typed(state, in_state), _typed(run, in_grid), *data)
+
+    def back(grid, state):
+        return _typed(grid, in_grid), _typed(state, in_state)
+
+    return grid, bare_init, bare_update, bare_evaluate if evaluate else None, back
 
 
 def _rows(tree: PyTree, rows: np.ndarray) -> Any:

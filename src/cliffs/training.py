@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from cliffs.clipping import tree_norm
 from cliffs.rnn import ModelParams, Step, readout, unroll
 
 Loss = Callable[[Any, Any], tuple[Array, Any]]
@@ -85,7 +86,7 @@ def train_step(
         state.step + 1,
         diverged_at,
     )
-    return new, StepMetrics(value, optax.tree.norm(grads), aux)
+    return new, StepMetrics(value, tree_norm(grads).value, aux)
 
 
 def _all_finite(tree: PyTree) -> Array:

@@ -18,9 +18,9 @@
 | `spectral_normalize`, `project_spectral_radius` | the matrix itself, after the update | - | basis |
 
 optax has more, which `with_telemetry` takes as it is: `optax.normalize_by_update_norm` (every gradient to one norm),
-`optax.per_example_global_norm_clip` and `optax.contrib.differentially_private_aggregate` (per example, before the
-mean), `optax.apply_if_finite`, and `optax.MultiSteps(..., should_skip_update_fn=optax.skip_not_finite)` or
-`optax.skip_large_updates`.
+`optax.contrib.differentially_private_aggregate` (per example, before the mean; `optax.per_example_global_norm_clip` is
+the function within), `optax.apply_if_finite`, and `optax.MultiSteps(..., should_skip_update_fn=skip)` with
+`optax.skip_not_finite` or `optax.skip_large_updates`.
 
 Recipes, each run by the tests:
 

@@ -78,7 +78,8 @@ def power_of_two(top: Array) -> Array:
     """The largest power of two at or below `top`; 1 where `top` is 0, subnormal or not finite."""
     tiny = jnp.finfo(top.dtype).tiny
     usable = jnp.isfinite(top) & (top >= tiny)
-    exponent = jnp.frexp(jnp.where(usable, top, 1.0))[1] - 1
+    # Two below the largest exponent: XLA may multiply by the reciprocal, which must not be subnormal.
+    exponent = jnp.minimum(jnp.frexp(jnp.where(usable, top, 1.0))[1] - 1, jnp.finfo(top.dtype).maxexp - 2)
     return jnp.where(usable, jnp.ldexp(jnp.ones((), top.dtype), exponent), 1.0).astype(top.dtype)
 
 
@@ -163,6 +164,8 @@ def clip_norm(tree: PyTree, norm: Norm, limit: Array) -> Rescaled:
 
 def rescaled_parts(tree: PyTree, norms: list[Norm], limits: list[Array]) -> Rescaled:
     """The result `tree` of clipping disjoint parts of a gradient, given the norm and the limit of each part."""
+    if not norms:
+        return Rescaled(tree, jnp.array(False), jnp.zeros(()))
     before = jnp.stack([norm.value for norm in norms])
     after = jnp.minimum(before, jnp.stack([jnp.asarray(limit, before.dtype) for limit in limits]))
     whole, left = tree_norm(before), tree_norm(after)
@@ -172,12 +175,28 @@ def rescaled_parts(tree: PyTree, norms: list[Norm], limits: list[Array]) -> Resc
 
 
 def at(value: Number, count: Array) -> Any:
-    """The value of a number or a schedule at this count of updates."""
-    return value(count) if callable(value) else value
+    """The value of a number or a schedule at this count of updates.
+
+    What `check` could not see, a traced or scheduled value that is negative or NaN, counts as 0: a threshold then gives
+    no update instead of one uphill or a NaN.
+    """
+    if callable(value):
+        value = value(count)
+    return jnp.where(value >= 0, value, 0) if isinstance(value, jax.Array) else value
 
 
-def check(name: str, value: Number, *, low: float = 0.0, high: float = math.inf, open_low=False, open_high=False):
-    """Refuse a number outside its range if it is known now; schedules and traced values pass."""
+def multiple(factor: Any, base: Array) -> Array:
+    """`factor base`; an infinite factor means no limit, also where `base` is 0, and has finite derivatives."""
+    factor = jnp.asarray(factor, base.dtype)
+    unlimited = jnp.isinf(factor)
+    return jnp.where(unlimited, jnp.inf, jnp.where(unlimited, 0, factor) * base)
+
+
+def check(name: str, value: Number, *, low: float = 0.0, high: float = math.inf, open_low=False, open_high=False,
+          static=False):  # fmt: skip
+    """Refuse a number outside its range if it is known now; schedules (unless `static`) and traced values pass."""
+    if callable(value) and static:
+        raise ValueError(f"{name} must be a number, not a schedule, got {value}")
     if callable(value) or isinstance(value, Tracer):
         return
     number = np.asarray(value, dtype=float)
@@ -225,7 +244,7 @@ class Strategy(optax.GradientTransformationExtraArgs):
     None.
     """
 
-    update_with_report: Callable[..., tuple[PyTree, Any, Report | None]]
+    update_with_report: Callable[..., tuple[PyTree, Any, Report | None]] | None = None
 
 
 def strategy(init: Callable[[Any], Any] | None, rule: Rule, nonfinite: str) -> Any:
@@ -278,6 +297,13 @@ def strategy(init: Callable[[Any], Any] | None, rule: Rule, nonfinite: str) -> A
 def path_name(path: Any) -> str:
     """`"rnn/w_rec"` from a pytree path."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def path_names(tree: PyTree) -> list[str]:
+    """The paths of all leaves, told apart where a key itself holds a slash."""
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    names = [path_name(path) for path in paths]
+    return [n if names.count(n) == 1 else jax.tree_util.keystr(p) for n, p in zip(names, paths)]
 
 
 def is_recurrent(path: str) -> bool:

@@ -7,7 +7,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from cliffs.clipping._core import Number, at, check, clip_norm, compute_dtype, hypot, strategy
+from cliffs.clipping._core import Number, at, check, clip_norm, compute_dtype, hypot, multiple, strategy
 
 
 class EmaNormState(NamedTuple):
@@ -87,8 +87,8 @@ def clip_by_ema_norm(
         old = jnp.where(first, n, state.mean)
         if update == "before":
             mean = jnp.where(first, n, a * old + (1 - a) * n)
-            return clip_norm(updates, norm, k * mean), state._replace(mean=mean)
-        limit = k * old
+            return clip_norm(updates, norm, multiple(k, mean)), state._replace(mean=mean)
+        limit = multiple(k, old)
         seen = jnp.minimum(n, limit) if update == "clipped" else n
         mean = jnp.where(first, n, a * old + (1 - a) * seen)
         return clip_norm(updates, norm, limit), state._replace(mean=mean)
@@ -126,7 +126,7 @@ def clip_by_norm_quantile(
     """
     check("quantile", quantile, high=1.0)
     if not isinstance(buffer_size, Tracer):
-        check("buffer_size", buffer_size, low=1)
+        check("buffer_size", buffer_size, low=1, static=True)
 
     def init(params):
         return NormQuantileState(_zero_count(), jnp.full((int(buffer_size),), jnp.inf, compute_dtype(params)))
@@ -172,7 +172,7 @@ def clip_by_zscore(
 
     - `z_threshold`: `>= 0`. `decay`: in `[0, 1)`. `warmup`: at least 1.
     - `max_norm`: a fixed threshold besides, active in warm-up too; None for none.
-    - `clip_factor`: `>= 0`. All numbers may be traced arrays; all but `warmup` may be schedules.
+    - `clip_factor`: `>= 0`. All numbers may be traced arrays or schedules.
     - `mode`: see above. `update_on_spike`: whether a clipped norm enters the statistics.
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient never enters the statistics.
 
@@ -207,7 +207,7 @@ def clip_by_zscore(
     def rule(updates, state, params, norm):
         n, mean, std, count = norm.value, state.mean, state.std, state.count
         z0, a = at(z_threshold, count), at(decay, count)
-        warm = count < warmup
+        warm = count < at(warmup, count)
         z = (n - mean) / (std + 1e-6)
         spike = ~warm & (z > z0) if mode != "percentile" else ~warm & (n > mean + z0 * std)
         if mode == "reciprocal":

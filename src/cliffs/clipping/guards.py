@@ -36,7 +36,7 @@ def safely(
     - `per_leaf`: whether the rule treats every leaf by itself, so that each may have its own scale.
     - `rescales`: whether the rule is exactly `g min(1, threshold / ||g||)`, which spares telemetry its work.
     - `nonfinite`: see `cliffs.clipping.NonFinite`.
-    - further arguments go to the factory.
+    - further arguments go to the factory; positional ones may be schedules.
 
     **Returns** an `optax.GradientTransformation`.
 
@@ -49,7 +49,7 @@ def safely(
     """
     check("threshold", threshold)
 
-    def one(updates, params, limit):
+    def one(updates, params, limit, others):
         dtype = compute_dtype(updates)
         leaves = [x for x in jax.tree.leaves(updates) if x.size and jnp.issubdtype(x.dtype, jnp.inexact)]
         tops = [jnp.max(jnp.abs(p)) for x in leaves for p in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
@@ -64,34 +64,36 @@ def safely(
         low = jax.tree.map(lambda p: wide(p, dtype) if jnp.issubdtype(p.dtype, jnp.inexact) else p, params)
         # A threshold far above the rescaled gradient says nothing more, but its products could overflow.
         bound = jnp.minimum(limit.astype(dtype) / scale, float(jnp.finfo(dtype).max) ** 0.8)
-        inner = factory(bound, *args, **kwargs)
+        inner = factory(bound, *others, **kwargs)
         out, _ = inner.update(scaled, inner.init(low), low)
 
         def back(new, old, x):
             value = (new * scale).astype(x.dtype)
             value = jnp.where(x == 0, value - jax.lax.stop_gradient(value), value)
             # The rule's own select decides what is untouched: those entries return to the bit they came with.
-            return jnp.where(new == old, x, value)
+            return value if rescales else jnp.where(new == old, x, value)
 
         return jax.tree.map(back, out, scaled, updates)
 
     def rule(updates, state, params, norm):
-        limit = jnp.asarray(at(threshold, state.count))
+        limit, others = jnp.asarray(at(threshold, state.count)), [at(arg, state.count) for arg in args]
         leaves, treedef = jax.tree.flatten(updates)
         numbers = [jnp.issubdtype(x.dtype, jnp.inexact) and x.size > 0 for x in leaves]
         weights = jax.tree.leaves(params) if params is not None else [None] * len(leaves)
         picked = [x for x, use in zip(leaves, numbers) if use]
         chosen = [jnp.asarray(w) for w, use in zip(weights, numbers) if use and w is not None]
         if per_leaf:
-            new = [one([x], [w] if params is not None else None, limit) for x, w in zip(picked, chosen or picked)]
+            pairs = zip(picked, chosen or picked)
+            new = [one([x], [w] if params is not None else None, limit, others) for x, w in pairs]
             new = [leaf for (leaf,) in new]
         else:
-            new = one(picked, chosen if params is not None else None, limit)
+            new = one(picked, chosen if params is not None else None, limit, others)
         result = iter(new)
         tree = treedef.unflatten([next(result) if use else x for x, use in zip(leaves, numbers)])
         if not rescales:
             return tree, state
         changed = norm.value > limit
+        tree = jax.tree.map(lambda u, x: jnp.where(changed, u, x), tree, updates)
         return Rescaled(tree, changed, jnp.where(changed, limit, norm.value)), state
 
     return strategy(None, rule, nonfinite)
@@ -180,14 +182,14 @@ def clip_by_block_rms(threshold: Number, *, nonfinite: str = "propagate") -> opt
 
 
 def adaptive_grad_clip(
-    clipping: Number = 0.01, eps: float = 1e-3, *, nonfinite: str = "propagate"
+    clipping: Number = 0.01, eps: Number = 1e-3, *, nonfinite: str = "propagate"
 ) -> optax.GradientTransformation:
     """Clip every unit relative to its weights (AGC): `g tau max(||w||, eps) / ||g||` where that is shorter.
 
     `optax.adaptive_grad_clip`, made safe. Units are the columns of matrices. Needs `params`. optax divides by
     `max(||g||, 1e-6)`, so units of a smaller norm that exceed their limit come out shorter than the formula says.
 
-    **Arguments**: `clipping` `>= 0`, a number, a traced array or a schedule; `eps` the least weight norm; `nonfinite`.
+    **Arguments**: `clipping` `>= 0` and `eps`, the least weight norm: numbers, traced arrays or schedules; `nonfinite`.
 
     **Returns** an `optax.GradientTransformation`.
 

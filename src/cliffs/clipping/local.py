@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from cliffs.clipping._core import Number, at, check, clip_to, compute_dtype, hypot, strategy, tree_norm, wide
+from cliffs.clipping._core import Number, at, check, clip_to, compute_dtype, hypot, multiple, strategy, tree_norm, wide
 
 
 class EmaLeafNormState(NamedTuple):
@@ -71,14 +71,15 @@ def clip_by_ema_leaf_norm(
 
     def rule(updates, state, params, norm):
         count = state.count
-        k, a, warm = at(multiplier, count), at(decay, count), count < warmup
+        k, a, warm = at(multiplier, count), at(decay, count), count < at(warmup, count)
         globally = clip_to(updates, norm, at(max_norm, count))
 
         def one(x, x_global, gamma):
             own = tree_norm(x)
             fresh = gamma <= 0
-            locally = clip_to(x, own, jnp.where(fresh, jnp.inf, k * gamma))
-            clipped = jnp.where(fresh, own.value, jnp.minimum(own.value, k * gamma))
+            limit = jnp.where(fresh, jnp.inf, multiple(k, gamma))
+            locally = clip_to(x, own, limit)
+            clipped = jnp.minimum(own.value, limit)
             early = tree_norm(x_global).value
             early = jnp.where(fresh, early, jnp.minimum(gamma, early))
             late = jnp.where(fresh, clipped, a * gamma + (1 - a) * clipped)
@@ -127,20 +128,21 @@ def clip_spikes(
 
     def init(params):
         return SpikeState(
-            jnp.zeros((), jnp.int32), jax.tree.map(lambda x: jnp.zeros(x.shape, compute_dtype(x)), params)
+            jnp.zeros((), jnp.int32), jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), compute_dtype(x)), params)
         )
 
     def rule(updates, state, params, norm):
         count = state.count
-        root, a = jnp.sqrt(at(theta, count)), at(decay, count)
+        ratio, a = jnp.asarray(at(theta, count)), at(decay, count)
+        root = jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1)), 0)  # with derivative 0 at 0
 
         def one(x, rms):
             if not jnp.issubdtype(x.dtype, jnp.inexact):
                 return x, rms
             y = wide(x, rms.dtype)
             size = hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y)
-            bound = root * rms
-            spike = (count >= warmup) & (size > bound) & (rms > 0)
+            bound = multiple(root, rms)
+            spike = (count >= at(warmup, count)) & (size > bound) & (rms > 0)
             factor = jnp.where(spike, bound, 1.0) / jnp.where(spike, size, 1.0)
             # For real entries the limit itself with the sign: no division, so no rounding above the limit.
             cut = y * factor if jnp.iscomplexobj(y) else jnp.sign(y) * bound

@@ -133,17 +133,24 @@ def soft_clip_by_global_norm(max_norm: Number, *, nonfinite: str = "propagate") 
 
     def rule(updates, state, params, norm):
         limit = jnp.asarray(at(max_norm, state.count), norm.scale.dtype)
-        zero = limit <= 0
-        # (g / s) / (1/s + r/limit) with ||g|| = s r: neither ||g|| nor the ratio has to be a float.
-        divisor = 1 / norm.scale + norm.relative / jnp.where(zero, 1.0, limit)
-        factor = jnp.where(zero, 0.0, 1 / divisor)
+        # (g / s) / (1/s + r/limit) with ||g|| = s r: neither ||g|| nor the ratio has to be a float. A limit below r
+        # comes as limit / (limit/s + r), whose derivative needs no square of its reciprocal.
+        tight = limit < norm.relative
+        small, large = jnp.where(tight, limit, 1.0), jnp.where(tight, 1.0, limit)
+        large = jnp.where(large > 0, large, 1.0)
+        pull = jnp.where(tight, norm.relative, 1.0)
+        factor = jnp.where(
+            tight,
+            small / (small / norm.scale + pull),
+            jnp.where(limit > 0, 1 / (1 / norm.scale + norm.relative / large), 0.0),
+        )
 
         def one(x):
             if not jnp.issubdtype(x.dtype, jnp.inexact):
                 return x
             return (wide(x, norm.scale.dtype) / norm.scale * factor).astype(x.dtype)
 
-        after = norm.relative * factor
+        after = jnp.minimum(norm.relative * factor, jnp.finfo(factor.dtype).max)
         changed = (factor != norm.scale) & (norm.relative > 0)
         return Rescaled(jax.tree.map(one, updates), changed, after), state
 

@@ -9,7 +9,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from cliffs.clipping._core import NO_PARAMS, Number, at, check, is_recurrent, path_name, power_of_two, strategy
+from cliffs.clipping._core import NO_PARAMS, Number, at, check, is_recurrent, path_names, power_of_two, strategy
 
 _BLOCK = 8  # enough for a leading complex pair and its neighbours
 _START_ITERATIONS = 50
@@ -39,7 +39,7 @@ def spectral_normalize(
 
     - `max_norm`: the largest allowed singular value, `>= 0`; a number, a traced array or a schedule.
     - `select`: `select(path) -> bool`; the leaves to constrain, matrices only; those called `w_rec` by default.
-    - `num_iterations`: of power iteration per update, at least 1, static.
+    - `num_iterations`: of power iteration per update, at least 1.
     - `nonfinite`: see `cliffs.clipping.NonFinite`.
 
     **Returns** an `optax.GradientTransformation` for the end of a chain (it looks at `params + updates`).
@@ -93,9 +93,10 @@ def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, meas
     square = measure is _ritz_radius
 
     def init(params):
-        flat = jax.tree_util.tree_flatten_with_path(params)[0]
-        if flat and not any(select(path_name(path)) for path, _ in flat):
-            raise ValueError(f"select finds no leaf among {[path_name(path) for path, _ in flat]}")
+        flat = jax.tree.leaves(params)
+        names = path_names(params)
+        if flat and not any(map(select, names)):
+            raise ValueError(f"select finds no leaf among {names}")
 
         def start(w):
             w = jnp.asarray(w)
@@ -108,7 +109,7 @@ def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, meas
             basis = jax.random.normal(jax.random.key(0), (w.shape[1], min(_BLOCK, *w.shape)), w.dtype)
             return measure(w, basis, _START_ITERATIONS)[1]
 
-        chosen = {path_name(path): start(w) for path, w in flat if select(path_name(path))}
+        chosen = {name: start(w) for name, w in zip(names, flat) if select(name)}
         return SpectralState(jnp.zeros((), jnp.int32), chosen)
 
     def rule(updates, state, params, norm):
@@ -117,19 +118,20 @@ def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, meas
         rho = at(limit, state.count)
 
         bases = dict(state.basis)
+        rounds = jnp.asarray(at(num_iterations, state.count)).astype(jnp.int32)
 
-        def one(path, update, w):
-            name = path_name(path)
+        def one(name, update, w):
             if name not in bases:
                 return update
             new = w.astype(bases[name].dtype) + update.astype(bases[name].dtype)
-            size, bases[name] = measure(new, bases[name], num_iterations)
+            size, bases[name] = measure(new, bases[name], rounds)
             over = size > rho
             factor = jnp.where(over, rho, 1.0) / jnp.where(over, size, 1.0)
             return jnp.where(over, (new * factor - w).astype(update.dtype), update)
 
-        updates = jax.tree_util.tree_map_with_path(one, updates, params)
-        return updates, state._replace(basis=bases)
+        leaves, treedef = jax.tree.flatten(updates)
+        new = [one(*each) for each in zip(path_names(updates), leaves, jax.tree.leaves(params))]
+        return treedef.unflatten(new), state._replace(basis=bases)
 
     return strategy(init, rule, nonfinite)
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from cliffs.clipping._core import Strategy, check, compute_dtype, inexact, path_name, tree_norm, wide
+from cliffs.clipping._core import Strategy, check, compute_dtype, inexact, path_names, tree_norm, wide
 
 
 class TelemetryState(NamedTuple):
@@ -21,7 +21,7 @@ class TelemetryState(NamedTuple):
     cosine: Float[Array, ""]
     """Between gradient and result: 1 where both are 0, 0 where one is, NaN where either is not finite."""
     clipped: Bool[Array, ""]
-    """Whether the last result differed from the gradient."""
+    """Whether the last gradient was finite and the result differed from it."""
     clip_count: Int[Array, ""]
     clip_fraction: Float[Array, ""]
     """Bias-corrected moving average of `clipped` over finite steps."""
@@ -41,7 +41,9 @@ def with_telemetry(
     aggregates per-example gradients (a leading axis that the result lacks) "before" is their mean.
 
     A strategy of this library that rescales the gradient or its leaves says itself what it did. Anything else costs
-    the norm, a pass over the memory of gradient and result, and two more in steps that change something.
+    the norm, a pass over the memory of gradient and result, and two more in steps that change something. On 2 CPU cores
+    and a million parameters that is up to 4 % of an SGD step at any batch size for the former; for the latter 7 to 9 %
+    at batch 512 and up to a half at batch 32 (`experiments/benchmarks/telemetry.py`).
 
     **Arguments**
 
@@ -60,7 +62,7 @@ def with_telemetry(
     >>> log["norm_before"], round(log["norm_after"], 6), log["clip_count"]
     (5.0, 1.0, 1.0)
     """
-    check("decay", decay, high=1.0, open_high=True)
+    check("decay", decay, high=1.0, open_high=True, static=True)
     inner = optax.with_extra_args_support(transform)
 
     def init(params):
@@ -73,15 +75,14 @@ def with_telemetry(
         def count():
             return jnp.zeros((), jnp.int32)
 
-        paths = jax.tree_util.tree_flatten_with_path(params)[0] if per_leaf else []
-        leaves = {path_name(path): (zero(), zero()) for path, _ in paths} if per_leaf else None
+        leaves = {name: (zero(), zero()) for name in path_names(params)} if per_leaf else None
         return TelemetryState(
             inner.init(params), count(), zero(), zero(), zero(), jnp.array(False), count(), zero(), count(), leaves
         )
 
     def update(updates, state, params=None, **extra):
         dtype, report = state.cosine.dtype, None
-        if isinstance(transform, Strategy):
+        if isinstance(transform, Strategy) and transform.update_with_report is not None:
             new, inner_state, report = transform.update_with_report(updates, state.inner, params, **extra)
         else:
             new, inner_state = inner.update(updates, state.inner, params, **extra)
@@ -104,11 +105,11 @@ def with_telemetry(
         # Bias correction as in Adam: the average over k finite steps divides by 1 - decay^k.
         k = (state.step - state.nonfinite_count).astype(dtype)
         raw = decay * state.clip_fraction * (1 - decay**k) + (1 - decay) * clipped
-        fraction = jnp.where(norm.finite, raw / (1 - decay ** (k + 1)), state.clip_fraction)
+        fraction = jnp.minimum(jnp.where(norm.finite, raw / (1 - decay ** (k + 1)), state.clip_fraction), 1.0)
         leaves = state.leaves
         if per_leaf:
-            flat = zip(jax.tree_util.tree_flatten_with_path(before)[0], jax.tree.leaves(new))
-            leaves = {path_name(path): (_value(g, dtype), _value(u, dtype)) for (path, g), u in flat}
+            flat = zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(new))
+            leaves = {name: (_value(g, dtype), _value(u, dtype)) for name, g, u in flat}
         return new, TelemetryState(
             inner_state,
             state.step + 1,
@@ -162,8 +163,9 @@ def read_telemetry(state: PyTree) -> dict[str, float]:
     `clip_fraction`, `nonfinite_count`, and per leaf `"leaf/<path>/norm_before"`. Where there are several
     telemetries the names start with `"0/"`, `"1/"`, ... in the order of the tree.
 
-    **Raises** `ValueError` when there is none, or when the state has a run axis (read one run of it:
-    `jax.tree.map(lambda x: x[i], state)`).
+    **Raises** `ValueError` when there is none, when the state has a run axis (read one run of it:
+    `jax.tree.map(lambda x: x[i], state)`), or when it is traced (read it outside of `jit`). After a gradient with an
+    inf or NaN the norms and the cosine are not finite either; strict JSON has no word for that.
 
     >>> read_telemetry(optax.sgd(0.1).init(jnp.zeros(2)))
     Traceback (most recent call last):
@@ -178,6 +180,8 @@ def read_telemetry(state: PyTree) -> dict[str, float]:
         fields = {k: v for k, v in item._asdict().items() if k not in ("inner", "leaves")}
         for path, (before, after) in (item.leaves or {}).items():
             fields |= {f"leaf/{path}/norm_before": before, f"leaf/{path}/norm_after": after}
+        if any(isinstance(value, jax.core.Tracer) for value in fields.values()):
+            raise ValueError("state is traced: read telemetry outside of jit, vmap and scan")
         fields = jax.device_get(fields)
         for name, value in fields.items():
             if np.ndim(value):
