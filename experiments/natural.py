@@ -58,7 +58,7 @@ class Characters:
     hidden: int = 500
     piece_length: int = 180
     batch_size: int = 20
-    learning_rates: tuple[float, ...] = (0.05, 0.2)
+    learning_rates: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2)
     """Each of clipped and unclipped is reported at the rate with the best validation score."""
     threshold: float = 45.0
     std: float = 0.05

@@ -300,10 +300,10 @@ def path_name(path: Any) -> str:
 
 
 def path_names(tree: PyTree) -> list[str]:
-    """The paths of all leaves, told apart where a key itself holds a slash."""
+    """The paths of all leaves, told apart by a prefix where a key itself holds a slash."""
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
     names = [path_name(path) for path in paths]
-    return [n if names.count(n) == 1 else jax.tree_util.keystr(p) for n, p in zip(names, paths)]
+    return [n if names.count(n) == 1 else f"{jax.tree_util.keystr(p)}:{n}" for n, p in zip(names, paths)]
 
 
 def is_recurrent(path: str) -> bool:

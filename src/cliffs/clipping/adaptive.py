@@ -209,11 +209,12 @@ def clip_by_zscore(
         z0, a = at(z_threshold, count), at(decay, count)
         warm = count < at(warmup, count)
         z = (n - mean) / (std + 1e-6)
-        spike = ~warm & (z > z0) if mode != "percentile" else ~warm & (n > mean + z0 * std)
+        spike = ~warm & (z > z0) if mode != "percentile" else ~warm & (n > mean + multiple(z0, std))
         if mode == "reciprocal":
-            target = at(clip_factor, count) * (mean + z0 * std * (z0 / jnp.where(spike, z, 1.0)))
+            far = jnp.where(spike, z0, 1.0)  # an infinite z_threshold finds no spike and must not reach a derivative
+            target = at(clip_factor, count) * (mean + far * std * (far / jnp.where(spike, z, 1.0)))
         else:
-            target = mean if mode == "mean" else mean + z0 * std
+            target = mean if mode == "mean" else mean + multiple(z0, std)
         seen = jnp.where(spike, jnp.minimum(target, n), n)
         limit = jnp.where(spike, target, jnp.inf)
         if max_norm is not None:

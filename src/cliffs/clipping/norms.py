@@ -137,7 +137,7 @@ def soft_clip_by_global_norm(max_norm: Number, *, nonfinite: str = "propagate") 
         # comes as limit / (limit/s + r), whose derivative needs no square of its reciprocal.
         tight = limit < norm.relative
         small, large = jnp.where(tight, limit, 1.0), jnp.where(tight, 1.0, limit)
-        large = jnp.where(large > 0, large, 1.0)
+        large = jnp.where((large > 0) & (norm.relative > 0), large, 1.0)
         pull = jnp.where(tight, norm.relative, 1.0)
         factor = jnp.where(
             tight,

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cliffs.clipping._core import Strategy, check, compute_dtype, inexact, path_names, tree_norm, wide
@@ -180,7 +181,7 @@ def read_telemetry(state: PyTree) -> dict[str, float]:
         fields = {k: v for k, v in item._asdict().items() if k not in ("inner", "leaves")}
         for path, (before, after) in (item.leaves or {}).items():
             fields |= {f"leaf/{path}/norm_before": before, f"leaf/{path}/norm_after": after}
-        if any(isinstance(value, jax.core.Tracer) for value in fields.values()):
+        if any(isinstance(value, Tracer) for value in fields.values()):
             raise ValueError("state is traced: read telemetry outside of jit, vmap and scan")
         fields = jax.device_get(fields)
         for name, value in fields.items():

@@ -1,0 +1,193 @@
+"""Ends of the range: largest floats, empty trees, norms at the threshold, traced thresholds, schedules everywhere."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tests.clipping.strategies import NAMES, PARAMS, RULES, STRATEGIES, flat64, identical, norm64, quick_jit, tree
+
+from cliffs import clipping
+from cliffs.clipping import read_telemetry, with_telemetry
+
+TOP = float(jnp.finfo("float32").max)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_property_a_tree_without_leaves_passes(name):
+    transform = with_telemetry(STRATEGIES[name].make(0.5))
+    updates, state = transform.update({}, transform.init({}), {})
+    assert updates == {}
+    assert read_telemetry(state)["norm_after"] == 0
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("compiling", [False, True])
+def test_property_the_largest_floats_are_clipped_not_lost(name, compiling):
+    """Entries at the end of float32: in eager mode and under jit the result is finite, and as long as it may be."""
+    case = STRATEGIES[name]
+    grads = {"rnn": {"w_rec": jnp.array([0.9, -0.5, 0.3]) * TOP}}
+    transform = with_telemetry(case.make(0.5))
+    update = quick_jit(transform.update) if compiling else transform.update
+    updates, state = update(grads, transform.init(grads), grads)
+    got = np.asarray(updates["rnn"]["w_rec"], np.float64)
+    assert np.isfinite(got).all()
+    if case.bounds:
+        np.testing.assert_allclose(np.linalg.norm(got), 0.5, rtol=1e-6)
+        np.testing.assert_allclose(got / np.linalg.norm(got), np.array([0.9, -0.5, 0.3]) / np.sqrt(1.15), rtol=1e-6)
+    log = read_telemetry(state)
+    np.testing.assert_allclose(log["norm_after"], min(np.linalg.norm(got), TOP), rtol=1e-6)
+    assert log["norm_before"] == pytest.approx(min(np.sqrt(1.15) * TOP, TOP), rel=1e-6)
+
+
+def test_analytic_truth_no_threshold_is_no_change_up_to_the_largest_float():
+    grads = jnp.full(3, 3e38)
+    for make in (clipping.clip_by_global_norm, clipping.soft_clip_by_global_norm, clipping.clip_by_leaf_norm):
+        transform = with_telemetry(make(jnp.inf))
+        for update in (transform.update, jax.jit(transform.update)):
+            updates, state = update(grads, transform.init(grads))
+            np.testing.assert_allclose(updates, grads, rtol=1e-6)
+            assert read_telemetry(state)["norm_after"] == pytest.approx(TOP)
+
+
+def test_property_a_norm_at_its_threshold_is_told_as_it_is():
+    """Clipped is what telemetry says exactly where a bit has changed, and below the threshold nothing may change."""
+    grads = jax.random.normal(jax.random.key(0), (500, 5))
+
+    @jax.jit
+    @jax.vmap
+    def run(g):
+        transform = with_telemetry(clipping.clip_by_global_norm(clipping.tree_norm(g).value))
+        updates, state = transform.update(g, transform.init(g))
+        return jnp.any(updates != g), state.clipped
+
+    changed, told = run(grads)
+    np.testing.assert_array_equal(changed, told)
+    assert not changed.any()
+
+
+def test_analytic_truth_a_threshold_of_zero_leaves_nothing():
+    grads = {"a": jnp.array([1e30, 1e-13]), "b": jnp.array(-2.0)}
+    for name in RULES:
+        if STRATEGIES[name].bounds:
+            transform = STRATEGIES[name].make(0.0)
+            assert norm64(transform.update(grads, transform.init({"w_rec": 0.0} | grads), grads)[0]) == 0
+
+
+@pytest.mark.parametrize("name", [n for n in RULES if n not in ("clip_by_norm_quantile", "clip_by_block_rms")])
+def test_property_a_traced_threshold_that_is_negative_or_nan_counts_as_zero(name):
+    make, params = STRATEGIES[name].make, PARAMS["float32"]
+
+    @quick_jit
+    def second(threshold):
+        transform = make(threshold)
+        _, state = transform.update(params, transform.init(params), params)
+        return transform.update(params, state, params)[0]
+
+    want = second(0.0)
+    for bad in (-1.0, np.nan):
+        assert identical(second(bad), want)
+
+
+# Every numeric argument of every strategy, with its value in the first and from the second update on.
+ARGUMENTS = {
+    "clip": {"max_delta": (0.5, 0.2)},
+    "clip_by_global_norm": {"max_norm": (0.5, 0.2)},
+    "clip_by_block_rms": {"threshold": (0.5, 0.2)},
+    "adaptive_grad_clip": {"clipping": (0.5, 0.2), "eps": (1.0, 3.0)},
+    "clip_by_leaf_norm": {"max_norm": (0.5, 0.2)},
+    "clip_by_group_norm": {"max_norm": (0.5, 0.2)},
+    "soft_clip_by_global_norm": {"max_norm": (0.5, 0.2)},
+    "clip_by_ema_norm": {"multiplier": (0.5, 0.2), "decay": (0.9, 0.3)},
+    "clip_by_norm_quantile": {"quantile": (0.5, 0.2)},
+    "clip_by_zscore": {"z_threshold": (2.0, 0.1), "decay": (0.9, 0.3), "warmup": (1, 2), "max_norm": (2.0, 1.5),
+                       "clip_factor": (1.0, 0.7)},
+    "clip_by_ema_leaf_norm": {"multiplier": (1.1, 0.4), "decay": (0.9, 0.3), "warmup": (1, 2), "max_norm": (1.0, 0.7)},
+    "clip_spikes": {"theta": (2.0, 0.5), "decay": (0.9, 0.3), "warmup": (1, 2)},
+    "clip_or_shrink": {"max_norm": (0.5, 0.2), "shrink": (0.02, 0.01), "limit": (1e10, 2.0)},
+    "spectral_normalize": {"max_norm": (0.5, 0.2), "num_iterations": (1, 3)},
+    "project_spectral_radius": {"max_norm": (0.5, 0.2), "num_iterations": (1, 3)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parity_every_numeric_argument_as_a_schedule(name):
+    """All arguments scheduled at once, against rules with the numbers of the first and of the later updates."""
+    factory, arguments, params = getattr(clipping, name), ARGUMENTS[name], PARAMS["float32"]
+    grads = [tree(np.random.default_rng(i).uniform(-1, 1, 14) * s) for i, s in enumerate((1.0, 1.0, 3.0))]
+
+    def step(values, count):
+        early, late = values
+        return jnp.where(count == 0, early, late)
+
+    scheduled = factory(**{key: functools.partial(step, pair) for key, pair in arguments.items()})
+    early, late = (factory(**{key: pair[i] for key, pair in arguments.items()}) for i in (0, 1))
+
+    @quick_jit
+    def both(grads):
+        results = []
+        for rules in ((scheduled,) * 3, (early, late, late)):
+            state, outs = rules[0].init(params), []
+            for rule, g in zip(rules, grads):
+                out, state = rule.update(g, state, params)
+                outs.append(out)
+            results.append(outs)
+        return results
+
+    got, want = both(grads)
+    np.testing.assert_allclose(flat64(got), flat64(want), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda f: clipping.clip_by_norm_quantile(0.1, buffer_size=f),
+        lambda f: with_telemetry(optax.identity(), decay=f),
+    ],
+)
+def test_error_arguments_that_cannot_be_schedules_say_so(make):
+    with pytest.raises(ValueError, match="not a schedule"):
+        make(lambda count: 3)
+
+
+def test_invariance_keys_with_slashes_are_told_apart():
+    params = {"a/w_rec": jnp.eye(2) * 3, "a": {"w_rec": jnp.eye(2) * 5}}
+    rule = with_telemetry(clipping.spectral_normalize(1.0), per_leaf=True)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, state = rule.update(zero, rule.init(params), params)
+    for new in jax.tree.leaves(optax.apply_updates(params, updates)):
+        np.testing.assert_allclose(new, jnp.eye(2), rtol=1e-5, atol=1e-6)
+    assert len([name for name in read_telemetry(state) if name.endswith("norm_after") and "leaf" in name]) == 2
+
+
+def test_error_reading_telemetry_inside_jit_says_so():
+    transform = with_telemetry(optax.clip(1.0))
+    with pytest.raises(ValueError, match="traced"):
+        jax.jit(lambda g: read_telemetry(transform.update(g, transform.init(g))[1]))(jnp.ones(2))
+
+
+def test_analytic_truth_local_rules_keep_their_own_bounds():
+    """What bounds the rules that have no bound on the whole norm: entries, root mean squares, units."""
+    rng = np.random.default_rng(0)
+    grads, weights = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32), jnp.asarray(rng.normal(size=(6, 4)))
+    outs = {}
+    for name, value in (("clip", 0.3), ("clip_by_block_rms", 0.3), ("adaptive_grad_clip", 0.3)):
+        rule = getattr(clipping, name)(value)
+        outs[name] = np.asarray(rule.update(grads, rule.init(weights), weights)[0], np.float64)
+    assert np.abs(outs["clip"]).max() == np.float32(0.3)
+    np.testing.assert_allclose(np.sqrt((outs["clip_by_block_rms"] ** 2).mean()), 0.3, rtol=1e-6)
+    units, limits = np.linalg.norm(outs["adaptive_grad_clip"], axis=0), 0.3 * np.linalg.norm(weights, axis=0)
+    np.testing.assert_allclose(units, np.minimum(np.linalg.norm(grads, axis=0), limits), rtol=1e-5)
+
+
+def test_parity_with_numbers_that_torch_2_13_printed():
+    """`clip_grad_norm_(.., 1.0)` and `clip_grad_value_(.., 1.75)`, for machines without torch."""
+    grads = [jnp.array([3.0, -0.5, 0.25]), jnp.array([[1.5, 2.0], [-4.0, 0.125]])]
+    by_norm = [[0.5338608026504517, -0.08897680044174194, 0.04448840022087097, 0.26693040132522583, 0.3559072017669678,
+                -0.7118144035339355, 0.022244200110435486]]  # fmt: skip
+    for rule, want in ((clipping.clip_by_global_norm(1.0), by_norm[0]),
+                       (clipping.clip(1.75), [1.75, -0.5, 0.25, 1.5, 1.75, -1.75, 0.125])):  # fmt: skip
+        got = np.concatenate([np.ravel(x) for x in rule.update(grads, rule.init(grads))[0]])
+        np.testing.assert_allclose(got, want, rtol=1e-6)
