@@ -67,9 +67,9 @@ def hessian_vector_product(loss: Callable[[Any], Array], params: PyTree, vector:
 def hessian_operator(loss: Callable[[Any], Array], params: PyTree) -> Operator:
     """`v -> H v` with the gradient linearised once at `params`.
 
-    The forward pass and the residuals of the backward pass are computed here and kept: many products cost about 1.2
-    gradients each (`experiments/benchmarks/curvature.py`), and the memory is that of one Hessian-vector product.
-    Build it inside the jitted function that uses it.
+    The forward pass and the residuals of the backward pass are computed here and kept, so that each product is cheaper
+    than `hessian_vector_product` (both measured in `experiments/benchmarks/curvature.py`); the memory is that of one
+    Hessian-vector product. Build it inside the jitted function that uses it.
 
     **Arguments**: `loss` and `params` as in `hessian_vector_product`.
 
