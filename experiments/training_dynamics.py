@@ -182,17 +182,19 @@ def tracked_point(config: Config, params: Any) -> dict[str, Any]:
         first = settle(step, jax.tree.map(lambda v: v[0], p), jnp.zeros((1, config.hidden)), held).orbit[0, 0]
 
         def body(x, at):
-            found = solve_fixed_points(step, at, x[None], held, max_iterations=6)
-            x = found.points[0]
+            # Where the point has gone in a fold, another is taken up from the origin.
+            found = solve_fixed_points(step, at, jnp.stack([x, 0 * x]), held, max_iterations=8)
+            k = jnp.where(found.residual[0] < 1e-3, 0, 1)
+            x = found.points[k]
             jacobian = jax.jacfwd(lambda s: step(at, s, held))(x)
-            return x, (x, found.residual[0], jacobian)
+            return x, (x, found.residual[k], k, jacobian)
 
         return jax.lax.scan(body, first, p)[1]
 
-    points, residual, jacobians = every_run(one, params)
+    points, residual, lost, jacobians = every_run(one, params)
     values = np.linalg.eigvals(jacobians)
     values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=-1), axis=-1)
-    return {"points": points, "residual": residual, "multipliers": values}
+    return {"points": points, "residual": residual, "lost": lost == 1, "multipliers": values}
 
 
 def spikes(norms: Any, factor: float, window: int) -> Any:
@@ -271,7 +273,7 @@ def event_table(found: dict[str, Any], track: dict[str, Any]) -> dict[str, Any]:
     unstable = (np.abs(track["multipliers"]) > 1).sum(-1)
     both = known[:, 1:] & known[:, :-1]
     # A change of stability, or the fixed point itself is lost (a fold).
-    own = (both & (unstable[:, 1:] != unstable[:, :-1])) | (known[:, :-1] & ~known[:, 1:])
+    own = (both & (unstable[:, 1:] != unstable[:, :-1])) | (known[:, :-1] & (track["lost"][:, 1:] | ~known[:, 1:]))
     before = np.pad(own, ((0, 0), (1, 0)))[:, :-1]
     events = {"basin": found["basin"], "ended": found["ended"], "stability": np.stack([before, own], -1)}
     return events | {"any": np.logical_or.reduce(list(events.values()))}
@@ -308,7 +310,7 @@ def draw_runs(
         middle.legend(loc="best", fontsize=8)
         bottom.plot(found["exponent"][run], color=COLORS["stable"], lw=1.0, label="held input, on the attractor")
         bottom.plot(
-            found["driven"][run].max(-1),
+            found["driven"][run],
             color=COLORS["clipped"],
             lw=1.0,
             label=f"driven, {config.length} steps, largest of the batch",
@@ -333,15 +335,8 @@ def draw_association(table: dict[str, Any], config: Config) -> Any:
         ax.bar(places, heights, 0.55, color=COLORS[name], label="updates beside a spike")
         low, high = (np.array([100 * c[k] for c in cells]) for k in ("shifted_low", "shifted_high"))
         ax.vlines(places, low, high, color="black", lw=3, label="events shifted in time (95 %)")
-        ax.plot(
-            places,
-            [100 * c["p_event"] for c in cells],
-            "_",
-            color=COLORS["accent"],
-            ms=30,
-            mew=2.5,
-            label="all updates",
-        )
+        everywhere = [100 * c["p_event"] for c in cells]
+        ax.hlines(everywhere, places - 0.4, places + 0.4, color=COLORS["accent"], lw=2.5, label="all updates")
         for x, c, h in zip(places, cells, heights):
             text = f"{c['spikes_beside_an_event']}/{c['spikes']}\np = {c['p_value']:.3f}"
             top = max(h, 100 * c["shifted_high"])

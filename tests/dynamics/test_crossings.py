@@ -93,7 +93,7 @@ def test_invariance_fates_compare_under_jit_and_vmap_as_one_by_one():
 
     def compare(p, q):
         return compare_fates(
-            one_unit_step, p, q, settle(one_unit_step, p, starts), settle(one_unit_step, q, starts), merge_distance=1e-3
+            one_unit_step, p, q, settle(one_unit_step, p, starts), settle(one_unit_step, q, starts)
         )
 
     change = jax.jit(jax.vmap(compare))(params, new)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
+from cliffs.dynamics._states import reachable_tolerance
 from cliffs.dynamics.basins import Settled, settle
 from cliffs.rnn import Step
 
@@ -60,7 +61,7 @@ def compare_fates(
     new_ends: Settled,
     inputs: Any = None,
     *,
-    merge_distance: float = 1e-5,
+    merge_distance: float | None = None,
     looseness: float = 0.2,
     **settings: Any,
 ) -> FateChange:
@@ -71,7 +72,8 @@ def compare_fates(
     - `step`, `inputs`: the map on vector states.
     - `params`, `ends`: parameters before, and `settle(step, params, starts, ...)`.
     - `new_params`, `new_ends`: the same after; the starts may differ too.
-    - `merge_distance`, `looseness`: cycles are compared by their points, to within `merge_distance (1 + |x|)`; ends
+    - `merge_distance`, `looseness`: cycles are compared by their points, to within `merge_distance (1 + |x|)` (by
+      default the square root of the tolerance of `settle`, that a slow approach may leave); ends
       without a period by their means and spreads, to within `looseness` times the spreads.
     - further keywords go to `settle`.
 
@@ -85,13 +87,15 @@ def compare_fates(
     >>> compare_fates(one_unit_step, params, params, before, after).basin.tolist()
     [True, True]
     """
+    tolerance = reachable_tolerance(settings.get("tolerance"), ends.orbit.dtype, double=1e-10)
+    merge = tolerance**0.5 if merge_distance is None else merge_distance
     forth = settle(step, new_params, ends.orbit[:, 0], inputs, **settings)
     back = settle(step, params, new_ends.orbit[:, 0], inputs, **settings)
 
     def same(followed, origin, there):
         # What has escaped is still there: infinity is the attractor on both sides.
         followed = followed._replace(escaped=followed.escaped | origin.escaped)
-        return same_fate(followed, there, merge_distance, looseness=looseness)
+        return same_fate(followed, there, merge, looseness=looseness)
 
     alike = (ends.period == new_ends.period) & (ends.escaped == new_ends.escaped)
     return FateChange(same(forth, ends, new_ends), same(back, new_ends, ends), alike)
