@@ -92,9 +92,7 @@ def test_invariance_fates_compare_under_jit_and_vmap_as_one_by_one():
     starts = jnp.array([[0.5], [-3.0]])
 
     def compare(p, q):
-        return compare_fates(
-            one_unit_step, p, q, settle(one_unit_step, p, starts), settle(one_unit_step, q, starts)
-        )
+        return compare_fates(one_unit_step, p, q, settle(one_unit_step, p, starts), settle(one_unit_step, q, starts))
 
     change = jax.jit(jax.vmap(compare))(params, new)
     basin, bifurcation = np.asarray(change.basin), np.asarray(change.bifurcation)

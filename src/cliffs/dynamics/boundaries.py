@@ -169,7 +169,8 @@ def boundaries_1d(
     merge = float(jnp.finfo(grid.dtype).eps) ** 0.5 * (high - low)
     points: list[tuple[float, int, float]] = []
     for period in range(1, max_period + 1):
-        found = find_fixed_points(step, params, grid[:: max(num_cells // 250, 1), None], inputs, period=period)
+        starts = grid[:: max(num_cells // 250, 1), None]
+        found = find_fixed_points(step, params, starts, inputs, period=period, slow_speed=0.0)
         for cycle, multiplier in zip(found.cycles[:, :, 0], np.real(found.multipliers[:, 0])):
             if abs(multiplier) > 1:
                 points += [(float(x), 0, float(multiplier)) for x in cycle]
