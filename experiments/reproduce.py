@@ -109,59 +109,12 @@ def error_surface(steps: int = 50, points: int = 160) -> dict[str, Any]:
     return {"rows": rows, "metrics": ends, "arrays": arrays, "figures": {"error_surface": fig}, "settings": settings}
 
 
-def closed_form_folds(w: float) -> list[float]:
-    """Where `w s'(x) = 1`: `s = (1 ± sqrt(1 - 4 / w)) / 2`, `b = x - w s`; ascending."""
-    import numpy as np
-
-    root = np.sqrt(1 - 4 / w)
-    values = []
-    for s in ((1 + root) / 2, (1 - root) / 2):
-        values.append(np.log(s / (1 - s)) - w * s)
-    return sorted(values)
-
-
-def bifurcations(w: float = 5.0) -> dict[str, Any]:
-    """Fig. 4: fixed points of the one-unit map against its bias, both folds."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from cliffs.dynamics import bifurcation_diagram
-    from cliffs.maps import OneUnitParams, one_unit_step
-    from cliffs.plotting import figure
-    from cliffs.plotting.bifurcations import add_flow, plot_bifurcation_diagram
-
-    with jax.enable_x64(True):
-        starts = jnp.linspace(-6.0, 6.0, 13)[:, None]
-        diagram = bifurcation_diagram(one_unit_step, OneUnitParams(w, -2.5), "b", (-3.3, -1.7), starts)
-    folds = sorted(p.parameter for p in diagram.special if p.kind == "fold")
-    truth = closed_form_folds(w)
-    errors = [abs(found - true) for found, true in zip(folds, truth)]
-    fig, ax = figure(size=(6.4, 4.4))
-    add_flow(ax, lambda b, x: w / (1 + np.exp(-x)) + b, np.linspace(-3.25, -1.75, 19), np.linspace(-3.6, 3.8, 17))
-    plot_bifurcation_diagram(ax, diagram)
-    for name, b, x, dy in (("b1", folds[0], -3.4, 0), ("b2", folds[-1], -3.4, 0)):
-        ax.axvline(b, color="#8c959f", linewidth=0.8, linestyle=":")
-        ax.annotate(f"{name} = {b:.4f}", (b, x + dy), xytext=(4, 0), textcoords="offset points", fontsize=9)
-    ax.set_title(f"Fixed points of x = {w:g} s(x) + b")
-    ax.legend(loc="upper left", frameon=True, framealpha=0.9)
-    rows = [
-        (f"Fig. 4: fold b{i + 1}", f"{b:.11f} (off by {e:.0e})", f"{t:.11f}")
-        for i, (b, e, t) in enumerate(zip(folds, errors, truth))
-    ]
-    arrays = {}
-    for i, branch in enumerate(diagram.branches):
-        arrays |= {f"b_{i}": branch.parameter, f"x_{i}": branch.states[:, 0], f"stable_{i}": branch.stable}
-    metrics = {"folds": folds, "closed_form": truth, "errors": errors}
-    return {"rows": rows, "metrics": metrics, "arrays": arrays, "figures": {"bifurcations": fig}, "settings": {"w": w}}
-
-
 def main(config: Config) -> pathlib.Path:
     """Run all parts, write results/reproduce/, print the table."""
     from cliffs.sweep import use_all_cores
 
     use_all_cores()
-    from experiments import common, natural, temporal_order
+    from experiments import bifurcation_diagram, common, natural, temporal_order
 
     where = "reproduce" if config.scale == "default" else "reproduce_paper"
     if config.budget != 1:
@@ -169,7 +122,7 @@ def main(config: Config) -> pathlib.Path:
     began = time.perf_counter()
     parts = {
         "error_surface": error_surface,
-        "bifurcations": bifurcations,
+        "bifurcations": lambda: bifurcation_diagram.part(bifurcation_diagram.Config()),
         "temporal_order": lambda: temporal_order.part(temporal_order.scaled(config.scale, config.budget), config.seed),
     }
     if config.data_dir is not None:

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
-from experiments import common, reproduce, temporal_order
+from experiments import bifurcation_diagram, common, reproduce, temporal_order
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 8), (3, 8), (8, 8), (16, 16), (37, 100)])
@@ -17,13 +17,7 @@ def test_parity_wilson_interval_against_scipy(successes, trials):
 
 def test_parity_closed_form_folds(reference):
     for w, folds in reference["folds_sigmoid"].items():
-        np.testing.assert_allclose(reproduce.closed_form_folds(float(w)), [float(b) for b, _ in folds], rtol=1e-13)
-
-
-def test_integration_bifurcations_part_hits_the_closed_form():
-    part = reproduce.bifurcations()
-    assert max(part["metrics"]["errors"]) < 1e-8
-    assert len(part["metrics"]["folds"]) == 2
+        np.testing.assert_allclose(bifurcation_diagram.closed_form_folds(float(w)), np.array(folds, float), rtol=1e-13)
 
 
 def test_integration_temporal_order_part_counts_its_runs():
