@@ -108,14 +108,16 @@ def trajectory(network, key, config: Config):
 def measure(network, config: Config, steps: np.ndarray):
     """`(log singular values [seeds, times, n], growth reports or None)`."""
 
-    def one(key):
+    def products(key):
         params, states, inputs = trajectory(network, key, config)
         product = j.jacobian_products(j.step_jacobians(network[0], params, states, inputs))
-        logs = j.log_singular_values(jax.tree.map(lambda x: x[steps - 1], product))
-        return logs, growth.growth_report(params.w_rec, network[3]) if network[3] else None
+        report = growth.growth_report(params.w_rec, network[3]) if network[3] else None
+        return jax.tree.map(lambda x: x[steps - 1], product), report
 
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(config.seed), i))(jnp.arange(config.seeds))
-    return jax.jit(jax.vmap(one))(keys)
+    # Two programs: as one, the LSTM's stood still in XLA's thread pool on two cores (jaxlib 0.10.2).
+    product, report = jax.block_until_ready(jax.jit(jax.vmap(products))(keys))
+    return jax.jit(jax.vmap(j.log_singular_values))(product), report
 
 
 def quantiles(values: np.ndarray) -> list[float]:
