@@ -32,8 +32,10 @@ def test_parity_reference_change_of_bias_crosses_the_boundary_of_basins(x64, ref
         slope = jax.grad(one_unit_cost)(OneUnitParams(jnp.asarray(5.0), jnp.asarray(b)))
         np.testing.assert_allclose(norm, np.hypot(*slope), rtol=1e-6)
     assert event.grad_norm_before > 1e3 * found.grad_norm_before
-    assert event.before[0] < -1.9
-    np.testing.assert_allclose(event.after, 0.5, atol=0.1)
+    # On its two sides the start leads to the two attractors x = 5 s(x) + b.
+    for x in (event.before[0], event.after[0]):
+        np.testing.assert_allclose(5 / (1 + np.exp(-x)) + truth, x, atol=1e-6)
+    assert event.before[0] < -1.9 < 0.6 < event.after[0]
 
 
 def test_analytic_change_of_start_crosses_the_same_boundary(x64):
@@ -101,6 +103,16 @@ def test_invariance_fates_compare_under_jit_and_vmap_as_one_by_one():
     np.testing.assert_array_equal(bifurcation, [[False, False], [False, False], [False, False], [False, True]])
     alone = compare(*(jax.tree.map(lambda v: v[3], p) for p in (params, new)))
     np.testing.assert_array_equal(alone.bifurcation, bifurcation[3])
+
+
+def test_invariance_float32_finds_the_same_events():
+    (event,) = report(-2.63, -2.6, 0.5).crossings
+    assert event.kind == "basin boundary"
+    np.testing.assert_allclose(-2.63 + 0.03 * event.position, -2.6122966, atol=1e-6)
+    np.testing.assert_allclose(event.multiplier, 1.1750186, rtol=1e-4)
+    (event,) = report(-2.4, -2.3, -3.0).crossings
+    assert event.kind == "fold"
+    np.testing.assert_allclose(-2.4 + 0.1 * event.position, -2.3443897, atol=1e-5)
 
 
 def test_wrong_use_names_the_argument():
