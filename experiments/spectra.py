@@ -4,7 +4,8 @@ Networks at initialisation, driven by random one-hot symbols (six, as in the tem
 recipes, a small Gaussian, Glorot, orthogonal, identity plus noise with ReLU units, and an LSTM with forget bias 1.
 Figures: `growth` (largest, median and smallest singular value), `rates` (log s_1 / T of every seed), `components`
 (norms of all temporal components of one network). One network of 2,000 units is measured matrix-free, and checked
-against scipy's ARPACK on analytic Jacobians.
+against scipy's ARPACK on analytic Jacobians. Dead ReLU units make a Jacobian singular: of the values below about
+1e-16 of that panel some are zeros, shown as what rounding leaves in their place.
 """
 
 import dataclasses

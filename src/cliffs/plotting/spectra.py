@@ -84,6 +84,12 @@ def plot_growth_rates(rates: Mapping[str, np.ndarray], title: str = "") -> Figur
     ax.axvline(0, color=COLORS["stable"], lw=0.7)
     # Rates lie between -4 and 0.01: linear up to the threshold, logarithmic beyond.
     ax.set_xscale("symlog", linthresh=0.05)
+    every = np.concatenate([np.ravel(v) for v in rates.values()])
+    low, high = 1.3 * min(every.min(), -0.02), 1.3 * max(every.max(), 0.02)
+    marks = [m for m in (-4, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 4) if low <= m <= high]
+    ax.set_xticks(marks, [f"{m:g}" for m in marks])
+    ax.minorticks_off()
+    ax.set(xlim=(low, high))
     ax.set(
         yticks=range(len(rates)), yticklabels=list(rates), xlabel="growth of the largest singular value (nats per step)"
     )
