@@ -6,12 +6,14 @@ SGD, 32 seeds with clipping at norm 1 (the ICML 2013 setting) and the same seeds
 is in the top 1 % of their run are compared with random steps of the run, and with the typical step of the 50 before
 each (so that the phase of training is the same). Gradient and Hessian are those of the step's own mini-batch; the
 Hessian is measured on a second, fresh mini-batch too ("fresh"), which shares no noise with the gradient that was picked
-for its size. Ratios are of medians within a seed; intervals are bootstraps over seeds.
+for its size, and comes first. Many runs do not learn (`learned_loss`): every comparison is made for all runs, for those
+that learned and for those that did not. Ratios are of medians within a seed; intervals are bootstraps over seeds.
 """
 
 import dataclasses
 import functools
 import heapq
+import json
 import pathlib
 import sys
 import time
@@ -28,6 +30,7 @@ from scipy import stats
 
 from cliffs import curvature, initializers, rnn, smoothness, spectrum, sweep, tasks, training
 from experiments import common
+from experiments.curvature_comparison import SUBSETS, correct, number, over_seeds, slope, split, verdict
 
 GROUPS = ("top 1 %", "typical step before", "random step")
 CHUNK = 50  # steps between two looks of the host; also the window in which a typical step is sought
@@ -56,6 +59,11 @@ class Config:
     smoothness_batch: int = 100
     """Sequences of the fixed held-out batch on which smoothness is measured."""
     resamples: int = 2000
+    learned_loss: float = 0.4
+    """A run has learned when its mean loss over the last 50 mini-batches (never seen before) is below this: above it
+    lie the plateaus, ln 2 where one of the two symbols is told apart and ln 4 where none is."""
+    reanalyse: bool = False
+    """Compare and draw again from the arrays that the last full run recorded, without training."""
 
 
 def key_of(seed, what):
@@ -207,119 +215,62 @@ def train_and_pick(problem: Problem, seeds: np.ndarray, max_norms: np.ndarray) -
     }  # fmt: skip
 
 
-def over_seeds(values, resamples: int) -> dict:
-    """The median over seeds with its 95 % bootstrap interval (percentiles)."""
-    values = np.asarray(values, float)
-    draws = np.random.default_rng(1).integers(0, len(values), (resamples, len(values)))
-    low, high = np.quantile(np.median(values[draws], axis=1), [0.025, 0.975])
-    return {"median": float(np.median(values)), "interval": [float(low), float(high)], "values": values}
-
-
-def compare(found: dict, config: Config) -> dict:
-    """Ratios and differences between groups, one number per seed, then over seeds; leaves `[runs, group, point]`."""
-    out = {}
-    for other, name in ((1, "before"), (2, "random")):
-        for quantity in ("grad_norm", "leading", "fresh_leading", "gauss_newton"):
-            middle = np.median(found[quantity], -1)
-            out[f"{quantity}_ratio_{name}"] = over_seeds(middle[:, 0] / middle[:, other], config.resamples)
-        # Along the gradient the curvature has a sign: its size is compared here, the sign is counted below.
-        middle = np.median(np.abs(found["along_gradient"]), -1)
-        out[f"along_gradient_ratio_{name}"] = over_seeds(middle[:, 0] / middle[:, other], config.resamples)
-        for quantity in ("cosine", "fresh_cosine", "share"):
-            middle = found[quantity].mean(-1)
-            out[f"{quantity}_difference_{name}"] = over_seeds(middle[:, 0] - middle[:, other], config.resamples)
-    for group, name in enumerate(("top", "before", "random")):
-        out[name] = {
-            "cosine": over_seeds(found["cosine"][:, group].mean(-1), config.resamples),
-            "fresh_cosine": over_seeds(found["fresh_cosine"][:, group].mean(-1), config.resamples),
-            "gauss_newton_cosine": over_seeds(found["gauss_newton_cosine"][:, group].mean(-1), config.resamples),
-            "share": over_seeds(found["share"][:, group].mean(-1), config.resamples),
-            "gauss_newton_over_hessian": over_seeds(
-                np.median(found["gauss_newton"][:, group] / found["leading"][:, group], -1), config.resamples),
-            "positive_along_gradient": float((found["along_gradient"][:, group] > 0).mean()),
-            "leading_is_positive": float((found["largest"][:, group] >= -found["smallest"][:, group]).mean()),
-            "converged": float(found["converged"][:, group].mean()),
-        }  # fmt: skip
-    # How fast curvature grows with the gradient: 1 is Zhang's condition, 2 that of one exploding output direction.
-    out["slope"] = over_seeds([slope(x, y) for x, y in zip(found["grad_norm"], found["leading"])], config.resamples)
-    return out
-
-
-def slope(x, y) -> float:
-    """The least-squares slope of log y on log x."""
-    x, y = (np.log(v).ravel() for v in (x, y))
-    return float(np.polyfit(x - x.mean(), y - y.mean(), 1)[0])
-
-
-def fit_paths(smooth: smoothness.Smoothness, config: Config) -> dict:
+def fit_paths(arm: dict, config: Config) -> dict:
     """(L0, L1) of every run with its interval over seeds, and of the 99 % bound; how much better than a constant."""
-    weights = np.asarray(smooth.resolved, np.float32)
+    along, norms, weights = arm["path_smoothness"], arm["path_grad_norm"], arm["path_resolved"].astype(np.float32)
     fits = {}
     for name, quantile in (("median", 0.5), ("bound", 0.99)):
         fit = jax.vmap(lambda y, g, w, q=quantile: smoothness.fit_smoothness(y, g, quantile=q, weights=w))(
-            smooth.smoothness, smooth.grad_norm, weights
+            along, norms, weights
         )
         fits[name] = {k: over_seeds(getattr(fit, k), config.resamples) for k in ("l0", "l1")}
         fits[name]["error_over_constant"] = over_seeds(fit.error / fit.constant_error, config.resamples)
-    pairs = [(g[w > 0], y[w > 0]) for y, g, w in zip(smooth.smoothness, smooth.grad_norm, weights)]
+    pairs = [(g[w > 0], y[w > 0]) for y, g, w in zip(along, norms, weights)]
     fits["rank_correlation"] = over_seeds([stats.spearmanr(*p).statistic for p in pairs], config.resamples)
     fits["slope"] = over_seeds([slope(*p) for p in pairs], config.resamples)
     return fits | {"resolved": float(weights.mean())}
 
 
-def verdict(result: dict) -> str:
-    """One sentence; a claim is held when its 95 % interval over seeds excludes no effect, against both controls."""
-
-    def above(name, bound):
-        return all(result[f"{name}_{other}"]["interval"][0] > bound for other in ("before", "random"))
-
-    def word(holds):
-        return "is" if holds else "is not clearly"
-
-    return (
-        f"at the largest gradients the leading curvature {word(above('leading_ratio', 1))} larger, the curvature along "
-        f"the gradient {word(above('along_gradient_ratio', 1))} larger, and the gradient "
-        f"{word(above('cosine_difference', 0))} closer to the leading eigenvector; with the Hessian of fresh data the "
-        f"leading curvature {word(above('fresh_leading_ratio', 1))} larger and the gradient "
-        f"{word(above('fresh_cosine_difference', 0))} closer"
-    )
-
-
-def figures(groups: dict, smooths: dict, fits: dict, results: dict, density) -> dict:
-    """The three figures."""
+def figures(size: int, groups: dict, results: dict, density) -> dict:
+    """The figures; that of the spectrum only where it was measured."""
     from cliffs.plotting import COLORS, figure
     from cliffs.plotting import curvature as draw
 
     colors = dict(zip(GROUPS, (COLORS["unclipped"], COLORS["clipped"], COLORS["unstable"])))
-    quantities = {
-        "grad_norm": "gradient norm",
-        "leading": "leading |eigenvalue|",
-        "along_gradient": "|curvature| along g",
-    }
+    bars = (
+        ("grad_norm", "gradient norm", SUBSETS[:1]),
+        ("fresh_leading", "leading |eigenvalue|", SUBSETS),
+        ("leading", "the same, own batch", SUBSETS[:1]),
+        ("along_gradient", "|curvature| along g", SUBSETS[:1]),
+    )
     rows = {}
     for name, found in groups.items():
         ratios = [
-            {"label": f"{words}\nagainst {what}", "color": colors[GROUPS[place]]}
-            | results[name][f"{key}_ratio_{other}"]
-            for key, words in quantities.items()
+            {"label": f"{words}{'' if part == 'all' else ', ' + part.replace('_', ' ')}\nagainst {what}"}
+            | {"color": colors[GROUPS[place]]}
+            | results[name][part][f"{key}_ratio_{other}"]
+            for key, words, parts in bars
+            for part in parts
+            if results[name][part]
             for place, other, what in ((1, "before", "typical"), (2, "random", "random"))
         ]
-        title = f"{name}: slope {results[name]['slope']['median']:.2f}"
-        steps = {
-            g: {k: found[k][:, i].ravel() for k in ("grad_norm", "leading", "cosine")} for i, g in enumerate(GROUPS)
-        }
+        title = f"{name}, Hessian of fresh data: slope {results[name]['all']['fresh_slope']['median']:.2f}"
+        shown = {"grad_norm": "grad_norm", "leading": "fresh_leading", "cosine": "fresh_cosine"}
+        steps = {g: {k: found[v][:, i].ravel() for k, v in shown.items()} for i, g in enumerate(GROUPS)}
         rows[title] = (steps, ratios)
-    made = {"alignment": draw.plot_alignment(rows, colors, chance=next(iter(groups.values()))["size"] ** -0.5)}
+    made = {"alignment": draw.plot_alignment(rows, colors, chance=size**-0.5)}
     fig, axes = figure(1, len(groups), size=(5.5 * len(groups), 4.2), squeeze=False, sharey=True)
     for ax, name in zip(axes[0], groups):
-        s, lines = smooths[name], {}
+        arm, lines = groups[name], {}
         for which, words, color in (("median", "median", "stable"), ("bound", "99 % bound", "accent")):
-            l0, l1 = (fits[name][which][k]["median"] for k in ("l0", "l1"))
+            l0, l1 = (results[name]["smoothness"][which][k]["median"] for k in ("l0", "l1"))
             lines[f"{words} of the median seed: L0 = {l0:.2g}, L1 = {l1:.2g}"] = (l0, l1, COLORS[color])
-        mask = np.asarray(s.resolved)
-        draw.plot_smoothness(ax, s.smoothness[mask], s.grad_norm[mask], lines)
-        ax.set_title(f"{name}: rank correlation {fits[name]['rank_correlation']['median']:.2f}")
+        mask = arm["path_resolved"]
+        draw.plot_smoothness(ax, arm["path_smoothness"][mask], arm["path_grad_norm"][mask], lines)
+        ax.set_title(f"{name}: rank correlation {results[name]['smoothness']['rank_correlation']['median']:.2f}")
     made["smoothness"] = fig
+    if density is None:
+        return made
     points, curves = density
     made["density"], ax = figure()
     draw.plot_spectral_density(ax, points, {k: (v, colors[k]) for k, v in curves.items()})
@@ -342,48 +293,88 @@ def spectra(problem: Problem, picked: dict) -> tuple[np.ndarray, dict]:
     return points, {k: np.asarray(spectrum.smoothed(d, jnp.asarray(points), 0.006 * reach)) for k, d in nodes.items()}
 
 
+def measure_all(problem: Problem) -> tuple[dict, tuple]:
+    """Train and measure every arm: its arrays, and the spectra of the first."""
+    config, arms, density = problem.config, {}, None
+    seeds = np.arange(config.seeds)
+    for max_norm in config.max_norms:
+        picked = train_and_pick(problem, seeds, np.full(config.seeds, max_norm, np.float32))
+        density = spectra(problem, picked) if density is None else density
+        shape = picked["step"].shape
+        flat, which = picked["params"].reshape(-1, problem.size), np.broadcast_to(seeds[:, None, None], shape).ravel()
+        found = over_runs(problem.measure, which.size)(flat, which, picked["step"].ravel())
+        found = {k: np.asarray(v, np.float32).reshape(shape) for k, v in found.items()}
+        # The parameters kept are those of the step: its gradient norm comes out again.
+        recorded = np.take_along_axis(picked["norm"], picked["step"].reshape(len(seeds), -1), 1).reshape(shape)
+        np.testing.assert_allclose(found["grad_norm"], recorded, rtol=1e-2)
+        arms[arm_name(max_norm)] = found | {
+            "step": picked["step"].astype(np.int32),
+            "final_loss": picked["loss"][:, -CHUNK:].mean(1),
+            "norm_quantiles": np.nanquantile(picked["norm"], [0.5, 0.99, 1.0]),
+            "diverged": (picked["diverged_at"] >= 0).sum(),
+            **{f"path_{k}": getattr(picked["smoothness"], k) for k in ("smoothness", "grad_norm", "resolved")},
+        }
+    return arms, density
+
+
+def arm_name(max_norm: float) -> str:
+    return f"clipped at {max_norm:g}" if np.isfinite(max_norm) else "unclipped"
+
+
+def analyse(arms: dict, config: Config) -> dict:
+    """Every number of every arm from its arrays; the verdicts know how many comparisons were made in all."""
+    results = {}
+    for name, arm in arms.items():
+        found = {k: v for k, v in arm.items() if np.shape(v) == np.shape(arm["grad_norm"])}
+        # A diverged run has no number for its loss: it has not learned.
+        results[name] = split(found, arm["final_loss"] < config.learned_loss, config.resamples) | {
+            "smoothness": fit_paths(arm, config),
+            "final_loss": over_seeds(arm["final_loss"], config.resamples),
+            "norm_quantiles": dict(zip(("median", "p99", "max"), arm["norm_quantiles"])),
+            "diverged": int(arm["diverged"]),
+        }
+    comparisons = correct(results)
+    for arm in results.values():
+        arm["comparisons"] = comparisons
+        arm["verdict"] = verdict(arm, comparisons, config.learned_loss)
+    return results
+
+
+def show(name: str, result: dict):
+    """Print the verdict and every contrast, split by learned and not learned."""
+    print(f"{name}: {result['verdict']}")
+    for part in (p for p in SUBSETS if result[p]):
+        r = result[part]
+        print(f"  {part.replace('_', ' ')} ({r['runs']} runs)")
+        for key in [k.removesuffix("_before") for k in r if k.endswith("_before")]:
+            print(f"    {key}: " + "; ".join(f"{number(r[f'{key}_{o}'])} against {o}" for o in ("before", "random")))
+        print(f"    slope: {number(r['fresh_slope'])} fresh, {number(r['slope'])} own batch", flush=True)
+
+
 def main(config: Config) -> dict:
     """Train, measure, compare, write the result."""
     started = time.perf_counter()
     if config.steps % CHUNK or not 1 <= config.points <= config.steps // 100:
         raise ValueError(f"steps must be a multiple of {CHUNK} and points at most steps / 100, got {config}")
-    problem = Problem(config)
-    results, groups, smooths, fits, arrays, density = {}, {}, {}, {}, {}, None
-    for max_norm in config.max_norms:
-        name = f"clipped at {max_norm:g}" if np.isfinite(max_norm) else "unclipped"
-        seeds = np.arange(config.seeds)
-        picked = train_and_pick(problem, seeds, np.full(config.seeds, max_norm, np.float32))
-        trained = time.perf_counter()
-        density = spectra(problem, picked) if density is None else density
-        shape = picked["step"].shape
-        flat, which = picked["params"].reshape(-1, problem.size), np.broadcast_to(seeds[:, None, None], shape).ravel()
-        found = over_runs(problem.measure, which.size)(flat, which, picked["step"].ravel())
-        found = {k: np.asarray(v).reshape(shape) for k, v in found.items()}
-        # The parameters kept are those of the step: its gradient norm comes out again.
-        recorded = np.take_along_axis(picked["norm"], picked["step"].reshape(len(seeds), -1), 1).reshape(shape)
-        np.testing.assert_allclose(found["grad_norm"], recorded, rtol=1e-2)
-        results[name], smooths[name] = compare(found, config), picked["smoothness"]
-        fits[name] = fit_paths(picked["smoothness"], config)
-        groups[name] = found | {"size": problem.size}
-        results[name] |= {
-            "verdict": verdict(results[name]), "smoothness": fits[name],
-            "final_loss": over_seeds(picked["loss"][:, -CHUNK:].mean(1), config.resamples),
-            "norm_quantiles": dict(zip(("median", "p99", "max"), np.nanquantile(picked["norm"], [0.5, 0.99, 1.0]))),
-            "diverged": int((picked["diverged_at"] >= 0).sum()),
-        }  # fmt: skip
-        kept = {k: v.astype(np.float32) for k, v in found.items()} | {"step": picked["step"].astype(np.int32)}
-        kept |= {f"path_{k}": np.asarray(getattr(picked["smoothness"], k)) for k in ("smoothness", "grad_norm")}
-        arrays |= {f"{name.replace(' ', '_')}_{k}": v for k, v in kept.items()}
-        r = results[name]
-        print(f"{name} ({trained - started:.0f} s of training): {r['verdict']}")
-        for key in [k.removesuffix("_before") for k in r if k.endswith("_before")]:
-            text = [f"{r[f'{key}_{o}']['median']:.3g} {np.round(r[f'{key}_{o}']['interval'], 3)} against {o}"
-                    for o in ("before", "random")]  # fmt: skip
-            print(f"  {key}: " + "; ".join(text))
-        print(f"  slope {r['slope']['median']:.2f} {np.round(r['slope']['interval'], 2)}", flush=True)
+    problem, names = Problem(config), [arm_name(m) for m in config.max_norms]
+    if config.reanalyse:
+        folder = common.RESULTS / "curvature_alignment"
+        before, density = json.loads((folder / "metrics.json").read_text()), None
+        measured = before["metrics"].get("measured") or {k: before[k] for k in ("git_revision", "written", "seconds")}
+        with np.load(folder / "arrays.npz") as stored:
+            prefixes = {name: f"{name.replace(' ', '_')}_" for name in names}
+            arms = {n: {k[len(p) :]: stored[k] for k in stored if k.startswith(p)} for n, p in prefixes.items()}
+    else:
+        measured = None  # by this very run
+        arms, density = measure_all(problem)
+    results = analyse(arms, config)
+    for name in names:
+        show(name, results[name])
     common.save(
-        "curvature_alignment", metrics=results, settings=dataclasses.asdict(config), started=started, seed=0,
-        arrays=arrays, figures=figures(groups, smooths, fits, results, density),
+        "curvature_alignment", metrics=results | {"measured": measured}, settings=dataclasses.asdict(config),
+        started=started, seed=0,
+        arrays={f"{name.replace(' ', '_')}_{k}": v for name, arm in arms.items() for k, v in arm.items()},
+        figures=figures(problem.size, arms, results, density),
     )  # fmt: skip
     return results
 

@@ -153,8 +153,9 @@ def eigenpairs(
     - `num_leading`, `num_trailing`: how many of the algebraically largest and smallest eigenvalues.
     - `num_iterations`: Krylov dimension (at most the number of parameters is used); one product each. The residuals
       cost `num_leading + num_trailing` more.
-    - `tolerance`: of `converged`, relative to the largest |eigenvalue|; the square root of the dtype's resolution by
-      default, where an eigenvalue apart from the others is accurate to about the resolution itself.
+    - `tolerance`: of `converged`, relative to the largest |eigenvalue|; the square root of the resolution of
+      the coarsest dtype in `like` by default: an eigenvalue apart from the others is then accurate to about the
+      resolution itself.
 
     **Returns** `Eigenpairs`, values descending: first the leading ones, last the trailing ones. Values that are not
     finite (an operator that overflows) come with `converged` False.
@@ -175,7 +176,9 @@ def eigenpairs(
             "num_leading and num_trailing must be non-negative and together between 1 and "
             f"min(num_iterations, number of parameters) = {steps}, got {num_leading} and {num_trailing}"
         )
-    relative = float(jnp.finfo(dtype).eps) ** 0.5 if tolerance is None else tolerance
+    # Products come back rounded to the parameters' dtypes: the coarsest bounds what a residual can reach.
+    coarsest = max(float(jnp.finfo(jnp.result_type(x)).eps) for x in jax.tree.leaves(like))
+    relative = coarsest**0.5 if tolerance is None else tolerance
     chosen = jnp.array([*range(steps - 1, steps - 1 - num_leading, -1), *range(num_trailing - 1, -1, -1)])
 
     @jax.jit  # one program also for a caller who does not jit

@@ -20,7 +20,8 @@ class Smoothness(NamedTuple):
     grad_norm: Float[Array, "*steps"]  # at the beginning of the step
     step_norm: Float[Array, "*steps"]
     resolved: Bool[Array, "*steps"]
-    """Whether the gradients' difference exceeds what rounding of parameters and gradients can make."""
+    """Whether the gradients' difference exceeds what rounding of parameters and gradients can make, in the coarsest
+    dtype among the leaves that moved."""
 
 
 class SmoothnessFit(NamedTuple):
@@ -51,7 +52,8 @@ def smoothness_between(
 
     **Returns** `Smoothness` with scalar leaves.
 
-    **Raises** `ValueError` for no fraction or one outside (0, 1], or ends that are not alike.
+    **Raises** `ValueError` for no fraction or one outside (0, 1], ends that are not alike or hold no number;
+    `TypeError` for leaves that are not real floating point.
 
     Source: Zhang, He, Sra & Jadbabaie (2020), Figs. 1-3, and their released code (`eval_smooth`).
 
@@ -62,11 +64,17 @@ def smoothness_between(
     if not fractions or not all(0 < f <= 1 for f in fractions):
         raise ValueError(f"fractions must be one or more numbers in (0, 1], got {tuple(fractions)}")
     params, new_params = alike(params, new_params, "new_params")
+    leaves = jax.tree.leaves(params)
+    if not sum(leaf.size for leaf in leaves):
+        raise ValueError(f"params must have at least one number, got {params}")
+    for leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(f"params must have real floating-point leaves, got one of {leaf.dtype}")
     x, unravel = ravel_pytree(params)
     d = ravel_pytree(new_params)[0] - x
     gradient = jax.grad(lambda flat: loss(unravel(flat)))
     here, length = gradient(x), safe_norm(d)
-    size, eps = safe_norm(here), jnp.finfo(x.dtype).eps
+    size, eps = safe_norm(here), _coarsest_moved(params, new_params)
 
     def compare(fraction):
         point = x + fraction * d
@@ -82,6 +90,14 @@ def smoothness_between(
     ratios, resolved = jax.lax.map(compare, jnp.asarray(fractions, x.dtype))
     best = jnp.argmax(jnp.where(jnp.isnan(ratios), -jnp.inf, ratios))
     return Smoothness(ratios[best], size, length, resolved[best])
+
+
+def _coarsest_moved(params: PyTree, new_params: PyTree) -> Array:
+    """The resolution of the coarsest dtype among the leaves that moved, which may be coarser than that of all."""
+    pairs = list(zip(jax.tree.leaves(params), jax.tree.leaves(new_params)))
+    finest = min(float(jnp.finfo(a.dtype).eps) for a, _ in pairs)
+    eps = [jnp.where(jnp.any(a != b), jnp.finfo(a.dtype).eps, finest) for a, b in pairs]
+    return jnp.max(jnp.stack([jnp.asarray(e, jnp.float32) for e in eps]))
 
 
 def smoothness_along(
@@ -154,9 +170,10 @@ def fit_smoothness(
     - `quantile`: in (0, 1).
     - `weights`: `[steps]`, non-negative; 0 leaves a pair out (steps that are not `resolved`).
 
-    **Returns** `SmoothnessFit`; NaN when no pair counts.
+    **Returns** `SmoothnessFit`; NaN when no pair counts, and when a traced weight is negative.
 
-    **Raises** `ValueError` for a quantile outside (0, 1) or arrays that do not fit each other.
+    **Raises** `ValueError` for a quantile outside (0, 1), a negative weight, or arrays that do not fit each other;
+    `TypeError` for integers, whose logarithms would be rounded.
 
     Source: the condition is Definition 1 of Zhang et al. (2020); the fit is a quantile regression (Koenker & Bassett
     1978) of our own choice.
@@ -166,13 +183,24 @@ def fit_smoothness(
     >>> round(float(fit.l0), 2), round(float(fit.l1), 2)
     (2.0, 3.0)
     """
-    if not 0 < quantile < 1:
+    return _fit(*_checked(smoothness, grad_norm, weights, quantile), quantile)
+
+
+def _checked(smoothness: Any, grad_norm: Any, weights: Any, quantile: Any) -> tuple[Array, Array, Array]:
+    """The three as arrays of one shape and dtype, or an error that names what is wrong."""
+    if isinstance(quantile, int | float) and not 0 < quantile < 1:
         raise ValueError(f"quantile must be in (0, 1), got {quantile}")
     y, g = jnp.asarray(smoothness), jnp.asarray(grad_norm)
+    for name, x in (("smoothness", y), ("grad_norm", g)):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"{name} must be real floating point, got {x.dtype}")
     w = jnp.ones_like(y) if weights is None else jnp.asarray(weights, y.dtype)
     if y.ndim != 1 or y.shape != g.shape or y.shape != w.shape or not y.size:
         raise ValueError(f"smoothness, grad_norm and weights must be [steps], got {y.shape}, {g.shape} and {w.shape}")
-    return _fit(y, g, w, quantile)
+    # A traced weight cannot be looked at; `_Logs` makes the fit NaN where one is negative.
+    if not isinstance(w, jax.core.Tracer) and bool(jnp.any(~(w >= 0))):
+        raise ValueError(f"weights must be non-negative numbers, got {w[jnp.argmax(~(w >= 0))]}")
+    return y, g, w
 
 
 @jax.jit
@@ -201,7 +229,8 @@ class _Logs(NamedTuple):
 
     @classmethod
     def of(cls, y, g, w):
-        w = jnp.where(jnp.isfinite(y) & (y > 0) & jnp.isfinite(g) & (g > 0), w, 0)
+        wrong = jnp.any(~(w >= 0))
+        w = jnp.where(jnp.isfinite(y) & (y > 0) & jnp.isfinite(g) & (g > 0) & ~wrong, w, 0)
         log_y, log_g = (jnp.log(jnp.where(w > 0, x, 1)) for x in (y, g))
         low = jnp.min(log_g, where=w > 0, initial=jnp.inf)
         high = jnp.max(log_g, where=w > 0, initial=-jnp.inf)
@@ -258,7 +287,7 @@ def bootstrap_fit(
 
     **Returns** `SmoothnessFit` with leaves `[num_resamples]`.
 
-    **Raises** `ValueError` for a block length outside 1 .. steps.
+    **Raises** as `fit_smoothness`, and `ValueError` for a block length outside 1 .. steps or no resample.
 
     Source: Künsch (1989); Politis & Romano (1992), circular blocks.
 
@@ -267,13 +296,14 @@ def bootstrap_fit(
     >>> fits.l1.shape
     (5,)
     """
-    steps = jnp.shape(smoothness)[0]
+    y, g, w = _checked(smoothness, grad_norm, weights, quantile)
+    steps = y.size
     length = round(steps**0.5) if block_length is None else block_length
     if not 1 <= length <= steps:
         raise ValueError(f"block_length must be between 1 and the {steps} steps, got {length}")
-    base = jnp.ones(steps, jnp.asarray(smoothness).dtype) if weights is None else jnp.asarray(weights)
-
-    return _bootstrap(jnp.asarray(smoothness), jnp.asarray(grad_norm), base, key, quantile, length, num_resamples)
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples must be at least 1, got {num_resamples}")
+    return _bootstrap(y, g, w, key, quantile, length, num_resamples)
 
 
 @functools.partial(jax.jit, static_argnums=(5, 6))

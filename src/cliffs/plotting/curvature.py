@@ -66,6 +66,8 @@ def plot_shares_below(ax: Any, groups: Mapping[str, Any], colors: Mapping[str, s
     >>> from cliffs.plotting import figure
     >>> fig, ax = figure()
     >>> plot_shares_below(ax, {"all": np.array([0.2, 0.9])}, {"all": "black"}, chance=0.02)
+    >>> [line.get_ydata().tolist() for line in ax.lines][0]
+    [0.5, 1.0, 1.0]
     """
     for name, values in groups.items():
         x = np.sort(np.asarray(values))
@@ -84,6 +86,8 @@ def plot_seed_ratios(ax: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     >>> from cliffs.plotting import figure
     >>> fig, ax = figure()
     >>> plot_seed_ratios(ax, [dict(label="a", values=[1.0, 2.0], median=1.5, interval=(1.0, 2.0), color="black")])
+    >>> [float(x) for x in ax.lines[1].get_xdata()], ax.get_yticklabels()[0].get_text()
+    ([1.0, 2.0], 'a')
     """
     for i, row in enumerate(rows):
         values = np.asarray(row["values"])
@@ -103,6 +107,8 @@ def plot_smoothness(ax: Any, smoothness: Any, grad_norm: Any, lines: Mapping[str
     >>> from cliffs.plotting import figure
     >>> fig, ax = figure()
     >>> plot_smoothness(ax, np.array([2.0, 5.0]), np.array([1.0, 2.0]), {"fit": (1.0, 1.5, "black")})
+    >>> [round(float(y), 4) for y in ax.lines[0].get_ydata()[[0, -1]]]
+    [2.5, 4.0]
     """
     y, g = np.ravel(smoothness), np.ravel(grad_norm)
     good = np.isfinite(y) & (y > 0) & (g > 0)
@@ -123,6 +129,8 @@ def plot_spectral_density(ax: Any, points: Any, densities: Mapping[str, tuple[An
     >>> from cliffs.plotting import figure
     >>> fig, ax = figure()
     >>> plot_spectral_density(ax, np.array([0.0, 1.0]), {"here": (np.array([0.5, 0.1]), "black")})
+    >>> ax.get_yscale(), float(ax.get_ylim()[1])
+    ('log', 1.5)
     """
     for label, (values, color) in densities.items():
         ax.plot(points, values, color=color, lw=1.4, label=label)
