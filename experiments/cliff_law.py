@@ -11,7 +11,8 @@ Three kinds of walls in one dimension, each measured with the same tool:
 - where a fixed point loses its stability, `x_T = w^T x_0` with a bounded read-out at w = 1: width `~ 1/T`.
 
 Then networks of 50 units trained on temporal order at T = 20 whose sequences are prolonged by distractors: the
-steepest wall along the gradient and along random directions, at each T, and which law describes its width.
+steepest wall at T = 20 along the gradient, the Hessian's leading eigenvector and random directions, followed to each
+longer T, and which law describes its width.
 """
 
 import concurrent.futures
@@ -42,7 +43,18 @@ class Config:
     threshold: float = 1.0
     reach: float = 0.3
     """Walls are sought up to this far along a direction of the length of the parameters."""
+    window: float = 2.0
+    """At the next length the wall is looked for this many of its widths to both sides of where it stood."""
+    learned: float = 0.1
+    """Networks whose training error at T = 20 is above this are measured, but not part of the verdict."""
     seed: int = 0
+
+
+NAMES = {
+    "gradient": "along the gradient",
+    "hessian": "along the Hessian's eigenvector",
+    "random": "along random directions",
+}
 
 
 def one_unit(config: Config):
@@ -78,8 +90,10 @@ def one_unit(config: Config):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # unresolved walls are left out of the fit
             profiles = cliff_profiles(loss, lengths, base, parameter_direction(base, "b"), (-4.0, -1.5))
-        good = profiles.resolved
-        law = cliff_law(lengths[good], jax.tree.map(lambda x, good=good: x[good], profiles), multiplier=m)
+        good = profiles.resolved & ~profiles.cut_off
+        law = cliff_law(
+            lengths[good], jax.tree.map(lambda x, good=good: x[good], profiles), multiplier=m, corrections=2
+        )
         versus = compare_laws(lengths[good], profiles.width[good])
         rows.append({
             "w": w, "boundary": float(b), "multiplier": m, "law": law._asdict(), "deviation": law.deviation,
@@ -128,7 +142,7 @@ def kinds(lengths):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             profiles = cliff_profiles(loss, lengths, params, direction, bounds)
-        keep = profiles.resolved
+        keep = profiles.resolved & ~profiles.cut_off
         end = np.log(profiles.width[keep][-2:]), np.log(np.asarray(lengths)[keep][-2:])
         out[name] = {
             "width_exponent_between_the_two_largest_lengths": float(np.diff(end[0])[0] / np.diff(end[1])[0]),
@@ -141,7 +155,7 @@ def kinds(lengths):
 
 
 def networks(config: Config):
-    """Train on temporal order at T = 20, then the steepest wall at every length along every direction."""
+    """Train on temporal order at T = 20, then follow one wall along every direction from length to length."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -150,7 +164,7 @@ def networks(config: Config):
     from cliffs import initializers, rnn, tasks, training
     from cliffs.cliff import cliff_profiles
     from cliffs.cliff_scaling import compare_laws
-    from cliffs.directions import gradient_direction, random_direction
+    from cliffs.directions import eigenvector_direction, gradient_direction, random_direction
 
     loss = training.classification_loss(rnn.rnn_step("tanh"))
     root = jax.random.key(config.seed)
@@ -168,6 +182,7 @@ def networks(config: Config):
     trained = jax.tree.map(np.asarray, trained.params)
     longest = max(config.network_lengths)
     key_batch, key_rest, key_direction = jax.random.split(jax.random.fold_in(root, 10_000), 3)
+    key_hessian = jax.random.fold_in(root, 20_000)
     batch = tasks.temporal_order(key_batch, config.sequences, 20)
     rest = jax.nn.one_hot(jax.random.randint(key_rest, (longest - 20, config.sequences), 2, 6), 6)
     inputs = np.concatenate([np.asarray(batch.inputs), np.asarray(rest)])
@@ -182,23 +197,35 @@ def networks(config: Config):
                 return loss(params, data._replace(length=length))[0]
 
             gradient = jax.jit(lambda p: gradient_direction(lambda q: cost(q, 20), p))
+            hessian = jax.jit(lambda p, key: eigenvector_direction(lambda q: cost(q, 20), p, key))
             for i in members:
                 params = jax.tree.map(lambda x, i=i: jnp.asarray(x[i], float), trained)
-                directions = {"gradient": optax.tree.scale(optax.tree.norm(params), gradient(params))}
+                size = optax.tree.norm(params)
+                directions = {
+                    "gradient": optax.tree.scale(size, gradient(params)),
+                    "hessian": optax.tree.scale(size, hessian(params, jax.random.fold_in(key_hessian, i))),
+                }
                 for j in range(config.random_directions):
                     key = jax.random.fold_in(key_direction, i * config.random_directions + j)
                     directions[f"random {j}"] = random_direction(key, params, normalize="filter")
                 for name, direction in directions.items():
-                    found = [
-                        cliff_profiles(
-                            cost, np.array([length]), params, direction, (-config.reach, config.reach),
-                            num_points=129, num_walls=4, batch_size=1,
-                        ) for length in config.network_lengths
-                    ]  # fmt: skip
+                    found, bounds = [], (-config.reach, config.reach)
+                    for length in config.network_lengths:
+                        wall = cliff_profiles(
+                            cost, np.array([length]), params, direction, bounds,
+                            num_points=129, num_walls=2, batch_size=1,
+                        )  # fmt: skip
+                        found.append(wall)
+                        # The steepest wall of all of the line is another one at each length: stay with this one.
+                        near = np.array([-1, 1]) * min(config.window * wall.width[0], config.reach)
+                        bounds = np.clip(wall.position[0] + near, -config.reach, config.reach)
                     fields = ("position", "peak", "width", "floor", "resolved", "cut_off")
                     table = {k: np.array([getattr(p, k)[0] for p in found]) for k in fields}
                     use = table["resolved"] & ~table["cut_off"]
-                    row = {"network": i, "direction": name, "training_error": errors[i], **table}
+                    row = {
+                        "network": i, "direction": name, "training_error": errors[i],
+                        "learned": bool(errors[i] <= config.learned), **table,
+                    }  # fmt: skip
                     if use.sum() >= 4:
                         lengths = np.array(config.network_lengths)[use]
                         row["width_laws"] = compare_laws(lengths, table["width"][use])._asdict()
@@ -294,18 +321,19 @@ def main(config: Config) -> pathlib.Path:
         drawn = set()
         for row in nets:
             kind = row["direction"].split()[0]
-            color = COLORS["unclipped" if kind == "gradient" else "clipped"]
+            color = COLORS[{"gradient": "unclipped", "hessian": "good"}.get(kind, "clipped")]
             use = row["resolved"] & ~row["cut_off"]
             ax.plot(np.array(config.network_lengths)[use], row[quantity][use], "o-", color=color, alpha=0.6,
-                    markersize=3.5, label=None if kind in drawn else f"along {kind} directions")  # fmt: skip
+                    markersize=3.5, linestyle="-" if row["learned"] else ":",
+                    label=None if kind in drawn else NAMES[kind])  # fmt: skip
             drawn.add(kind)
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xlabel("sequence length T")
-        ax.set_ylabel(f"{quantity} of the steepest wall")
+        ax.set_ylabel(f"{quantity} of the wall")
         ax.set_xticks(config.network_lengths, [str(t) for t in config.network_lengths])
         ax.minorticks_off()
-    axes[0].set_title(f"{config.networks} trained networks of {config.hidden} units")
+    axes[0].set_title(f"one wall for each line, {config.networks} networks (dotted: did not learn)", fontsize=10)
     axes[1].legend()
     verdict = judge(nets)
     metrics = {
@@ -328,31 +356,42 @@ def main(config: Config) -> pathlib.Path:
             f"{name}: width ~ T^{w['exponent']:.2f} (at the end T^{last:.3f}) or {np.exp(w['rate']):.4f}^T, "
             f"delta AIC {w['delta_aic']:+.1f}"
         )
-    print(verdict)
+    for name, part in verdict.items():
+        print(f"{name}: {part}")
     return folder
 
 
 def judge(rows):
-    """Which law the widths of the networks' walls follow: counts over network x direction."""
+    """Which law the widths follow: counts over the lines of networks that learned, by kind of direction.
+
+    Growth of the peak and narrowing compare the ends of the range of lengths, where both walls are resolved.
+    """
+    learned = [r for r in rows if r["learned"]]
+    kinds_of = {kind: [r for r in learned if r["direction"].split()[0] == kind] for kind in NAMES}
+    verdict = {name: _count(part) for name, part in ({"all": learned} | kinds_of).items()}
+    lost = {r["network"] for r in rows if not r["learned"]}
+    return verdict | {"networks": {"learned": len({r["network"] for r in learned}), "left_out": len(lost)}}
+
+
+def _count(rows):
     import numpy as np
 
     fitted = [r for r in rows if "width_laws" in r]
     delta = np.array([r["width_laws"]["delta_aic"] for r in fitted])
-    exponent = np.array([r["width_laws"]["exponent"] for r in fitted])
-    rate = np.array([r["width_laws"]["rate"] for r in fitted])
-    growth = np.array([r["peak"][-1] / r["peak"][0] for r in rows])
-    whole = [r for r in rows if not (r["cut_off"][0] or r["cut_off"][-1])]
-    shrink = np.array([r["width"][0] / r["width"][-1] for r in whole])
+    use = [r["resolved"] & ~r["cut_off"] for r in rows]
+    both = [r for r, u in zip(rows, use) if u[0] and u[-1]]
+    ratios = {
+        "peak_last_over_first_length_quartiles": [r["peak"][-1] / r["peak"][0] for r in both],
+        "width_first_over_last_length_quartiles": [r["width"][0] / r["width"][-1] for r in both],
+        "exponent_quartiles": [r["width_laws"]["exponent"] for r in fitted],
+        "multiplier_of_width_quartiles": [np.exp(-r["width_laws"]["rate"]) for r in fitted],
+    }
     return {
-        "lines": len(rows), "fitted": len(fitted),
+        "lines": len(rows), "fitted": len(fitted), "walls_at_both_ends": len(both),
+        "unresolved_or_cut_off_at_the_longest": sum(not u[-1] for u in use),
         "exponential_better_by_4": int((delta > 4).sum()), "power_better_by_4": int((delta < -4).sum()),
         "undecided": int((np.abs(delta) <= 4).sum()),
-        "median_exponent_of_width": float(np.median(exponent)) if len(fitted) else None,
-        "exponent_quartiles": np.percentile(exponent, [25, 75]) if len(fitted) else None,
-        "median_multiplier_of_width": float(np.exp(-np.median(rate))) if len(fitted) else None,
-        "peak_last_over_first_length_quartiles": np.percentile(growth, [25, 50, 75]),
-        "width_first_over_last_length_quartiles": np.percentile(shrink, [25, 50, 75]) if whole else None,
-    }  # fmt: skip
+    } | {k: np.percentile(v, [25, 50, 75]).tolist() if v else None for k, v in ratios.items()}  # fmt: skip
 
 
 if __name__ == "__main__":

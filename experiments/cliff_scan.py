@@ -145,7 +145,18 @@ def main(config: Config) -> pathlib.Path:
     axes[0, 0].legend(fontsize=8, loc="lower left")
     worst = max(rows, key=lambda r: r["peak_over_median"][2])
     lesson = rows[0]
-    metrics = {"rows": rows, "the_lessons_own_setting": lesson, "steepest": worst}
+    shares = {
+        cell: {
+            kind: {r["init"]: r["share_with_a_peak_100_times_the_median"] for r in rows
+                   if (r["cell"], r["direction"]) == (cell, kind)} for kind in KINDS
+        } for cell in steps
+    }  # fmt: skip
+    spacing = float(offsets[1] - offsets[0])
+    metrics = {
+        "rows": rows, "share_of_seeds_with_a_peak_100_times_the_median": shares, "spacing_of_the_samples": spacing,
+        "note": "spacing in units of the direction's length; narrower peaks can be missed: shares are lower bounds",
+        "the_lessons_own_setting": lesson, "steepest": worst,
+    }  # fmt: skip
     arrays = {"offsets": offsets} | {f"{c} / {n} / {d}": v.astype(np.float32) for (c, n, d), v in norms.items()}
     folder = common.save(
         "cliff_scan", metrics=metrics, settings=dataclasses.asdict(config), started=started, seed=config.seed,
@@ -158,6 +169,12 @@ def main(config: Config) -> pathlib.Path:
             f"{most:.3g} (largest); "
             f"{r['share_with_a_peak_100_times_the_median']:.0%} above 100; largest norm {r['largest_norm']:.3g}"
         )
+    print(
+        f"share of {config.seeds} seeds with a peak above 100 x the median, sampled every {spacing:g} of the direction:"
+    )
+    for cell, kinds in shares.items():
+        for kind, row in kinds.items():
+            print(f"{cell:4} {kind:22}: " + ", ".join(f"{name} {share:.0%}" for name, share in row.items()))
     return folder
 
 

@@ -23,6 +23,8 @@ class Config:
     """T of the error `(s(x_T) - 0.7)^2`."""
     points: int = 201
     """Of the surface along each direction."""
+    fine_points: int = 401
+    """Of the picture in perspective: on a coarser mesh the wall, which runs across it, looks like a saw."""
     w_range: tuple[float, float] = (4.0, 6.5)
     b_range: tuple[float, float] = (-3.2, -1.6)
     start: tuple[float, float] = (5.0, -2.3)
@@ -70,6 +72,8 @@ def main(config: Config) -> pathlib.Path:
 
         clipped = chain(config.threshold)
         seen = jax.jit(lambda: surface(cost, origin, directions, [w, b], optimizer=clipped, batch_size=4096))()
+        dense = [jnp.linspace(*r, config.fine_points) for r in (config.w_range, config.b_range)]
+        fine = jax.jit(lambda: surface(cost, origin, directions, dense, gradient=False, batch_size=4096))()
         both = jax.jit(jax.vmap(follow))(jnp.array([jnp.inf, config.threshold]))
 
         def boundary(w):
@@ -87,7 +91,7 @@ def main(config: Config) -> pathlib.Path:
             warnings.simplefilter("ignore", UserWarning)
             walls = find_walls(lambda p: one_unit_cost(p, num_steps=config.wall_steps), origin, directions, axes)
         at_five = float(jax.jit(boundary)(jnp.asarray(5.0)))
-    seen, both = jax.tree.map(np.asarray, (seen, both))
+    seen, fine, both = jax.tree.map(np.asarray, (seen, fine, both))
     column = (walls.axis == 1) & np.isclose(walls.coordinates[:, 0], 5.0)
     paths, ends = {}, {}
     for i, name in enumerate(("unclipped", "clipped")):
@@ -123,7 +127,7 @@ def main(config: Config) -> pathlib.Path:
     # Later steps run up and down the wall within a line's width.
     early = {n: tuple(x[: config.drawn_updates] for x in path) for n, path in raised.items()}
     solid, ax = figure(size=(7.5, 5.6), subplot_kw={"projection": "3d"})
-    plot_surface_3d(ax, seen, early)
+    plot_surface_3d(ax, fine, early, mesh=config.fine_points)
     ax.set_title(f"Error of one unit after {config.steps} steps")
     ax.legend(loc="upper left")
     metrics = {

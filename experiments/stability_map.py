@@ -96,13 +96,26 @@ def main(config: Config) -> pathlib.Path:
     axes[1].legend(title="threshold", loc="upper left")
     axes[1].set_title(f"{share.size * len(grid):,} descents of {config.updates} updates, T = {config.steps}")
     safe = longest <= 0.03
+    nearest = float(np.min([
+        np.asarray(starts.w) - low_w, high_w - np.asarray(starts.w), np.asarray(starts.b) - low_b,
+        high_b - np.asarray(starts.b),
+    ]))  # fmt: skip
+    cannot = longest * config.updates < nearest
     metrics = {
         "starts": len(grid), "paths": int(share.size * len(grid)),
         "unclipped": [{"rate": r, "left": s} for r, s in zip(result.learning_rates, share[:, -1])],
         "largest_share_left_where_rate_x_threshold_is_at_most_0.03": share[:, :-1][safe].max(),
-        "smallest_rate_at_which_half_leave_unclipped": next(
+        "smallest_rate_at_which_half_or_more_leave_unclipped": next(
             (r for r, s in zip(result.learning_rates, share[:, -1]) if s >= 0.5), None
         ),
+        "smallest_and_largest_share_left_unclipped_from_that_rate_on": _range_from_half(share[:, -1]),
+        "smallest_distance_of_a_start_to_the_box": nearest,
+        "note": "where rate x threshold x updates is below a start's distance to the box it cannot leave",
+        "clipped_cells": int(cannot.size), "clipped_cells_that_cannot_leave": int(cannot.sum()),
+        "largest_share_left_where_rate_x_threshold_is_at_most_0.03_among_cells_that_could": (
+            share[:, :-1][safe & ~cannot].max() if (safe & ~cannot).any() else None
+        ),
+        "cells_at_most_0.03_that_could_leave": int((safe & ~cannot).sum()),
         "best_clipped_median_error": median[:, :-1].min(), "best_unclipped_median_error": median[:, -1].min(),
     }  # fmt: skip
     arrays = {
@@ -114,10 +127,22 @@ def main(config: Config) -> pathlib.Path:
         "stability_map", metrics=metrics, settings=dataclasses.asdict(config), started=started, arrays=arrays,
         figures={"stability_map": fig},
     )  # fmt: skip
-    rate, worst = metrics["smallest_rate_at_which_half_leave_unclipped"], share[:, :-1][safe].max()
-    print(f"{metrics['paths']:,} paths; half of the unclipped leave from rate {rate} on")
-    print(f"rate x threshold <= 0.03: at most {worst:.0%} leave")
+    rate, worst = metrics["smallest_rate_at_which_half_or_more_leave_unclipped"], share[:, :-1][safe].max()
+    span = metrics["smallest_and_largest_share_left_unclipped_from_that_rate_on"]
+    print(f"{metrics['paths']:,} paths; about half or more of the unclipped leave from rate {rate} on: {span}")
+    print(
+        f"rate x threshold <= 0.03: at most {worst:.0%} leave; {(safe & cannot).sum()} of these {safe.sum()} cells "
+        f"cannot: rate x threshold x updates is below the {nearest:.2f} to the box"
+    )
     return folder
+
+
+def _range_from_half(share):
+    """The smallest and the largest of the shares from the first one that is at least one half on."""
+    import numpy as np
+
+    reached = np.flatnonzero(share >= 0.5)
+    return [float(share[reached[0] :].min()), float(share[reached[0] :].max())] if len(reached) else None
 
 
 if __name__ == "__main__":

@@ -108,6 +108,28 @@ def test_analytic_the_steepest_wall_not_the_largest_step(x64):
     assert profile.ratio == pytest.approx(1e6 / profile.floor)
 
 
+@pytest.mark.parametrize("ground", [1.0, -1.0])
+def test_analytic_a_wall_with_and_against_the_slope_of_the_ground(x64, ground):
+    # A step of 0.008 between grid points 0.0078 apart on ground of slope 1: against it the loss hardly changes.
+    profile = cliff_profile(lambda s: 0.004 * jnp.tanh((s - 0.3) / 1e-6) + ground * (s - 0.2 * s**2), 0.0, 1.0)
+    assert profile.position == pytest.approx(0.3, abs=1e-9)
+    assert profile.peak == pytest.approx(4000, rel=1e-3)
+
+
+def test_documented_mixed_dtypes_resolve_what_the_moving_leaf_does(x64):
+    params, direction = {"w": jnp.float32(0), "b": jnp.float64(0)}, {"w": 1.0, "b": 0.0}
+    with pytest.warns(UserWarning, match="narrower"):
+        profile = cliff_profile(lambda p: jnp.tanh((p["w"].astype(float) - 0.3) / 1e-9), params, direction)
+    # Two neighbours of float32 at 0.3 lie 3e-8 apart: a slope above 2 / 3e-8 would be made up.
+    assert not profile.resolved
+    assert profile.peak < 1e8
+
+
+def test_property_gradient_norms_whose_squares_overflow():
+    profile = cliff_profile(lambda s: 1e20 * jnp.tanh(10 * s), jnp.float32(0), 1.0)
+    assert profile.grad_norm == pytest.approx(1e21, rel=1e-3)
+
+
 def test_documented_no_wall_is_cut_off(x64):
     profile = cliff_profile(steps, Steps(size=0.0, bowl=1.0), ALONG_S, (0.0, 1.0))
     assert profile.position == 1.0
@@ -152,6 +174,7 @@ def test_wrong_use_bounds(bounds):
         ({"num_points": 4}, "num_walls"),
         ({"batch_size": 0}, "batch_size"),
         ({"direction": jnp.ones(2)}, "shapes"),
+        ({"direction": 0.0}, "non-zero"),
         ({"lengths": np.zeros(0)}, "lengths"),
     ],
 )

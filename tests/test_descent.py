@@ -79,6 +79,23 @@ def test_documented_divergence_counts_as_leaving():
     assert np.isfinite(got.final_loss).all()
 
 
+@pytest.mark.parametrize("num_steps", [6, 20])
+def test_analytic_leaving_is_dated_by_the_step_that_led_there(num_steps):
+    # x = 0, 1, 2, .. and no loss beyond 5.5: the step with index 5 leads from 5 to 6.
+    got = stability_map(
+        lambda x: jnp.where(x > 5.5, jnp.nan, -x), jnp.array([0.0]), clipped_sgd, jnp.array([1.0]),
+        jnp.array([jnp.inf]), num_steps, lambda x: x < 100,
+    )  # fmt: skip
+    assert got.left_at.ravel().tolist() == [5]
+    assert bool(got.outside.all())
+    assert got.final_loss.ravel().tolist() == [-5.0]
+
+
+def test_wrong_use_negative_steps():
+    with pytest.raises(ValueError, match="num_steps"):
+        descend(jnp.square, 3.0, optax.sgd(0.1), -2)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -86,10 +103,11 @@ def test_documented_divergence_counts_as_leaving():
         ({"learning_rates": jnp.ones(0)}, "learning_rates"),
         ({"thresholds": jnp.ones((1, 1))}, "thresholds"),
         ({"num_steps": 0}, "num_steps"),
+        ({"inside": lambda x: jnp.isfinite(x)[None]}, "inside"),
     ],
 )
 def test_wrong_use_names_the_argument(change, words):
     good = {"starts": jnp.ones(2), "learning_rates": jnp.ones(1), "thresholds": jnp.ones(1), "num_steps": 3}
-    call = good | change
+    call = {"inside": jnp.isfinite} | good | change
     with pytest.raises(ValueError, match=words):
-        stability_map(jnp.square, make_optimizer=clipped_sgd, inside=jnp.isfinite, **call)
+        stability_map(jnp.square, make_optimizer=clipped_sgd, **call)

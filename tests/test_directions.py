@@ -9,6 +9,7 @@ import pytest
 from cliffs.descent import descend
 from cliffs.directions import (
     along,
+    eigenvector_direction,
     gradient_direction,
     parameter_direction,
     pca_directions,
@@ -110,6 +111,41 @@ def test_integration_a_training_path_lies_on_its_own_principal_plane():
     assert np.abs(seen.coordinates[-1]).max() < 1e-6
 
 
+def test_analytic_eigenvector_of_a_quadratic(x64):
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.normal(size=(5, 5)))
+    matrix = jnp.asarray(basis @ np.diag([4.0, 2.0, 1.0, 0.5, -3.0]) @ basis.T)
+
+    def loss(p):
+        x = jnp.concatenate([p["a"], p["b"].ravel()])
+        return 0.5 * x @ matrix @ x
+
+    params = {"a": jnp.ones(3), "b": jnp.ones((2, 1))}
+    for which, column in (("largest", 0), ("smallest", 4)):
+        v = eigenvector_direction(loss, params, jax.random.key(0), which=which)
+        assert jax.tree.map(jnp.shape, v) == jax.tree.map(jnp.shape, params)
+        flat = np.concatenate([v["a"], v["b"].ravel()])
+        np.testing.assert_allclose(abs(flat @ basis[:, column]), 1, atol=1e-12)
+        shift(params, [v])  # serves as a direction
+
+
+def test_analytic_projection_on_orthogonal_directions_of_very_different_length():
+    path = jnp.array([[2.0, 3.0, 0.0]])
+    seen = project_path(path, jnp.zeros(3), [jnp.array([1.0, 0, 0]), jnp.array([0, 1e-6, 0])])
+    np.testing.assert_allclose(seen.coordinates, [[2.0, 3e6]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", ["leaf", "filter", "global"])
+def test_property_random_directions_of_parameters_whose_squares_overflow(normalize):
+    params = {"w": jnp.full((2, 2), 1e25), "v": jnp.full(3, 1e-25)}
+    d = random_direction(jax.random.key(0), params, normalize=normalize)
+    if normalize == "global":
+        assert float(jnp.linalg.norm(jnp.append(d["w"], d["v"]) * 1e-25)) == pytest.approx(2, rel=1e-5)
+    else:
+        assert float(jnp.linalg.norm(d["w"] * 1e-25)) == pytest.approx(2, rel=1e-5)
+        assert float(jnp.linalg.norm(d["v"] * 1e25)) == pytest.approx(3**0.5, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -119,6 +155,10 @@ def test_integration_a_training_path_lies_on_its_own_principal_plane():
         (lambda: pca_directions(jnp.ones((9, 3)), center="first"), "center"),
         (lambda: project_path(jnp.ones((2, 3)), jnp.zeros(3), [jnp.ones(3), -2 * jnp.ones(3)]), "independent"),
         (lambda: shift(jnp.ones(2), [jnp.ones(3)]), "shapes"),
+        (lambda: pca_directions(jnp.arange(10.0)[:, None], 2), "number of parameters"),
+        (lambda: gradient_direction(lambda p: jnp.float32(0), {}), "params"),
+        (lambda: eigenvector_direction(jnp.sum, jnp.ones(2), jax.random.key(0), which="top"), "which"),
+        (lambda: project_path(jnp.ones((2, 3)), jnp.zeros(3), [jnp.zeros(3)]), "non-zero"),
     ],
 )
 def test_wrong_use_names_the_argument(call, words):
@@ -129,3 +169,5 @@ def test_wrong_use_names_the_argument(call, words):
 def test_wrong_use_integer_parameters():
     with pytest.raises(TypeError, match="int32"):
         shift(jnp.arange(3), [jnp.ones(3)])
+    with pytest.raises(TypeError, match="int32"):
+        pca_directions({"a": jnp.ones((4, 2)), "n": jnp.arange(4)}, 1)

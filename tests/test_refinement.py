@@ -1,5 +1,7 @@
 """Walls that a grid is too coarse to show."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,7 @@ def final_state(w, b):
     return state_after(one_unit_step, OneUnitParams(w, b), jnp.asarray(0.5), 400, max_length=400)
 
 
-def test_parity_reference_the_wall_of_figure_3_from_a_50_by_50_grid(x64, reference):
+def test_parity_reference_the_wall_of_figure_3_from_a_50_by_50_grid(x64):
     # The peak stands -0.1418 m^-T beside the boundary: at T = 150 closer than 1e-9 (at T = 50 it would be 4e-5).
     w, b = jnp.linspace(4.0, 6.45, 50), jnp.linspace(-3.2, -1.6, 50)
     axes = [parameter_direction(BASE, "w"), parameter_direction(BASE, "b")]
@@ -26,7 +28,7 @@ def test_parity_reference_the_wall_of_figure_3_from_a_50_by_50_grid(x64, referen
     assert (np.diff(walls.peak) <= 0).all()
     column = (walls.axis == 1) & np.isclose(walls.coordinates[:, 0], 5.0)
     assert column.sum() == 1
-    assert float(walls.coordinates[column, 1][0]) == pytest.approx(float(reference["cliff_w5"]["b_boundary"]), abs=1e-9)
+    assert float(walls.coordinates[column, 1][0]) == pytest.approx(-2.612296656009272823, abs=1e-9)
     assert walls.width[column][0] < 1e-8 * (b[1] - b[0])
     assert walls.peak[column][0] == pytest.approx(1.81847 * 1.175018561007972**150, rel=1e-3)
     # Every wall across a line of constant w stands on the basin boundary, up to its width or 20 numbers.
@@ -79,7 +81,50 @@ def test_analytic_sampling_covers_a_narrow_wall(x64):
     np.testing.assert_allclose(line.loss, np.tanh((line.offsets - 0.3) / scale) + line.offsets**2, atol=1e-7)
     area = np.sum(0.5 * np.diff(line.offsets) * (line.slope[1:] + line.slope[:-1]))
     assert area == pytest.approx(line.loss[-1] - line.loss[0], abs=0.05)
-    assert not sample_line(lambda s: jnp.tanh((s - 0.3) / scale), 0.0, 1.0, max_points=70).complete
+    with pytest.warns(UserWarning, match="max_points=75 reached"):
+        short = sample_line(lambda s: jnp.tanh((s - 0.3) / scale), 0.0, 1.0, max_points=75)
+    assert not short.complete
+    # Two walls, the smaller one first on the line: the budget goes to the larger.
+    with pytest.warns(UserWarning, match="max_points"):
+        short = sample_line(
+            lambda s: 0.1 * jnp.tanh((s + 0.6) / scale) + jnp.tanh((s - 0.3) / scale), 0.0, 1.0, max_points=75
+        )
+    assert np.abs(short.offsets - 0.3).min() < np.abs(short.offsets + 0.6).min()
+
+
+@pytest.mark.parametrize("beyond", [np.nan, np.inf])
+def test_documented_sampling_passes_over_what_is_not_finite(x64, beyond):
+    line = sample_line(lambda s: jnp.where(s > 0.9, beyond, jnp.tanh((s - 0.3) / 1e-4)), 0.0, 1.0)
+    assert not line.complete
+    assert np.sum(np.abs(line.offsets - 0.3) < 3e-4) > 5
+
+
+@pytest.mark.parametrize("ground", [1.0, -1.0])
+def test_analytic_walls_with_and_against_the_slope_of_the_ground(x64, ground):
+    for step in (1.0, -1.0):
+        walls = find_walls(
+            lambda s, step=step: 0.05 * step * jnp.tanh((s - 0.3) / 1e-6) + ground * s, 0.0, [1.0],
+            [jnp.linspace(-1, 1, 50)],
+        )  # fmt: skip
+        np.testing.assert_allclose(walls.coordinates, [[0.3]], atol=1e-9)
+        np.testing.assert_allclose(walls.peak, 5e4, rtol=1e-3)
+
+
+def test_documented_a_narrower_leaf_is_moved_in_its_own_steps(x64):
+    # The loss is steep in a float32 leaf: between two of its numbers there is no slope to be found.
+    params, direction = {"w": jnp.float32(0), "b": jnp.float64(0)}, {"w": 1.0, "b": 0.0}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        walls = find_walls(
+            lambda p: jnp.tanh((p["w"].astype(float) - 0.3) / 1e-9), params, [direction], [np.linspace(-1, 1, 30)]
+        )  # fmt: skip
+    assert not walls.resolved.any()
+    assert any("narrower" in str(w.message) for w in caught)
+    fine = find_walls(
+        lambda p: jnp.tanh((p["w"].astype(float) - 0.3) / 1e-3), params, [direction], [np.linspace(-1, 1, 30)]
+    )  # fmt: skip
+    np.testing.assert_allclose(fine.peak, 1e3, rtol=0.02)
+    assert fine.resolved.all()
 
 
 def test_documented_sampling_warns_where_the_dtype_ends():
@@ -95,6 +140,8 @@ def test_documented_sampling_warns_where_the_dtype_ends():
         (lambda: find_walls(jnp.sin, 0.0, [1.0], [jnp.array([0.0])]), "at least two"),
         (lambda: sample_line(jnp.sin, 0.0, 1.0, (1.0, 0.0)), "bounds"),
         (lambda: sample_line(jnp.sin, 0.0, 1.0, num_points=2), "num_points"),
+        (lambda: sample_line(jnp.sin, 0.0, 0.0), "non-zero"),
+        (lambda: find_walls(jnp.sin, 0.0, [0.0], [jnp.array([0.0, 1.0])]), "non-zero"),
         (lambda: sample_line(jnp.sin, 0.0, 1.0, tolerance=0.0), "tolerance"),
     ],
 )

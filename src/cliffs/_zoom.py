@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from cliffs.clipping import tree_norm
+
 POINTS = 33  # per level: each level divides an interval by 32 / 3
 # Changes of the loss below this many rounding errors say nothing about a slope.
 NOISE = 512
@@ -28,7 +30,7 @@ def slope_at(loss: Callable[[Any], Array], move: Callable[[Array], PyTree], dire
     def at(point):
         value, grads = jax.value_and_grad(loss)(move(point))
         slopes = jnp.stack([optax.tree.vdot(grads, d) for d in directions])
-        return {"loss": value, "slopes": slopes, "grad_norm": optax.tree.norm(grads)}
+        return {"loss": value, "slopes": slopes, "grad_norm": tree_norm(grads).value}
 
     return at
 
@@ -36,9 +38,11 @@ def slope_at(loss: Callable[[Any], Array], move: Callable[[Array], PyTree], dire
 def rounding(here: PyTree, direction: PyTree, s: Array) -> Array:
     """The move along the direction that rounding hides: root mean square over the entries that move, at least `s`'s."""
     pairs = list(zip(jax.tree.leaves(here), jax.tree.leaves(direction)))
-    length = jnp.sqrt(sum(jnp.sum(d * d) for _, d in pairs))
-    size = jnp.sqrt(sum(jnp.sum(jnp.where(d != 0, p, 0) ** 2) for p, d in pairs))
-    return jnp.maximum(size / length, jnp.abs(s)).astype(s.dtype) * jnp.finfo(s.dtype).eps
+    length = tree_norm([d for _, d in pairs]).value
+    size = tree_norm([jnp.where(d != 0, p, 0) for p, d in pairs]).value
+    # A leaf of a narrower dtype moves in its own steps, not in those of the offset.
+    eps = [jnp.where((d != 0).any(), float(jnp.finfo(p.dtype).eps), float(jnp.finfo(s.dtype).eps)) for p, d in pairs]
+    return jnp.maximum(size / length, jnp.abs(s)).astype(s.dtype) * jnp.stack(eps).max().astype(s.dtype)
 
 
 def zoom(evaluate: Evaluate, low: Float[Array, " lanes"], high: Float[Array, " lanes"], resolution: Any) -> tuple:

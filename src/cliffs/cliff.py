@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from cliffs._zoom import half_points, rounding, slope_at, zoom
-from cliffs.directions import shift
+from cliffs.directions import check_independent, shift
 from cliffs.landscape import map_points
 
 
@@ -68,7 +68,10 @@ def profile_line(
     change, ends = jnp.abs(jnp.diff(first["loss"])), jnp.maximum(slopes[:-1], slopes[1:])
     # Two kinds of candidates: where the loss changes more than the slopes at the ends explain (a wall between grid
     # points, perhaps of a small step), and where it is steep for certain.
-    hidden = jnp.nan_to_num(change - h * ends, nan=-jnp.inf, posinf=-jnp.inf)
+    signed, slope = jnp.diff(first["loss"]), first["slope"]
+    low_slope, high_slope = jnp.minimum(slope[:-1], slope[1:]), jnp.maximum(slope[:-1], slope[1:])
+    hidden = jnp.maximum(signed - h * high_slope, h * low_slope - signed)
+    hidden = jnp.nan_to_num(hidden, nan=-jnp.inf, posinf=-jnp.inf)
     steep = jnp.nan_to_num(jnp.maximum(change / h, ends), nan=-jnp.inf, posinf=-jnp.inf)
     half = max(num_walls // 2, 1)
     i = jnp.concatenate([jax.lax.top_k(hidden, half)[1], jax.lax.top_k(steep, max(num_walls - half, 1))[1]])
@@ -128,7 +131,7 @@ def cliff_profile(
       and bounds: keep the function and vary its arguments. A function of one number is a line with `params=0.0`
       and `direction=1.0`.
     - `params`: where `s = 0` is; its dtype is the precision.
-    - `direction`: any pytree like `params` (`cliffs.directions`, an eigenvector of the Hessian).
+    - `direction`: any pytree like `params` but zero (`cliffs.directions`).
     - `bounds`: the interval of `s`, `low < high`.
     - `num_points`: size of the first grid.
     - `num_walls`: how many intervals are followed.
@@ -136,9 +139,9 @@ def cliff_profile(
 
     **Returns** a `CliffProfile` of floats. Warns when the wall is narrower than the dtype can resolve.
 
-    **Raises** `ValueError` for bounds that are not finite or not increasing, too few points, a direction that is not
-    like `params`, or a loss without a finite slope anywhere on the first grid. Elsewhere points that are not finite
-    are passed over.
+    **Raises** `ValueError` for bounds that are not finite or not increasing, too few points, a direction that is zero
+    or not like `params`, or a loss without a finite slope anywhere on the first grid. Elsewhere points that are not
+    finite are passed over.
 
     Source: Pascanu, Mikolov & Bengio (2012), section 2.4.
 
@@ -204,6 +207,7 @@ def _cast(params: PyTree, direction: PyTree, low: float, high: float):
     """Arrays, the direction in the dtype of the parameters, the bounds in the widest of them."""
     params = jax.tree.map(jnp.asarray, params)
     shift(params, [direction])  # its checks
+    check_independent([direction])
     direction = jax.tree.map(lambda p, d: jnp.asarray(d, p.dtype), params, direction)
     dtype = jnp.result_type(*jax.tree.leaves(params))
     return params, direction, (jnp.asarray(low, dtype), jnp.asarray(high, dtype))

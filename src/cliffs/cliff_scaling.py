@@ -27,6 +27,15 @@ class CliffLaw(NamedTuple):
     width_constant: float
     multiplier: float | None = None
     """What theory expects of both multipliers, as given to `cliff_law`."""
+    peak_multiplier_error: float = np.nan
+    """Standard errors of the four numbers above, from the scatter about the fit; NaN where as many numbers are fitted
+    as there are lengths."""
+    peak_constant_error: float = np.nan
+    width_multiplier_error: float = np.nan
+    width_constant_error: float = np.nan
+    peak_rms: float = np.nan
+    """Root mean square of the residuals of `log peak`, and of `log width`."""
+    width_rms: float = np.nan
 
     @property
     def deviation(self) -> tuple[float, float]:
@@ -55,26 +64,28 @@ def cliff_law(
     profiles: CliffProfile | Sequence[CliffProfile],
     *,
     multiplier: float | None = None,
-    corrections: int | None = None,
+    corrections: int = 0,
 ) -> CliffLaw:
     """Fit `log peak` and `log width` against the sequence length T by least squares.
 
     `log y = log C ± T log m (+ a T m^-T + b m^-T)`, where the terms in brackets are the first corrections to the law
     at finite T: the peak lies `O(m^-T)` away from the boundary, where the multiplier is a little different, and the
     transient has decayed as `m^-T`. They vanish for large T; without them a fit from short lengths on is biased (at
-    w = 5 and T = 25 the one-unit map's peak is 12 % below the law). `m` in them is refined by iteration.
+    w = 5 and T = 25 the one-unit map's peak is 12 % below the law). With them noise is fitted as well: ask for them
+    only where the numbers are exact to much better than the corrections. `m` in them is refined by iteration.
 
     **Arguments**
 
     - `lengths`: `[k]`, at least two different ones.
-    - `profiles`: from `cliff_profiles`, or a list.
+    - `profiles`: from `cliff_profiles`, or a list; only walls that are resolved and not cut off, since peak and width
+      of others are bounds.
     - `multiplier`: what theory expects, from `boundary_multiplier`; kept beside the fit, not used in it.
-    - `corrections`: how many of the two bracketed terms to fit; as many as leave one degree of freedom by default
-      (none for up to 3 lengths, one for 4, both from 5 on).
+    - `corrections`: how many of the two bracketed terms to fit, 0 to 2; at least as many lengths as numbers fitted.
 
     **Returns** a `CliffLaw`; `width_multiplier` is that of `m^-T`, so both multipliers should agree.
 
-    **Raises** `ValueError` for too few lengths, a different number of profiles, or numbers that are not positive.
+    **Raises** `ValueError` for too few lengths, a different number of profiles, numbers that are not positive, or walls
+    that are not resolved or cut off; `RuntimeError` when the iteration for the corrections does not settle.
 
     Source: the linearised map at the boundary's fixed point. Measured for w = 5: `peak -> 1.81847 m^T`,
     `width -> 0.16121 m^-T`, m = 1.1750 (float64 and 50-digit arithmetic agree).
@@ -89,26 +100,54 @@ def cliff_law(
     peak, width = (np.concatenate([np.atleast_1d(getattr(p, k)) for p in rows]) for k in ("peak", "width"))
     if lengths.ndim != 1 or len(np.unique(lengths)) < 2 or len(lengths) != len(peak):
         raise ValueError(f"lengths and profiles must be as many, at least 2, got {lengths.shape} and {len(peak)}")
+    if not np.isfinite(lengths).all():
+        raise ValueError(f"lengths must be finite, got {lengths.tolist()}")
+    resolved, cut_off = (
+        np.concatenate([np.broadcast_to(getattr(p, k), np.atleast_1d(p.peak).shape) for p in rows])
+        for k in ("resolved", "cut_off")
+    )
+    for name, bad in (("resolved", ~resolved.astype(bool)), ("not cut off", cut_off.astype(bool))):
+        if bad.any():
+            raise ValueError(f"profiles must be {name}: leave out the walls at lengths {lengths[bad].tolist()}")
     if not (np.isfinite(peak) & np.isfinite(width) & (peak > 0) & (width > 0)).all():
         raise ValueError(f"peaks and widths must be positive and finite, got {peak.tolist()} and {width.tolist()}")
-    most = min(max(len(lengths) - 3, 0), 2)
-    terms = most if corrections is None else corrections
-    if not 0 <= terms <= min(most + 1, 2):
-        raise ValueError(f"corrections must be 0 to {min(most + 1, 2)} for {len(lengths)} lengths, got {corrections}")
+    most = min(len(np.unique(lengths)) - 2, 2)
+    if not 0 <= corrections <= most:
+        raise ValueError(f"corrections must be 0 to {most} for {len(lengths)} lengths, got {corrections}")
 
     def fit(values, sign):
-        base = np.stack([np.ones_like(lengths), sign * lengths], 1)
-        rate = np.linalg.lstsq(base, np.log(values), rcond=None)[0][1]
-        for _ in range(50 if terms else 0):
-            decay = np.exp(-abs(rate) * lengths)
-            columns = np.concatenate([base, np.stack([lengths * decay, decay], 1)[:, :terms]], 1)
-            solution = np.linalg.lstsq(columns, np.log(values), rcond=None)[0]
-            rate = 0.5 * (rate + solution[1])
-        solution = np.linalg.lstsq(columns if terms else base, np.log(values), rcond=None)[0]
-        return float(np.exp(solution[1])), float(np.exp(solution[0]))
+        base, logs = np.stack([np.ones_like(lengths), sign * lengths], 1), np.log(values)
 
-    (peak_m, peak_c), (width_m, width_c) = fit(peak, 1), fit(width, -1)
-    return CliffLaw(peak_m, peak_c, width_m, width_c, multiplier)
+        def columns(rate):
+            decay = np.exp(-abs(rate) * lengths)
+            return np.concatenate([base, np.stack([lengths * decay, decay], 1)[:, :corrections]], 1)
+
+        rate = np.linalg.lstsq(base, logs, rcond=None)[0][1]
+        for _ in range(200):
+            new = np.linalg.lstsq(columns(rate), logs, rcond=None)[0][1]
+            settled = abs(new - rate) <= 1e-9 * abs(new)
+            rate = 0.5 * (rate + new)
+            if settled:
+                break
+        else:
+            raise RuntimeError(f"the fit with corrections={corrections} did not settle: ask for fewer")
+        design = columns(rate)
+        solution = np.linalg.lstsq(design, logs, rcond=None)[0]
+        residual, free = logs - design @ solution, len(lengths) - design.shape[1]
+        errors = np.full(2, np.nan)
+        if free > 0:
+            # The inverse of R, not of the normal equations: these would square the condition number.
+            root = np.linalg.pinv(np.linalg.qr(design, mode="r"))
+            errors = np.sqrt(np.sum(residual**2) / free * np.sum(root**2, 1)[:2])
+        values = np.exp(solution[:2])
+        return *(float(x) for x in (*values, *(values * errors))), float(np.sqrt(np.mean(residual**2)))
+
+    (peak_c, peak_m, peak_ce, peak_me, peak_rms), (width_c, width_m, width_ce, width_me, width_rms) = (
+        fit(peak, 1), fit(width, -1)
+    )  # fmt: skip
+    return CliffLaw(
+        peak_m, peak_c, width_m, width_c, multiplier, peak_me, peak_ce, width_me, width_ce, peak_rms, width_rms
+    )
 
 
 def compare_laws(lengths: Float[np.ndarray, " k"], values: Float[np.ndarray, " k"]) -> LawComparison:
@@ -117,7 +156,7 @@ def compare_laws(lengths: Float[np.ndarray, " k"], values: Float[np.ndarray, " k
     `log y` is fitted by least squares against `T` and against `log T`, both with two parameters, and the fits are
     compared by `AIC = k log(mean squared residual) + const`.
 
-    **Raises** `ValueError` for fewer than three lengths or numbers that are not positive.
+    **Raises** `ValueError` for fewer than three different lengths or numbers that are not positive.
 
     >>> t = np.array([10.0, 20.0, 40.0, 80.0])
     >>> bool(compare_laws(t, 3 / t).delta_aic < -10), round(compare_laws(t, 3 / t).exponent, 6)
@@ -126,8 +165,10 @@ def compare_laws(lengths: Float[np.ndarray, " k"], values: Float[np.ndarray, " k
     lengths, values = np.asarray(lengths, float), np.asarray(values, float)
     if lengths.shape != values.shape or lengths.ndim != 1 or len(lengths) < 3:
         raise ValueError(f"lengths and values must be as many, at least 3, got {lengths.shape} and {values.shape}")
-    if not (np.isfinite(values) & (values > 0) & (lengths > 0)).all():
-        raise ValueError(f"lengths and values must be positive and finite, got {values.tolist()}")
+    if not (np.isfinite(values) & np.isfinite(lengths) & (values > 0) & (lengths > 0)).all():
+        raise ValueError(f"lengths and values must be positive and finite, got {lengths.tolist()}, {values.tolist()}")
+    if len(np.unique(lengths)) < 3:
+        raise ValueError(f"lengths must hold at least 3 different ones to tell the laws apart, got {lengths.tolist()}")
     slopes, errors = [], []
     for x in (lengths, np.log(lengths)):
         line = np.polyfit(x, np.log(values), 1)

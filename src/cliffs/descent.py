@@ -30,11 +30,12 @@ class StabilityMap(NamedTuple):
     learning_rates: Float[Array, " rates"]
     thresholds: Float[Array, " thresholds"]
     left_at: Int[Array, "rates thresholds starts"]
-    """The first step that led outside the valley (or to a value that is not finite); -1 where none did."""
+    """The first step that led outside the valley (or to where loss or gradient is not finite); -1 where none did, 0
+    also for a start that is itself not finite."""
     outside: Bool[Array, "rates thresholds starts"]
     """Whether the path's end is outside: a start can leave and come back."""
     final_loss: Float[Array, "rates thresholds starts"]
-    """The loss at the path's last finite point."""
+    """The loss at the path's last point where it is finite; NaN only for a start where it is not."""
 
     @property
     def left_share(self) -> Float[Array, "rates thresholds"]:
@@ -51,10 +52,14 @@ def descend(
 
     **Returns** a `DescentPath`; a path that diverges stays where it last was finite.
 
+    **Raises** `ValueError` for a negative number of steps.
+
     >>> path = descend(lambda p: jnp.sum(p**2), jnp.ones(1), optax.sgd(0.25), 2)
     >>> path.params.ravel().tolist()
     [1.0, 0.5, 0.25]
     """
+    if num_steps < 0:
+        raise ValueError(f"num_steps must not be negative, got {num_steps}")
     params = jax.tree.map(jnp.asarray, params)
 
     def body(state, _):
@@ -94,7 +99,7 @@ def stability_map(
 
     **Returns** a `StabilityMap`.
 
-    **Raises** `ValueError` for empty axes or starts, or fewer than one step.
+    **Raises** `ValueError` for empty axes or starts, fewer than one step, or an `inside` that is not a scalar.
 
     Source: Pascanu, Mikolov & Bengio (2012), section 2.4, "possibly leaving the valley".
 
@@ -114,6 +119,9 @@ def stability_map(
             raise ValueError(f"{name} must be a non-empty array, got shape {axis.shape}")
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    verdict = jax.eval_shape(lambda p: jnp.asarray(inside(jax.tree.map(lambda x: x[0], p))), starts)
+    if verdict.shape:
+        raise ValueError(f"inside must give one bool for one set of parameters, got shape {verdict.shape}")
     shape = (rates.size, limits.size, sizes.pop())
 
     def follow(index):
@@ -121,15 +129,24 @@ def stability_map(
         optimizer = make_optimizer(rates[i], limits[j])
 
         def body(carry, _):
-            state, left_at = carry
-            new, _ = train_step(state, None, lambda p, _: (loss(p), ()), optimizer)
+            state, left_at, last = carry
+            new, metrics = train_step(state, None, lambda p, _: (loss(p), ()), optimizer)
             gone = ~jnp.asarray(inside(new.params)) | (new.diverged_at >= 0)
-            return (new, jnp.where((left_at < 0) & gone, state.step, left_at)), None
+            # What is not finite here is what the step before led to.
+            late = (new.diverged_at == state.step) & ~(jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm))
+            at = jnp.where(late, jnp.maximum(state.step - 1, 0), state.step)
+            last = jnp.where(jnp.isfinite(metrics.loss), metrics.loss, last).astype(last.dtype)
+            return (new, jnp.where((left_at < 0) & gone, at, left_at), last), None
 
         start = init_train_state(jax.tree.map(lambda x: x[k], starts), optimizer)
-        (final, left_at), _ = jax.lax.scan(body, (start, jnp.full((), -1, jnp.int32)), length=num_steps)
-        outside = ~jnp.asarray(inside(final.params)) | (final.diverged_at >= 0)
-        return left_at, outside, loss(final.params)
+        end = jax.eval_shape(loss, start.params)
+        carry = (start, jnp.full((), -1, jnp.int32), jnp.full((), jnp.nan, end.dtype))
+        (final, left_at, last), _ = jax.lax.scan(body, carry, length=num_steps)
+        value = loss(final.params)
+        lost = ~jnp.isfinite(value)
+        outside = ~jnp.asarray(inside(final.params)) | (final.diverged_at >= 0) | lost
+        left_at = jnp.where((left_at < 0) & lost, num_steps - 1, left_at)
+        return left_at, outside, jnp.where(lost, last, value)
 
     count = shape[0] * shape[1] * shape[2]
     out = jax.lax.map(follow, jnp.arange(count), batch_size=min(batch_size, count))

@@ -1,7 +1,7 @@
 """Directions in parameter space to cut a slice along, and training paths seen on such a slice.
 
-A direction is any pytree like the parameters. The constructors here give the usual ones; eigenvectors of the Hessian
-come from `cliffs.curvature.eigenpairs` and serve as they are.
+A direction is any pytree like the parameters. The constructors here give the usual ones, each a single direction; of
+the stacked `vectors` that `cliffs.curvature.eigenpairs` returns `jax.tree.map(lambda v: v[i], pairs.vectors)` is one.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +15,8 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
+from cliffs.clipping import tree_norm
+from cliffs.curvature import eigenpairs, hessian_operator
 from cliffs.dynamics._parameter import get_parameter, set_parameter
 
 
@@ -120,13 +122,17 @@ def random_direction(
     keys = jax.random.split(key, max(len(leaves), 1))
     noise = [jax.random.normal(k, p.shape, p.dtype) for k, p in zip(keys, leaves)]
     if normalize == "global":
-        ratio = optax.tree.norm(leaves) / optax.tree.norm(noise)
+        ratio = tree_norm(leaves).value / tree_norm(noise).value
         return tree.unflatten([d * ratio.astype(d.dtype) for d in noise])
 
     def rescale(d, p):
         axes = tuple(range(p.ndim - 1)) if normalize == "filter" and p.ndim > 1 else None
         size = jnp.sqrt(jnp.sum(d * d, axes, keepdims=True))
-        return d * jnp.sqrt(jnp.sum(p * p, axes, keepdims=True)) / jnp.where(size > 0, size, 1)
+        # Divided by the largest entry first: the squares of large or small parameters leave the range of float32.
+        largest = jnp.max(jnp.abs(p), axes, keepdims=True, initial=0)
+        largest = jnp.where(largest > 0, largest, 1)
+        length = largest * jnp.sqrt(jnp.sum((p / largest) ** 2, axes, keepdims=True))
+        return d / jnp.where(size > 0, size, 1) * length
 
     return tree.unflatten([rescale(d, p).reshape(p.shape) for d, p in zip(noise, leaves)])
 
@@ -134,15 +140,50 @@ def random_direction(
 def gradient_direction(loss: Callable[[Any], Array], params: PyTree) -> PyTree:
     """The unit vector uphill, `grad E / ||grad E||`; zero where the gradient is zero.
 
+    **Raises** `ValueError` for parameters without entries.
+
     >>> gradient_direction(lambda p: jnp.sum(p**2), jnp.array([3.0, 4.0])).tolist()
     [0.6000000238418579, 0.800000011920929]
     """
+    if not jax.tree.leaves(params):
+        raise ValueError(f"params must hold at least one array, got {params}")
     grads = jax.grad(loss)(jax.tree.map(jnp.asarray, params))
     # Scaled by the largest entry first: squares of an exploding gradient overflow long before it does itself.
     largest = jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(grads)]).max()
     grads = jax.tree.map(lambda g: g / jnp.where(largest > 0, largest, 1).astype(g.dtype), grads)
     norm = optax.tree.norm(grads)
     return jax.tree.map(lambda g: g / jnp.where(norm > 0, norm, 1).astype(g.dtype), grads)
+
+
+def eigenvector_direction(
+    loss: Callable[[Any], Array],
+    params: PyTree,
+    key: Key[Array, ""],
+    *,
+    which: Literal["largest", "smallest"] = "largest",
+    num_iterations: int = 40,
+) -> PyTree:
+    """The unit eigenvector `v` of the Hessian, `H v = lambda v`, for its largest or smallest eigenvalue.
+
+    **Arguments**: `loss(params) -> scalar`; where the Hessian is taken; the `jax.random.key` of the start vector of the
+    Lanczos iteration; `which` end of the spectrum; `num_iterations`, as of `cliffs.curvature.eigenpairs`, which also
+    tells whether the pair converged.
+
+    **Returns** a pytree like `params` (its sign is arbitrary).
+
+    **Raises** `ValueError` for another `which`, and what `eigenpairs` raises.
+
+    >>> bowl = lambda p: 5 * p["a"] ** 2 + jnp.sum(p["b"] ** 2)
+    >>> v = eigenvector_direction(bowl, {"a": 0.0, "b": jnp.ones(2)}, jax.random.key(0))
+    >>> round(abs(float(v["a"])), 4)
+    1.0
+    """
+    if which not in ("largest", "smallest"):
+        raise ValueError(f"which must be 'largest' or 'smallest', got {which!r}")
+    params = jax.tree.map(jnp.asarray, params)
+    ends = {"num_leading": int(which == "largest"), "num_trailing": int(which == "smallest")}
+    pairs = eigenpairs(hessian_operator(loss, params), params, key, **ends, num_iterations=num_iterations)
+    return jax.tree.map(lambda v: v[0], pairs.vectors)
 
 
 def pca_directions(path: PyTree, num: int = 2, *, center: Literal["last", "mean"] = "last") -> PathDirections:
@@ -157,7 +198,8 @@ def pca_directions(path: PyTree, num: int = 2, *, center: Literal["last", "mean"
     **Returns** `PathDirections`. Pure; needs memory for one copy of the path. A path that does not move in so many
     directions has an arbitrary one for each that is missing, with `explained` 0.
 
-    **Raises** `ValueError` for `num` below 1 or not below the number of steps, or another `center`.
+    **Raises** `ValueError` for `num` below 1, not below the number of steps or above the number of parameters, or
+    another `center`; `TypeError` for parameters that are not floating point.
 
     Source: Li et al. (2018), section 7.2.
 
@@ -169,6 +211,12 @@ def pca_directions(path: PyTree, num: int = 2, *, center: Literal["last", "mean"
     steps = jnp.shape(leaves[0])[0] if leaves and jnp.ndim(leaves[0]) else 0
     if not 1 <= num < max(steps, 1):
         raise ValueError(f"num must be at least 1 and below the path's number of points, got {num} and {steps}")
+    size = sum(int(np.prod(jnp.shape(x)[1:])) for x in leaves)
+    if num > size:
+        raise ValueError(f"num must be at most the number of parameters, got {num} for {size}")
+    for leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"path must hold floating-point numbers only, got a leaf of dtype {jnp.result_type(leaf)}")
     if center not in ("last", "mean"):
         raise ValueError(f"center must be 'last' or 'mean', got {center!r}")
     middle = jax.tree.map(lambda x: x[-1] if center == "last" else x.mean(0), path)
@@ -179,6 +227,31 @@ def pca_directions(path: PyTree, num: int = 2, *, center: Literal["last", "mean"
     total = jnp.sum(sizes**2)
     explained = sizes[:num] ** 2 / jnp.where(total > 0, total, 1)
     return PathDirections(tuple(unravel(v) for v in vectors[:num]), middle, explained)
+
+
+def check_independent(directions: Sequence[PyTree]) -> None:
+    """Raise `ValueError` for directions that are zero or, to rounding, parallel; traced ones pass unseen.
+
+    >>> check_independent([jnp.array([1.0, 0.0]), jnp.array([0.0, 1e-9])])
+    """
+    leaves = jax.tree.leaves(directions)
+    if not directions or any(isinstance(x, Tracer) for x in leaves):
+        return
+    flat = np.stack(
+        [np.concatenate([np.ravel(np.asarray(x, float)) for x in jax.tree.leaves(d)]) for d in directions], 1
+    )
+    # Each against its own length: a short direction is no worse than a long one.
+    largest = np.abs(flat).max(0, initial=0)
+    scaled = flat / np.where(largest > 0, largest, 1)
+    length = np.linalg.norm(scaled, axis=0)
+    own = np.diagonal(np.linalg.qr(scaled / np.where(length > 0, length, 1), mode="r"))
+    types = [x.dtype for x in leaves if jnp.issubdtype(jnp.result_type(x), jnp.floating) and hasattr(x, "dtype")]
+    eps = max((float(jnp.finfo(t).eps) for t in types), default=float(np.finfo(float).eps))
+    if len(own) < len(directions) or not (np.abs(own) > 100 * eps).all():
+        raise ValueError(
+            "directions must be non-zero and linearly independent, got (of unit vectors) a QR diagonal of "
+            f"{np.abs(own).tolist()}"
+        )
 
 
 def project_path(path: PyTree, params: PyTree, directions: Sequence[PyTree]) -> PathProjection:
@@ -196,12 +269,9 @@ def project_path(path: PyTree, params: PyTree, directions: Sequence[PyTree]) -> 
     ([[1.0, 2.0]], [3.0])
     """
     shift(params, directions)  # its checks
+    check_independent(directions)
     flat = jnp.stack([ravel_pytree(d)[0] for d in directions], 1)
     q, r = jnp.linalg.qr(flat)
-    if not isinstance(r, Tracer):
-        size, rank = np.abs(np.diagonal(r)), float(jnp.linalg.norm(flat, axis=0).max()) * jnp.finfo(r.dtype).eps
-        if not (size > 100 * rank).all():
-            raise ValueError(f"directions must be linearly independent, got a QR diagonal of {size.tolist()}")
     moves = jax.vmap(lambda p: ravel_pytree(p)[0])(jax.tree.map(lambda x, p: x - p, path, params))
     inside = moves @ q
     coordinates = jax.scipy.linalg.solve_triangular(r, inside.T).T

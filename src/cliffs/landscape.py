@@ -9,8 +9,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from cliffs.clipping import tree_norm
 from cliffs.descent import DescentPath as DescentPath
 from cliffs.descent import descend as descend
+from cliffs.directions import check_independent
 from cliffs.directions import parameter_direction as parameter_direction
 from cliffs.directions import project_path as project_path
 from cliffs.directions import random_direction as random_direction
@@ -51,8 +53,7 @@ def surface(
 
     - `loss`: `loss(params) -> scalar`.
     - `params`: where the slice goes through, any pytree; its dtype is the precision.
-    - `directions`: one or two pytrees like `params`: from `cliffs.directions`, an eigenvector of the Hessian from
-      `cliffs.curvature`, any.
+    - `directions`: one or two pytrees like `params`, from `cliffs.directions` or any other.
     - `offsets`: one array of coordinates for each direction.
     - `gradient`: whether gradient norm and slopes are wanted; without them only the loss is evaluated.
     - `optimizer`: any optax chain; its first step from a fresh state is wanted at every point. With
@@ -65,8 +66,9 @@ def surface(
     **Returns** a `Surface`. Where the loss is not finite, so are the numbers there; nothing is replaced. Pure, except
     that it places data when `devices` are given: `jit` it where it is called more than once.
 
-    **Raises** `ValueError` for other than one or two directions, a direction that is not like `params`, or empty
-    offsets; `TypeError` for parameters that are not floating point.
+    **Raises** `ValueError` for other than one or two directions, a direction that is not like `params`, empty offsets,
+    no devices, or directions that are zero or parallel where steps are wanted (under tracing these steps are NaN);
+    `TypeError` for parameters that are not floating point.
 
     Source: Pascanu, Mikolov & Bengio (2012), Fig. 3.
 
@@ -85,8 +87,12 @@ def surface(
         if axis.ndim != 1 or not axis.size:
             raise ValueError(f"offsets[{i}] must be a non-empty array [points], got shape {axis.shape}")
     grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
-    # Least squares on at most two directions: the normal equations are the short way.
-    gram = jnp.stack([jnp.stack([optax.tree.vdot(d, e) for e in directions]) for d in directions])
+    if optimizer is not None:
+        check_independent(directions)
+        lengths = jnp.stack([tree_norm(jax.tree.map(jnp.asarray, d)).value for d in directions])
+        units = [jax.tree.map(lambda x, n=n: x / n, d) for d, n in zip(directions, lengths)]
+        # Least squares on at most two directions: the normal equations of the unit vectors are the short way.
+        gram = jnp.stack([jnp.stack([optax.tree.vdot(d, e) for e in units]) for d in units])
 
     def at(point):
         here = move(point)
@@ -94,12 +100,12 @@ def surface(
             return {"loss": loss(here)}
         value, grads = jax.value_and_grad(loss)(here)
         slopes = jnp.stack([optax.tree.vdot(grads, d) for d in directions])
-        out = {"loss": value, "grad_norm": optax.tree.norm(grads), "slopes": slopes}
+        out = {"loss": value, "grad_norm": tree_norm(grads).value, "slopes": slopes}
         if optimizer is not None:
             extra = optax.with_extra_args_support(optimizer)
             update, _ = extra.update(grads, extra.init(here), here, value=value)
-            seen = jnp.stack([optax.tree.vdot(update, d) for d in directions])
-            out |= {"step": jnp.linalg.solve(gram, seen), "step_norm": optax.tree.norm(update)}
+            seen = jnp.stack([optax.tree.vdot(update, d) for d in units])
+            out |= {"step": jnp.linalg.solve(gram, seen) / lengths, "step_norm": tree_norm(update).value}
         return out
 
     shape = tuple(len(a) for a in axes)
@@ -115,6 +121,8 @@ def map_points(
     >>> map_points(lambda x: x * x, jnp.arange(3.0), 2).tolist()
     [0.0, 1.0, 4.0]
     """
+    if devices is not None and not len(devices):
+        raise ValueError("devices must be at least one, or None for the default device, got none")
     count = jax.tree.leaves(points)[0].shape[0]
     spread = 1 if devices is None else len(devices)
     groups = -(-count // (batch_size * spread))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from cliffs._zoom import half_points, rounding, slope_at, zoom
-from cliffs.directions import shift
+from cliffs.directions import check_independent, shift
 from cliffs.landscape import Surface, map_points, surface
 
 
@@ -40,7 +40,8 @@ class LineSamples(NamedTuple):
     """`dE/ds`."""
     grad_norm: Float[np.ndarray, " points"]
     complete: bool
-    """Whether every interval is within the tolerance; False when the dtype or `max_points` ended the refinement."""
+    """Whether every interval is within the tolerance; False when the dtype or `max_points` ended the refinement, or
+    when the loss or its slope is not finite at some of the points."""
 
 
 def find_walls(
@@ -84,6 +85,9 @@ def find_walls(
         raise ValueError("offsets must be strictly increasing, with at least two values along each direction")
     params = jax.tree.map(jnp.asarray, params)
     dtype = jnp.result_type(*jax.tree.leaves(params))
+    shift(params, directions)  # its checks
+    for d in directions:
+        check_independent([d])
     directions = [jax.tree.map(lambda p, d: jnp.asarray(d, p.dtype), params, d) for d in directions]
     grid = jax.tree.map(np.asarray, jax.jit(lambda: surface(loss, params, directions, axes, batch_size=batch_size))())
     base, axis, low, high = _suspects(grid, contrast)
@@ -134,10 +138,14 @@ def _suspects(grid: Surface, contrast: float):
     for i, points in enumerate(axes):
         # The line's own axis last.
         value = np.moveaxis(np.asarray(grid.loss), i, -1)
-        slope = np.abs(np.moveaxis(np.asarray(grid.slopes)[..., i], i, -1))
+        signed = np.moveaxis(np.asarray(grid.slopes)[..., i], i, -1)
+        slope = np.abs(signed)
         ends = np.maximum(slope[..., :-1], slope[..., 1:])
         with np.errstate(invalid="ignore"):
-            hidden = np.abs(np.diff(value)) > 2 * np.diff(points) * ends
+            h, change = np.diff(points), np.diff(value)
+            above = change - h * np.maximum(signed[..., :-1], signed[..., 1:])
+            below = h * np.minimum(signed[..., :-1], signed[..., 1:]) - change
+            hidden = np.maximum(above, below) > h * ends
             hidden &= np.abs(np.diff(value)) > 64 * np.finfo(value.dtype).eps * np.abs(value[..., 1:])
         padded = np.pad(slope, [(0, 0)] * (slope.ndim - 1) + [(1, 1)], constant_values=-1)
         peaks = (slope >= padded[..., :-2]) & (slope >= padded[..., 2:]) & (slope > contrast * _floor(slope))
@@ -197,15 +205,16 @@ def sample_line(
     """A loss and its slope on a line, sampled where they bend: intervals are halved until the trapezoid rule holds.
 
     An interval is halved while `|E_b - E_a - h (E'_a + E'_b) / 2|` exceeds `tolerance` times the range of E, so
-    a wall ends up covered by points however narrow it is.
+    a wall ends up covered by points however narrow it is. Points where E or its slope is not finite count for nothing,
+    and the intervals that end there are left as they are.
 
     **Arguments**: as in `cliffs.cliff.cliff_profile`; `tolerance`, relative to the range of the loss on the line;
-    `max_points`, where to stop.
+    `max_points`, where to stop; the intervals that are furthest off come first.
 
-    **Returns** `LineSamples`. Warns when the dtype cannot resolve the line to the tolerance.
+    **Returns** `LineSamples`. Warns when the dtype cannot resolve the line to the tolerance or `max_points` is reached.
 
-    **Raises** `ValueError` for bounds that are not finite or not increasing, fewer than 3 points or a tolerance that
-    is not positive.
+    **Raises** `ValueError` for bounds that are not finite or not increasing, fewer than 3 points, a tolerance that is
+    not positive, or a direction that is zero.
 
     >>> line = sample_line(lambda s: jnp.tanh(1e3 * s), 0.0, 1.0)
     >>> line.complete, bool(np.abs(np.diff(line.loss)).max() < 0.5)
@@ -217,6 +226,8 @@ def sample_line(
     if num_points < 3 or not tolerance > 0:
         raise ValueError(f"num_points must be at least 3 and tolerance positive, got {num_points} and {tolerance}")
     params = jax.tree.map(jnp.asarray, params)
+    shift(params, [direction])  # its checks
+    check_independent([direction])
     direction = jax.tree.map(lambda p, d: jnp.asarray(d, p.dtype), params, direction)
     dtype = jnp.result_type(*jax.tree.leaves(params))
     move = shift(params, [direction])
@@ -236,11 +247,17 @@ def sample_line(
     while True:
         s, value, slope, _ = table
         h = np.diff(s)
+        finite = np.isfinite(value) & np.isfinite(slope)
+        usable, span = finite[:-1] & finite[1:], np.ptp(value[finite]) if finite.any() else 0
         with np.errstate(invalid="ignore", over="ignore"):
-            wrong = np.abs(np.diff(value) - 0.5 * h * (slope[:-1] + slope[1:])) > tolerance * np.ptp(value)
+            error = np.where(usable, np.abs(np.diff(value) - 0.5 * h * (slope[:-1] + slope[1:])), 0)
+            wrong = error > tolerance * span
         room = h > 4 * np.asarray(resolve(jnp.asarray(s[1:])))
         unresolved = bool((wrong & ~room).any())
-        wanted = np.flatnonzero(wrong & room)[: max(max_points - len(s), 0)]
+        wanted = np.flatnonzero(wrong & room)
+        if len(wanted) and len(s) >= max_points:
+            warnings.warn(f"max_points={max_points} reached: {len(wanted)} intervals are still too wide", stacklevel=2)
+        wanted = wanted[np.argsort(-error[wanted], kind="stable")][: max(max_points - len(s), 0)]
         if not len(wanted):
             break
         new = evaluate((s[wanted] + 0.5 * h[wanted]).astype(dtype))
@@ -248,4 +265,4 @@ def sample_line(
         table = table[:, np.argsort(table[0], kind="stable")]
     if unresolved:
         warnings.warn(f"the line has a wall that is narrower than {dtype} resolves", stacklevel=2)
-    return LineSamples(*table, complete=not wrong.any())
+    return LineSamples(*table, complete=bool(finite.all() and not wrong.any()))

@@ -1,5 +1,6 @@
 """Error surfaces with descent paths, flat and in perspective; stability maps."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,12 +103,13 @@ def plot_surface_3d(
     **Arguments**
 
     - `ax`: a matplotlib Axes of `projection="3d"`.
-    - `surface`: two-dimensional.
+    - `surface`: two-dimensional; where its loss is not finite there is a hole.
     - `paths`: for each label the two coordinates and the loss of the path's points; points off the slice's
       rectangle are left out, with the segments to them.
     - `names`: of the three axes.
     - `view`: elevation and azimuth in degrees.
-    - `mesh`: lines drawn along each direction, at most.
+    - `mesh`: lines drawn along each direction, at most; the lines themselves are left out beyond 120. A steep wall that
+      runs across the grid looks like a saw unless the mesh is fine.
 
     **Returns** the surface.
 
@@ -119,13 +121,23 @@ def plot_surface_3d(
     >>> shape = plot_surface_3d(ax, Surface((axis, axis), np.ones((3, 3)), None), {"clipped": (axis, axis, axis)})
     """
     x, y = (np.asarray(a) for a in surface.offsets)
-    z = np.asarray(surface.loss)
-    options = {"cmap": "viridis", "edgecolor": (1, 1, 1, 0.25), "linewidth": 0.25, "rasterized": True}
-    shape = ax.plot_surface(*np.meshgrid(x, y, indexing="ij"), z, rcount=mesh, ccount=mesh, **options)
-    lift = 0.012 * np.ptp(z)
+    z = np.asarray(surface.loss, float)
+    finite = np.isfinite(z)
+    z = np.where(finite, z, np.nan)
+    options: dict[str, Any] = {"cmap": "viridis", "edgecolor": (1, 1, 1, 0.25), "linewidth": 0.25, "rasterized": True}
+    if mesh > 120:
+        options |= {"edgecolor": "none", "linewidth": 0, "antialiased": False}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Z contains NaN")
+        shape = ax.plot_surface(*np.meshgrid(x, y, indexing="ij"), z, rcount=mesh, ccount=mesh, **options)
+    # The colour scale from what is there, and the paths a little above the surface.
+    low, high = (z[finite].min(), z[finite].max()) if finite.any() else (0.0, 1.0)
+    shape.set_clim(low, high)
+    lift = 0.012 * (high - low)
     for label, (px, py, pz) in (paths or {}).items():
-        outside = (px < x[0]) | (px > x[-1]) | (py < y[0]) | (py > y[-1])
-        px, py, pz = (np.where(outside, np.nan, np.asarray(p, float)) for p in (px, py, pz))
+        px, py, pz = (np.asarray(p, float) for p in (px, py, pz))
+        outside = (px < x.min()) | (px > x.max()) | (py < y.min()) | (py > y.max())
+        px, py, pz = (np.where(outside, np.nan, p) for p in (px, py, pz))
         color = COLORS.get(label, COLORS["accent"])
         # Matplotlib sorts whole objects by depth: paths must be told to lie on top.
         ax.plot(px, py, pz + lift, "-", color="white", linewidth=2.2, alpha=0.8, zorder=10)

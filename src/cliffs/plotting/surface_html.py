@@ -47,8 +47,9 @@ def surface_html(
 
     lines = []
     for label, (px, py, pz) in (paths or {}).items():
-        outside = (px < x[0]) | (px > x[-1]) | (py < y[0]) | (py > y[-1])
-        row = [short(np.where(outside, np.nan, np.asarray(p, float))) for p in (px, py, pz)]
+        px, py, pz = (np.asarray(p, float) for p in (px, py, pz))
+        outside = (px < x.min()) | (px > x.max()) | (py < y.min()) | (py > y.max())
+        row = [short(np.where(outside, np.nan, p)) for p in (px, py, pz)]
         lines.append({"label": label, "color": COLORS.get(label, COLORS["accent"]), "points": list(zip(*row))})
     data = {
         "x": short(x), "y": short(y), "z": [short(row) for row in z], "paths": lines, "names": names, "title": title,
