@@ -4,6 +4,7 @@ from cliffs.dynamics._trace import ENDS as ENDS
 from cliffs.dynamics.attractors import attractor_diagram as attractor_diagram
 from cliffs.dynamics.basins import BOUNDARY as BOUNDARY
 from cliffs.dynamics.basins import ESCAPED as ESCAPED
+from cliffs.dynamics.basins import NEUTRAL as NEUTRAL
 from cliffs.dynamics.basins import UNDECIDED as UNDECIDED
 from cliffs.dynamics.basins import Basins as Basins
 from cliffs.dynamics.basins import basins_of_attraction as basins_of_attraction

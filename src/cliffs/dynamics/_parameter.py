@@ -66,6 +66,8 @@ def get_parameter(params: PyTree, path: Path) -> Array:
     if not (_is_array(node) or isinstance(node, int | float | np.number)) or isinstance(node, bool):
         raise ValueError(f"parameter path {path!r} must end at a scalar, got {node!r}")
     value = jnp.asarray(node)
+    if value.dtype == jnp.bool_:
+        raise ValueError(f"parameter path {path!r} must end at a number, got {value.dtype}")
     if value.ndim:
         raise ValueError(f"parameter path {path!r} must end at a scalar, got an array of shape {value.shape}")
     return value

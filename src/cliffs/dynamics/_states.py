@@ -105,6 +105,15 @@ def check_map(step: Step, params: PyTree, state: PyTree, inputs: Any) -> None:
             raise ValueError(f"step turns a {want.dtype} state into {got.dtype}: pass params and states of one dtype")
 
 
+def frozen_settings(settings: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Keywords for `settle` as a hashable static argument; scalar arrays become the numbers that they hold.
+
+    >>> frozen_settings({"window": 8, "escape": jnp.asarray(2.5)})
+    (('escape', 2.5), ('window', 8))
+    """
+    return tuple(sorted((name, x.item() if hasattr(x, "item") else x) for name, x in settings.items()))
+
+
 def reachable_tolerance(tolerance: float | None, dtype: Any, *, double: float, single: float = 1e-5) -> float:
     """The default of a dtype, or the given tolerance if the dtype resolves it; else `ValueError`.
 
@@ -125,3 +134,12 @@ def reachable_tolerance(tolerance: float | None, dtype: Any, *, double: float, s
             "float64 states (jax_enable_x64) or a larger tolerance"
         )
     return tolerance
+
+
+def unit_margin(dtype: Any) -> float:
+    """How far from modulus 1 a multiplier must be to count as inside or outside: `sqrt(eps)` of the dtype.
+
+    >>> round(unit_margin(jnp.float32), 6)
+    0.000345
+    """
+    return float(jnp.finfo(dtype).eps) ** 0.5

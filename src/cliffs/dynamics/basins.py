@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from cliffs.dynamics._states import check_map, flat_states, reachable_tolerance
+from cliffs.dynamics._states import check_map, flat_states, reachable_tolerance, unit_margin
 from cliffs.dynamics.fixed_points import iterate, solve_fixed_points
 from cliffs.rnn import Step
 
-ESCAPED, UNDECIDED, BOUNDARY = -1, -2, -3
+ESCAPED, UNDECIDED, BOUNDARY, NEUTRAL = -1, -2, -3, -4
 """Labels that are no attractor: the state grew without bound or became NaN; it came to no cycle of at most `max_period`
-in `max_steps`; it stays on an unstable fixed point or cycle, so the start lies on a basin boundary."""
+in `max_steps`; it stays on an unstable fixed point or cycle, so the start lies on a basin boundary; it came to a
+neutral one (leading multiplier of modulus 1 to within the square root of the dtype's spacing), as on a line of fixed
+points, where every start has an end of its own, or at a bifurcation."""
 
 
 class Settled(NamedTuple):
@@ -152,7 +154,7 @@ class Basins(NamedTuple):
 
     labels: np.ndarray
     """`[*grid]`, with `over_params` `[runs, *grid]`: index into the attractors, or `ESCAPED` (-1), `UNDECIDED` (-2),
-    `BOUNDARY` (-3)."""
+    `BOUNDARY` (-3), `NEUTRAL` (-4)."""
     attractors: list[Any]
     """`Attractor`s sorted by the coordinates of their mean; with `over_params` one such list per run."""
 
@@ -234,8 +236,9 @@ def basins_of_attraction(
     for i, (reps, member) in enumerate(groups):
         mine = [next(solved) for _ in reps]
         order = sorted(range(len(mine)), key=lambda k: tuple(mine[k].points.mean(0)))
-        names = np.full(len(mine) + 1, BOUNDARY)
-        stable = [k for k in order if abs(mine[k].multipliers[0]) < 1]
+        leading = np.array([abs(a.multipliers[0]) for a in mine] + [0.0])
+        names = np.where(leading > 1 + unit_margin(flat.dtype), BOUNDARY, NEUTRAL)
+        stable = [k for k in order if leading[k] < 1 - unit_margin(flat.dtype)]
         names[stable] = np.arange(len(stable))
         labels[i] = np.where(member >= 0, names[member], labels[i])
         attractors.append([mine[k]._replace(points=restore(mine[k].points)) for k in stable])

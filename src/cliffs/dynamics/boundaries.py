@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from cliffs.dynamics._states import flat_states, reachable_tolerance
+from cliffs.dynamics._states import flat_states, frozen_settings, reachable_tolerance
 from cliffs.dynamics.basins import settle
 from cliffs.dynamics.fates import same_fate
 from cliffs.dynamics.fixed_points import find_fixed_points
@@ -69,7 +69,7 @@ def bisect_boundary(
     merge = tolerance**0.5 if merge_distance is None else merge_distance
     count = (60 if a.dtype == jnp.float64 else 30) if num_iterations is None else num_iterations
 
-    low, high, found = _bisect(flat_step, params, a, b, inputs, merge, count, settings=tuple(sorted(settings.items())))
+    low, high, found = _bisect(flat_step, params, a, b, inputs, merge, count, settings=frozen_settings(settings))
     return BoundaryPoint(restore(0.5 * (low + high)), jnp.linalg.norm(high - low, axis=-1), found)
 
 

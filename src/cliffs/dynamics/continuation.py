@@ -77,7 +77,7 @@ def check_problem(step: Step, params: PyTree, path: Path, start: Array, inputs: 
 def check_bounds(bounds: Any, name: str = "bounds") -> None:
     """Raise `ValueError` unless `bounds` is (low, high) with low < high."""
     if len(bounds) != 2 or not (
-        any(isinstance(b, Tracer) for b in bounds) or float(bounds[0]) < float(bounds[1]) < float("inf")
+        any(isinstance(b, Tracer) for b in bounds) or -np.inf < float(bounds[0]) < float(bounds[1]) < np.inf
     ):
         raise ValueError(f"{name} must be (low, high), finite, with low < high, got {tuple(bounds)}")
 

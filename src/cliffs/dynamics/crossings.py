@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from cliffs.dynamics._states import check_map, flat_states, reachable_tolerance
+from cliffs.dynamics._states import check_map, flat_states, frozen_settings, reachable_tolerance, unit_margin
 from cliffs.dynamics.basins import settle
 from cliffs.dynamics.fates import compare_fates
 from cliffs.dynamics.fixed_points import iterate, solve_fixed_points
@@ -23,6 +23,8 @@ from cliffs.rnn import Step
 
 _MARGIN = 1e-3
 _JUMP = 1e-2
+_SPLIT = 0.4871
+"""Where brackets are cut: not in the middle, where symmetry often puts the boundary itself."""
 
 
 class Crossing(NamedTuple):
@@ -121,7 +123,9 @@ def crossing_report(
 
     Events between two samples that cancel are missed, and so are bifurcations of attractors that the start does not
     lead to: they do not change its trajectory's end.
-    Attractors on the two sides of an event that lie within a hundredth of `1 + |x|` are taken for one that bifurcates.
+    Attractors on the two sides of an event that lie within a hundredth of `1 + |x|` are taken for one that bifurcates,
+    unless the parameters do not change: then nothing can bifurcate. An end that moves along a line of neutral fixed
+    points crosses nothing.
 
     **Arguments**
 
@@ -153,10 +157,11 @@ def crossing_report(
     check_map(flat_step, params, states[0], inputs)
     dtype = states.dtype
     tolerance = reachable_tolerance(settings.get("tolerance"), dtype, double=1e-10)
-    merge = tolerance**0.5 if merge_distance is None else merge_distance
+    merge = tolerance**0.5 if merge_distance is None else float(merge_distance)
     before, after = (jax.tree.map(lambda p: jnp.asarray(p, dtype), p) for p in (params, new_params))
     ways, way = {"before": before, "after": after}, _Way(flat_step)
-    frozen = tuple(sorted(settings.items()))
+    same_params = all(map(np.array_equal, jax.tree.leaves(before), jax.tree.leaves(after)))
+    frozen = frozen_settings(settings)
 
     def fates(positions):
         s = jnp.asarray(positions, dtype)
@@ -176,22 +181,38 @@ def crossing_report(
             return jnp.asarray(jnp.nan, dtype)
         x = restore(states[0] + s * (states[1] - states[0]))
         slopes = jax.tree.leaves(jax.grad(loss)(_between(before, after, s), x))
-        return jnp.sqrt(sum(jnp.sum(g**2) for g in slopes))
+        # Scaled: squares of 1e20 overflow in float32.
+        flat = jnp.concatenate([jnp.ravel(g) for g in slopes])
+        largest = jnp.max(jnp.abs(flat))
+        scaled = largest * jnp.linalg.norm(flat / jnp.where(largest > 0, largest, 1))
+        return jnp.where(jnp.isfinite(largest), scaled, largest)
 
     positions = np.linspace(0, 1, num_samples)
     ends = fates(positions)
-    first, second = rows(ends, slice(None, -1)), rows(ends, slice(1, None))
-    change = changes(positions[:-1], positions[1:], first, second)
+
+    def changed(places, looks):
+        pair = rows(looks, slice(None, -1)), rows(looks, slice(1, None))
+        change = changes(places[:-1], places[1:], *pair)
+        return np.asarray(change.basin | change.bifurcation)
+
+    places, looks, found = positions, ends, changed(positions, ends)
+    if (twice := np.flatnonzero(found[:-1] & found[1:])).size:
+        # A sample on the boundary itself changes on both its sides: look beside it.
+        places = positions.copy()
+        places[twice + 1] -= _MARGIN / num_samples
+        looks = fates(places)
+        found = changed(places, looks)
     events = []
-    for i in np.flatnonzero(np.asarray(change.basin | change.bifurcation)):
-        low, high = float(positions[i]), float(positions[i + 1])
-        a, b = rows(ends, slice(i, i + 1)), rows(ends, slice(i + 1, i + 2))
+    for i in np.flatnonzero(found):
+        low, high = float(places[i]), float(places[i + 1])
+        a, b = rows(looks, slice(i, i + 1)), rows(looks, slice(i + 1, i + 2))
+        wide = a, b
         # Ends within rounding of the boundary stay on its saddle: what was crossed is told from a wider bracket.
         clear = (low, high, a, b)
         while high - low > 4 * float(jnp.finfo(dtype).eps):
             if high - low > float(jnp.finfo(dtype).eps) ** 0.5:
                 clear = (low, high, a, b)
-            middle = 0.5 * (low + high)
+            middle = low + _SPLIT * (high - low)
             m = fates([middle])
             if not (int(m.period[0]) or bool(m.escaped[0])) and int(a.period[0]) and int(b.period[0]):
                 break  # settling takes too long this close to a bifurcation
@@ -201,7 +222,15 @@ def crossing_report(
             else:
                 low, a = middle, m
         left, right, a, b = clear
-        events.append((low, high, left, right, a, b, changes([left], [right], a, b)))
+        if events and low - events[-1][1] <= 8 * float(jnp.finfo(dtype).eps):
+            continue
+        change = changes([left], [right], a, b)
+        jumps = bool((change.basin | change.bifurcation)[0])
+        if not jumps and (
+            same_params or all(_leading(way, ways, p, e, inputs) == "neutral" for p, e in zip(places[i : i + 2], wide))
+        ):
+            continue  # the end only moves, along a continuum of ends
+        events.append((low, high, left, right, a, b, change))
     slopes = np.array([float(grad_norm(jnp.asarray(s, dtype))) for s in positions])
     crossings = []
     marks = [0.0, *[0.5 * (e[0] + e[1]) for e in events], 1.0]
@@ -209,7 +238,11 @@ def crossing_report(
         a, b = rows(a, 0), rows(b, 0)
         gap = np.linalg.norm(np.asarray(b.orbit)[:, None] - np.asarray(a.orbit)[None], axis=-1).min()
         # Next to a bifurcation settling is too slow to follow anything, but there the attractors meet: no jump.
-        if bool(change.basin[0]) and gap > _JUMP * (1 + np.linalg.norm(a.mean)):
+        jump = bool(a.escaped) != bool(b.escaped) or gap > _JUMP * (1 + np.linalg.norm(a.mean))
+        on_boundary = (left == 0 and _leading(way, ways, left, a, inputs) == "unstable") or (
+            right == 1 and _leading(way, ways, right, b, inputs) == "unstable"
+        )
+        if same_params or on_boundary or (bool(change.basin[0]) and jump):
             kind, at, multiplier = "basin boundary", 0.5 * (low + high), _saddle(way, ways, low, states, inputs)
         else:
             kind, at, multiplier = _bifurcation(way, ways, left, right, a, b, bool(change.forward[0]), inputs)
@@ -266,6 +299,23 @@ def _decide(way, ways, positions, ends, inputs):
     return ends
 
 
+def _leading(way, ways, position, end, inputs) -> str:
+    """Whether an end is "stable", "neutral" or "unstable", by its leading multiplier; "" where it is no cycle."""
+    period = int(np.ravel(end.period)[0])
+    if not period:
+        return ""
+    x = end.orbit.reshape(-1, end.orbit.shape[-1])[0]
+    here = ways | {"s": jnp.asarray(position, x.dtype)}
+    largest = np.abs(np.linalg.eigvals(_jacobian(way, here, x, inputs, period=period))).max()
+    margin = unit_margin(x.dtype)
+    return "stable" if largest < 1 - margin else "neutral" if largest <= 1 + margin else "unstable"
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="period")
+def _jacobian(step, params, x, inputs, *, period):
+    return jax.jacfwd(iterate(step, params, inputs, period))(x)
+
+
 def _saddle(way, ways, position, states, inputs) -> complex:
     """The leading multiplier of the unstable fixed point that the start's trajectory on the boundary stays near."""
     s = jnp.asarray(position, states.dtype)
@@ -295,7 +345,7 @@ def _bifurcation(way, ways, low, high, a, b, ended, inputs) -> tuple[str, float,
         halved, moved, values = _near_cycles(way, here, x[None], inputs, period // 2)
         if len(halved) and moved[0] < 0.05 and np.abs(values[0] + 1).min() < 0.05:
             period, x = period // 2, jnp.asarray(halved[0, 0])
-    values = np.linalg.eigvals(np.asarray(jax.jacfwd(iterate(way, here, inputs, period))(x)))
+    values = np.linalg.eigvals(np.asarray(_jacobian(way, here, x, inputs, period=period)))
     critical = complex(values[np.argmin(np.abs(np.abs(values) - 1))])
     if abs(critical.imag) > 1e-6 or critical.real < 0:
         kind = "flip" if abs(critical.imag) <= 1e-6 else "Neimark-Sacker"

@@ -2,7 +2,8 @@
 
 Attractors at different parameters are matched by *following*: the one before a change is continued to the parameters
 after it (started from its own points), the one after it back. If neither arrives at the other, both exist on both
-sides and the start changed basins; if only one arrives, an attractor has ended or begun: a bifurcation.
+sides and the start changed basins, whatever their types. If only one arrives, an attractor has ended or begun, and if
+both arrive but differ in period, one has become the other: a bifurcation.
 """
 
 from typing import Any, NamedTuple
@@ -44,13 +45,13 @@ class FateChange(NamedTuple):
 
     @property
     def basin(self) -> Bool[Array, " starts"]:
-        """A basin boundary was crossed: both attractors persist."""
-        return ~self.forward & ~self.backward & self.same_type
+        """A basin boundary was crossed: both attractors persist, be they fixed points, cycles or escape."""
+        return ~self.forward & ~self.backward
 
     @property
     def bifurcation(self) -> Bool[Array, " starts"]:
         """The attractor ended, began or changed its type."""
-        return (self.forward != self.backward) | ~self.same_type
+        return (self.forward != self.backward) | (self.forward & self.backward & ~self.same_type)
 
 
 def compare_fates(

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
 from cliffs.dynamics._states import check_map as check_map
-from cliffs.dynamics._states import flat_states
+from cliffs.dynamics._states import flat_states, unit_margin
 from cliffs.dynamics._states import reachable_tolerance as reachable_tolerance
 from cliffs.dynamics.slow_points import slowest_points
 from cliffs.rnn import Step
@@ -35,9 +35,11 @@ class FixedPoints(NamedTuple):
     multipliers: Complex[np.ndarray, "found n"]
     """Eigenvalues of the Jacobian of `F^p`, largest modulus first."""
     stable: Bool[np.ndarray, " found"]
-    """All multipliers inside the unit circle."""
+    """All multipliers inside the unit circle, by more than the margin of `kind`."""
     kind: list[str]
-    """"attractor", "repeller" or "saddle"."""
+    """"attractor" (all multipliers inside the unit circle), "repeller" (none inside, some outside), "saddle" (some of
+    both) or "neutral" (some on the circle, to within the square root of the dtype's spacing, and none outside): there
+    linearisation does not decide, as on a line of fixed points."""
     residual: Float[np.ndarray, " found"]
     """`|F^p(x) - x|` (Euclidean)."""
     hits: Int[np.ndarray, " found"]
@@ -232,8 +234,12 @@ def find_fixed_points(
     )
     multipliers = np.linalg.eigvals(jacobians) if len(cycles) else np.zeros((0, flat.shape[1]), complex)
     multipliers = np.take_along_axis(multipliers, np.argsort(-np.abs(multipliers), axis=1), axis=1).astype(complex)
-    inside = np.asarray(np.abs(multipliers) < 1)
-    kind = ["attractor" if row.all() else "repeller" if not row.any() else "saddle" for row in inside]
+    modulus, margin = np.abs(multipliers), unit_margin(flat.dtype)
+    inside, outside = np.asarray(modulus < 1 - margin), modulus > 1 + margin
+    kind = [
+        "attractor" if i.all() else "neutral" if not o.any() else "saddle" if i.any() else "repeller"
+        for i, o in zip(inside, outside)
+    ]
     order = np.argsort(speed[slow_ones], kind="stable")
     representative, _ = cluster(points[slow_ones][order], merge)
     slow, speeds = points[slow_ones][order][representative], speed[slow_ones][order][representative]

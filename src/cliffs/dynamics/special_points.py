@@ -31,10 +31,11 @@ class SpecialPoint(NamedTuple):
     located: bool = True
     """Whether Newton's method reached the tolerance, near the bracket that was found on the branch."""
     note: str = ""
-    """Why it was not located; for a located one "supercritical" or "subcritical" where that applies."""
+    """Why it was not located; for a located one "supercritical" or "subcritical" where that applies, or what is
+    degenerate there: a vanishing coefficient, a strong resonance."""
     coefficient: float = float("nan")
     """The normal form's: quadratic for folds and transcritical points, cubic for flips and pitchforks, the first
-    Lyapunov coefficient for Neimark-Sacker points."""
+    Lyapunov coefficient for Neimark-Sacker points (NaN at the resonances 1:3 and 1:4, where it decides nothing)."""
     vector: np.ndarray | None = None
     """The critical eigenvector, `|v| = 1`; complex for Neimark-Sacker points."""
     angle: float = float("nan")
@@ -170,7 +171,7 @@ def locate_bifurcation(
         angle = float(abs(np.arctan2(aux[-1], aux[-2])))
     if located:
         values = _normal_form(kind, step, params, path, inputs, period, found.state, found.parameter, vector, aux[-2:])
-        name, coefficient, note, vector = _classify(kind, values, vector)
+        name, coefficient, note, vector = _classify(kind, values, vector, aux[-2:])
         # Extended systems have other solutions: an imperfect branch point, a "pair" on the real line.
         if kind == "branch point" and abs(aux[0]) > 10 * tolerance:
             located = False
@@ -193,14 +194,26 @@ def _normal_form(kind, step, params, path, inputs, period, state, value, vector,
     return forms.branching_equation(residual, y)
 
 
-def _classify(kind: str, values: Any, vector: np.ndarray | None):
-    """`(kind, coefficient, note, vector)` from the normal form's coefficients."""
-    if kind == "fold":
-        return kind, float(values), "", vector
-    if kind == "flip":
-        return kind, float(values), "supercritical" if values > 0 else "subcritical", vector
+def _classify(kind: str, values: Any, vector: np.ndarray | None, multiplier: np.ndarray):
+    """`(kind, coefficient, note, vector)` from the normal form's coefficients (and an NS point's `(Re mu, Im mu)`)."""
     if kind == "Neimark-Sacker":
-        return kind, float(values), "supercritical" if values < 0 else "subcritical", vector
+        mu = complex(*multiplier)
+        for order in (3, 4):
+            if abs(mu**order - 1) < 1e-4:
+                return (
+                    kind,
+                    float("nan"),
+                    f"strong resonance 1:{order}: the Lyapunov coefficient does not decide",
+                    vector,
+                )
+    if kind != "branch point":
+        value, name = float(values), {"fold": "quadratic", "flip": "cubic"}.get(kind, "Lyapunov")
+        # Linear maps get here: with a coefficient of rounding noise its sign says nothing.
+        if not abs(value) > 1e3 * float(jnp.finfo(values.dtype).eps):
+            return kind, value, f"degenerate: the {name} coefficient vanishes", vector
+        # A flip's coefficient is that of -u + c u^3, which is stable for c > 0.
+        good = value > 0 if kind == "flip" else value < 0
+        return kind, value, "" if kind == "fold" else "supercritical" if good else "subcritical", vector
     (a, b, c, cubic), d1 = np.asarray(values[0], float), np.asarray(values[1])
     vector = d1[:-1] / np.linalg.norm(d1[:-1])
     small = 1e-5 if values[0].dtype == jnp.float64 else 1e-2
@@ -208,6 +221,8 @@ def _classify(kind: str, values: Any, vector: np.ndarray | None):
         return "branch point", float(a), "isolated or degenerate: no second branch to this order", vector
     if abs(a) > small * (abs(a) + abs(b) + abs(cubic)):
         return "transcritical", float(a), "", vector
+    if abs(cubic) <= small * abs(b):
+        return "branch point", float(cubic), "degenerate: no quadratic or cubic term along the critical vector", vector
     return "pitchfork", float(cubic), "supercritical" if cubic < 0 else "subcritical", vector
 
 
