@@ -17,6 +17,8 @@ from typing import Any
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 INF = float("inf")
+RESIDUAL = 1e-5
+"""Below this residual, in float32, the tracked fixed point counts as known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Config:
     """At how many times all fixed points are searched for."""
     shifts: int = 2000
     """Circular shifts of the permutation test."""
+    jump: float = 0.1
+    """The tracked point has jumped to another branch when it moves farther than this in one update (root mean square
+    over the units)."""
     seed: int = 0
 
 
@@ -101,8 +106,9 @@ def attractors(config: Config, seeds: Any, params: Any) -> dict[str, Any]:
 
     The final states of the batch of update t are followed to their attractors under the parameters before update
     t - 1, before update t (where the gradient was taken) and after it. Of each of these two changes (last axis),
-    `basin` says that a sequence changed attractors while both persist, `ended` that the attractor before it leads to
-    the one after it but not back, or the reverse: an attractor ended or began.
+    `basin` says that a sequence changed attractors while both persist (followed, neither arrives at the other), `ended`
+    that the attractor before it leads to the one after it but not back, or the reverse: an attractor ended or began.
+    A change of period alone counts as neither: many ends have no period only because they settle slowly.
     """
     import functools
 
@@ -167,7 +173,8 @@ def _count_ends(ends: Any) -> Any:
 def tracked_point(config: Config, params: Any) -> dict[str, Any]:
     """The fixed point of the held map that is the attractor at the start, followed through training by Newton.
 
-    Returns its multipliers `[runs, updates + 1, n]`, its residual, and the states.
+    Returns its multipliers `[runs, updates + 1, n]`, its residual, the states, by how much they moved since the last
+    update, and where the point was lost (Newton did not converge from where it was) and taken up from the origin.
     """
     import jax
     import jax.numpy as jnp
@@ -183,18 +190,19 @@ def tracked_point(config: Config, params: Any) -> dict[str, Any]:
 
         def body(x, at):
             # Where the point has gone in a fold, another is taken up from the origin.
-            found = solve_fixed_points(step, at, jnp.stack([x, 0 * x]), held, max_iterations=8)
-            k = jnp.where(found.residual[0] < 1e-3, 0, 1)
+            found = solve_fixed_points(step, at, jnp.stack([x, 0 * x]), held, max_iterations=16)
+            k = jnp.where(found.residual[0] < RESIDUAL, 0, 1)
+            moved = jnp.sqrt(jnp.mean((found.points[k] - x) ** 2))
             x = found.points[k]
             jacobian = jax.jacfwd(lambda s: step(at, s, held))(x)
-            return x, (x, found.residual[k], k, jacobian)
+            return x, (x, found.residual[k], k, moved, jacobian)
 
         return jax.lax.scan(body, first, p)[1]
 
-    points, residual, lost, jacobians = every_run(one, params)
+    points, residual, lost, moved, jacobians = every_run(one, params)
     values = np.linalg.eigvals(jacobians)
     values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=-1), axis=-1)
-    return {"points": points, "residual": residual, "lost": lost == 1, "multipliers": values}
+    return {"points": points, "residual": residual, "lost": lost == 1, "moved": moved, "multipliers": values}
 
 
 def spikes(norms: Any, factor: float, window: int) -> Any:
@@ -254,98 +262,47 @@ def count_fixed_points(config: Config, params: Any) -> Any:
     return times, np.array([[at(run, t) for t in times] for run in range(runs)])
 
 
-EVENTS = {
-    "basin": "basin boundary crossed",
-    "ended": "attractor ended or began",
-    "stability": "tracked fixed point bifurcates",
-    "any": "any of these",
-}
-GROUPS = {"unclipped": True, "clipped": False}
-SIDES = {"before": (0,), "own update": (1,), "both sides": (0, 1)}
-"""The update that led to the spike's parameters (it cannot be the spike's doing), the spike's own update, or either."""
+def stability_events(track: dict[str, Any], jump: float) -> dict[str, Any]:
+    """What the tracked point does in each update, `[runs, updates]` bools: changes stability, is lost, or jumps.
+
+    A point that moves farther than `jump` has been exchanged for another by Newton's method; that the two differ in
+    stability is no bifurcation.
+    """
+    import numpy as np
+
+    known = track["residual"] < RESIDUAL
+    unstable = (np.abs(track["multipliers"]) > 1).sum(-1)
+    lost = known[:, :-1] & (track["lost"][:, 1:] | ~known[:, 1:])
+    both = known[:, 1:] & known[:, :-1] & ~lost
+    jumps = both & (track["moved"][:, 1:] > jump)
+    return {"changed": both & ~jumps & (unstable[:, 1:] != unstable[:, :-1]), "lost": lost, "jumps": jumps}
 
 
-def event_table(found: dict[str, Any], track: dict[str, Any]) -> dict[str, Any]:
+def event_table(found: dict[str, Any], track: dict[str, Any], jump: float) -> dict[str, Any]:
     """Whether each update has each kind of event just before it and in it: `[runs, updates, 2]` bools."""
     import numpy as np
 
-    known = track["residual"] < 1e-3
-    unstable = (np.abs(track["multipliers"]) > 1).sum(-1)
-    both = known[:, 1:] & known[:, :-1]
-    # A change of stability, or the fixed point itself is lost (a fold).
-    own = (both & (unstable[:, 1:] != unstable[:, :-1])) | (known[:, :-1] & (track["lost"][:, 1:] | ~known[:, 1:]))
+    stability = stability_events(track, jump)
+    # A change of stability, or the fixed point itself is lost (a fold, or an update too large for Newton's method).
+    own = stability["changed"] | stability["lost"]
     before = np.pad(own, ((0, 0), (1, 0)))[:, :-1]
     events = {"basin": found["basin"], "ended": found["ended"], "stability": np.stack([before, own], -1)}
     return events | {"any": np.logical_or.reduce(list(events.values()))}
 
 
-def draw_runs(
-    config: Config, out: dict[str, Any], found: dict[str, Any], track: dict[str, Any], events: Any, spike: Any
-):
-    """One run without and one with clipping: norms with spikes, events, multipliers, exponents."""
+def tracking_record(track: dict[str, Any], jump: float) -> dict[str, Any]:
+    """How the tracked point fared, by run; and how many jumps other limits would count."""
     import numpy as np
 
-    from cliffs.plotting import COLORS, figure
-
-    fig, axes = figure(3, 2, size=(12, 8), sharex=True)
-    for column, (name, none) in enumerate(GROUPS.items()):
-        rows = np.flatnonzero(np.isinf(out["max_norm"]) == none)
-        run = rows[spike[rows].sum(1).argmax()]
-        top, middle, bottom = axes[:, column]
-        t = np.arange(config.updates)
-        top.semilogy(t, out["norm"][run], color=COLORS["unstable"], lw=0.8, label="gradient norm")
-        top.plot(t[spike[run]], out["norm"][run][spike[run]], "v", ms=5, color=COLORS["unclipped"], label="spike")
-        low, high = top.get_ylim()
-        for k, (key, color) in enumerate(zip(("basin", "ended", "stability"), ("clipped", "accent", "good"))):
-            where = t[events[key][run].any(-1)]
-            top.plot(where, np.full(len(where), low * 0.55**k), "|", color=COLORS[color], ms=7, label=EVENTS[key])
-        top.set(ylabel="norm before clipping", title=f"{name}, seed {out['seed'][run]}", ylim=(low * 0.2, high * 20))
-        top.legend(loc="upper left", fontsize=7.5, ncol=2, frameon=True, framealpha=0.9)
-        values = np.where(track["residual"][run] < 1e-3, np.abs(track["multipliers"][run, :, 0]), np.nan)
-        second = np.where(track["residual"][run] < 1e-3, np.abs(track["multipliers"][run, :, 2]), np.nan)
-        middle.plot(values, color=COLORS["stable"], lw=1.2, label="largest")
-        middle.plot(second, color=COLORS["unstable"], lw=1.0, label="third largest")
-        middle.axhline(1, color=COLORS["unclipped"], lw=0.8, ls="--")
-        middle.set(ylabel="modulus", title="multipliers of the tracked fixed point")
-        middle.legend(loc="best", fontsize=8)
-        bottom.plot(found["exponent"][run], color=COLORS["stable"], lw=1.0, label="held input, on the attractor")
-        bottom.plot(
-            found["driven"][run],
-            color=COLORS["clipped"],
-            lw=1.0,
-            label=f"driven, {config.length} steps, largest of the batch",
-        )
-        bottom.axhline(0, color=COLORS["unclipped"], lw=0.8, ls="--")
-        bottom.set(ylabel="nats per step", xlabel="update", title="leading Lyapunov exponent")
-        bottom.legend(loc="best", fontsize=8)
-    return fig
-
-
-def draw_association(table: dict[str, Any], config: Config) -> Any:
-    """P(event | spike) beside what shifted events give."""
-    import numpy as np
-
-    from cliffs.plotting import COLORS, figure
-
-    fig, axes = figure(1, 2, size=(11, 4.0), sharey=True)
-    for ax, name in zip(axes, GROUPS):
-        places = np.arange(len(EVENTS))
-        cells = [table[name]["both sides"][key] for key in EVENTS]
-        heights = [100 * (c["p_event_given_spike"] or 0) for c in cells]
-        ax.bar(places, heights, 0.55, color=COLORS[name], label="updates beside a spike")
-        low, high = (np.array([100 * c[k] for c in cells]) for k in ("shifted_low", "shifted_high"))
-        ax.vlines(places, low, high, color="black", lw=3, label="events shifted in time (95 %)")
-        everywhere = [100 * c["p_event"] for c in cells]
-        ax.hlines(everywhere, places - 0.4, places + 0.4, color=COLORS["accent"], lw=2.5, label="all updates")
-        for x, c, h in zip(places, cells, heights):
-            text = f"{c['spikes_beside_an_event']}/{c['spikes']}\np = {c['p_value']:.3f}"
-            top = max(h, 100 * c["shifted_high"])
-            ax.annotate(text, (x, top), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8)
-        ax.set_xticks(places, [label.replace(" ", "\n", 2) for label in EVENTS.values()], fontsize=8)
-        ax.set(title=f"{name}: {cells[0]['spikes']} spikes", ylim=(0, 105))
-    axes[0].set_ylabel("% with such an event")
-    axes[1].legend(loc="upper left", fontsize=8)
-    return fig
+    known = track["residual"] < RESIDUAL
+    unstable = known & (np.abs(track["multipliers"]) > 1).any(-1)
+    counts = {key: value.sum(1) for key, value in stability_events(track, jump).items()}
+    return counts | {
+        "share_known": known.mean(1),
+        "share_unstable_of_known": unstable.sum(1) / np.maximum(known.sum(1), 1),
+        "jumps_by_limit": {f"{f * jump:g}": int(stability_events(track, f * jump)["jumps"].sum())
+                           for f in (0.25, 0.5, 1, 2, 4)},
+    }  # fmt: skip
 
 
 def main(config: Config) -> pathlib.Path:
@@ -354,6 +311,7 @@ def main(config: Config) -> pathlib.Path:
     from scipy.stats import spearmanr
 
     from experiments import common
+    from experiments import training_dynamics_report as report
 
     started = time.perf_counter()
     out = train(config)
@@ -362,45 +320,34 @@ def main(config: Config) -> pathlib.Path:
     found = attractors(config, out["seed"], out["params"])
     print(f"attractors of {out['norm'].size} parameter sets: {time.perf_counter() - started:.0f} s", flush=True)
     times, counts = count_fixed_points(config, out["params"])
-    events, spike = event_table(found, track), spikes(out["norm"], config.spike_factor, config.median_window)
+    events = event_table(found, track, config.jump)
+    spike = spikes(out["norm"], config.spike_factor, config.median_window)
 
     table: dict[str, Any] = {}
-    for name, none in GROUPS.items():
+    for name, none in report.GROUPS.items():
         rows = np.isinf(out["max_norm"]) == none
         table[name] = {
             label: {
-                key: association(spike[rows], events[key][rows][..., sides].any(-1), config.shifts) for key in EVENTS
+                key: association(spike[rows], events[key][rows][..., sides].any(-1), config.shifts)
+                for key in report.EVENTS
             }
-            for label, sides in SIDES.items()
+            for label, sides in report.SIDES.items()
         }
     log_norm = np.log(np.maximum(out["norm"], 1e-30))
     correlation = {
         "driven_exponent": [spearmanr(n, d)[0] for n, d in zip(log_norm, found["driven"])],
         "tracked_multiplier": [spearmanr(n, np.abs(m[:-1, 0]))[0] for n, m in zip(log_norm, track["multipliers"])],
     }
-    heads = ("P(ev|spike)", "shifted 95 %", "P(ev)", "P(spike|ev)", "P(spike)", "p")
-    print("\nspikes beside ...".ljust(35) + "".join(h.rjust(w) for h, w in zip(heads, (12, 16, 8, 13, 10, 8))))
-    for name in GROUPS:
-        for label, cells in table[name].items():
-            print(f"{name}, {label}")
-            for key, c in cells.items():
-                conditional = "-" if c["p_event_given_spike"] is None else f"{c['p_event_given_spike']:.3f}"
-                reverse = "-" if c["p_spike_given_event"] is None else f"{c['p_spike_given_event']:.3f}"
-                interval = f"[{c['shifted_low']:.3f}, {c['shifted_high']:.3f}]"
-                print(f"  {EVENTS[key]:<32}{conditional:>12}{interval:>16}{c['p_event']:>8.3f}{reverse:>13}"
-                      f"{c['p_spike']:>10.3f}{c['p_value']:>8.4f}")  # fmt: skip
-    for name in GROUPS:
-        c = table[name]["both sides"]["any"]
-        beside, without = c["spikes_beside_an_event"], c["spikes"] - c["spikes_beside_an_event"]
-        clearly = "more" if c["p_value"] < 0.01 else "not clearly more"
-        print(
-            f"verdict, {name}: {beside} of {c['spikes']} spikes have an event beside them, {without} have none; that is"
-        )
-        print(f"    {clearly} than events shifted in time have (p = {c['p_value']:.4f})")
+    tracked = tracking_record(track, config.jump)
+    verdicts = report.verdicts(table)
+    report.print_table(table)
+    report.print_verdicts(verdicts)
+    report.print_runs(out, found, tracked)
     print("rank correlation of the norm with the largest driven exponent, by run: "
           + ", ".join(f"{v:.2f}" for v in correlation["driven_exponent"]))  # fmt: skip
     metrics = {
-        "association": table, "rank_correlation": correlation, "fixed_points": {"updates": times, "counts": counts},
+        "association": table, "verdicts": verdicts, "tracked_point": tracked,
+        "rank_correlation": correlation, "fixed_points": {"updates": times, "counts": counts},
         "final_error": out["error"][:, -50:].mean(1), "largest_norm": out["norm"].max(1),
         "share_of_ends_without_a_cycle": found["without_cycle"].mean(1),
         "mean_number_of_attractors_of_a_batch": found["attractors"].mean(1),
@@ -412,8 +359,10 @@ def main(config: Config) -> pathlib.Path:
         "multipliers": np.abs(track["multipliers"][..., :4]).astype(np.float32),
         **{f"event_{k}": v for k, v in events.items()},
     }  # fmt: skip
+    known = track["residual"] < RESIDUAL
     figures = {
-        "runs": draw_runs(config, out, found, track, events, spike), "association": draw_association(table, config),
+        "runs": report.draw_runs(config.length, out, found, track["multipliers"], known, events, spike),
+        "association": report.draw_association(table),
     }  # fmt: skip
     folder = common.save(
         "training_dynamics", metrics=metrics, settings=dataclasses.asdict(config), started=started, arrays=arrays,

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from experiments.training_dynamics import association, event_table, spikes
+from experiments.training_dynamics import association, event_table, spikes, stability_events, tracking_record
+from experiments.training_dynamics_report import EVENTS, GROUPS, SIDES, print_verdicts, verdicts
 
 
 def test_analytic_spikes_are_found_against_a_drifting_level():
@@ -32,9 +33,46 @@ def test_property_association_tells_aligned_events_from_independent_ones():
 
 def test_analytic_a_change_of_stability_is_an_event_of_the_update_between():
     moduli = np.array([[0.9, 0.9, 1.1, 1.1, 0.8]])[..., None]
-    track = {"multipliers": moduli, "residual": np.array([[0, 0, 0, 1.0, 0]]), "lost": np.zeros((1, 5), bool)}
+    track = {
+        "multipliers": moduli,
+        "residual": np.array([[0, 0, 0, 1e-4, 0]]),
+        "lost": np.zeros((1, 5), bool),
+        "moved": np.zeros((1, 5)),
+    }
     none = {"basin": np.zeros((1, 4, 2), bool), "ended": np.zeros((1, 4, 2), bool)}
-    events = event_table(none, track)["stability"]
+    events = event_table(none, track, 0.1)["stability"]
     # Update 1 changes the stability, update 2 loses the point; what follows an unknown point is not judged.
     assert events[0, :, 1].tolist() == [False, True, True, False]
     assert events[0, :, 0].tolist() == [False, False, True, True]
+
+
+def test_analytic_a_jump_to_another_point_is_no_bifurcation():
+    track = {
+        "multipliers": np.array([[0.9, 1.1, 0.9]])[..., None],
+        "residual": np.zeros((1, 3)),
+        "lost": np.zeros((1, 3), bool),
+        "moved": np.array([[0, 0.5, 0.01]]),
+    }
+    events = stability_events(track, 0.1)
+    assert events["jumps"].tolist() == [[True, False]]
+    assert events["changed"].tolist() == [[False, True]]
+    record = tracking_record(track, 0.1)
+    assert record["share_unstable_of_known"].tolist() == pytest.approx([1 / 3])
+    assert record["jumps_by_limit"] == {"0.025": 1, "0.05": 1, "0.1": 1, "0.2": 1, "0.4": 1}
+
+
+def test_property_every_side_gets_its_verdict_and_the_number_of_tests(capsys):
+    rng = np.random.default_rng(0)
+    spike = rng.random((4, 500)) < 0.03
+    chance = association(spike, rng.random(spike.shape) < 0.1, 200)
+    aligned = association(spike, spike, 999)
+    table = {g: {s: dict.fromkeys(EVENTS, chance) for s in SIDES} for g in GROUPS}
+    table["clipped"]["before"] = dict.fromkeys(EVENTS, aligned)
+    found = verdicts(table)
+    assert found["tests"] == 24
+    assert found["any"]["clipped"]["before"]["p_value_bonferroni"] == pytest.approx(0.024)
+    print_verdicts(found)
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("spikes (" in line for line in lines) == 6
+    (line,) = [line for line in lines if "clipped, before" in line and "unclipped" not in line]
+    assert line.endswith(": more than by chance")

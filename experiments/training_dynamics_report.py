@@ -1,0 +1,154 @@
+"""What the experiment on training dynamics prints and draws."""
+
+from typing import Any
+
+EVENTS = {
+    "basin": "basin boundary crossed",
+    "ended": "attractor ended or began",
+    "stability": "tracked fixed point bifurcates",
+    "any": "any of these",
+}
+GROUPS = {"unclipped": True, "clipped": False}
+SIDES = {"before": (0,), "own update": (1,), "both sides": (0, 1)}
+"""The update that led to the spike's parameters (it cannot be the spike's doing), the spike's own update, or either."""
+
+
+def verdicts(table: dict[str, Any]) -> dict[str, Any]:
+    """The test of any event, for each group and side, with the number of tests that the whole table makes."""
+    tests = sum(len(cells) for sides in table.values() for cells in sides.values())
+    found = {
+        name: {
+            side: {
+                "spikes": cells["any"]["spikes"],
+                "beside_an_event": cells["any"]["spikes_beside_an_event"],
+                "share": cells["any"]["p_event_given_spike"],
+                "share_of_all_updates": cells["any"]["p_event"],
+                "p_value": cells["any"]["p_value"],
+                "p_value_bonferroni": min(1.0, tests * cells["any"]["p_value"]),
+            }
+            for side, cells in sides.items()
+        }
+        for name, sides in table.items()
+    }
+    return {"tests": tests, "any": found}
+
+
+def print_verdicts(verdicts: dict[str, Any]) -> None:
+    """One line for each group and side."""
+    tests = verdicts["tests"]
+    print(f"\nverdicts on any event ({tests} tests were made; p is uncorrected, then times {tests}):")
+    for name, sides in verdicts["any"].items():
+        for side, v in sides.items():
+            if not v["spikes"]:
+                print(f"  {name}, {side}: no spikes")
+                continue
+            strength = "not more than by chance"
+            if v["p_value"] < 0.05:
+                strength = "more than by chance" + (
+                    "" if v["p_value_bonferroni"] < 0.05 else " only if this were the one test made"
+                )
+            print(
+                f"  {name}, {side}: {v['beside_an_event']} of {v['spikes']} spikes ({v['share']:.1%}), "
+                f"all updates {v['share_of_all_updates']:.1%}; p = {v['p_value']:.4f} "
+                f"({v['p_value_bonferroni']:.3f}): {strength}"
+            )
+    print("  'before' is the update that led to the spike's parameters: it cannot be the spike's own doing.")
+
+
+def print_runs(out: dict[str, Any], found: dict[str, Any], tracked: dict[str, Any]) -> None:
+    """Who learned, and how far the events of each run can be trusted."""
+    heads = ("error", "ends without a cycle", "point known", "unstable", "changes", "lost", "jumps")
+    print("\n" + "run".ljust(20) + "".join(h.rjust(len(h) + 3) for h in heads))
+    for i, (seed, limit) in enumerate(zip(out["seed"], out["max_norm"])):
+        values = (
+            f"{out['error'][i, -50:].mean():.3f}", f"{found['without_cycle'][i].mean():.2f}",
+            f"{tracked['share_known'][i]:.2f}", f"{tracked['share_unstable_of_known'][i]:.2f}",
+            tracked["changed"][i], tracked["lost"][i], tracked["jumps"][i],
+        )  # fmt: skip
+        print(f"seed {seed}, norm <= {limit:g}".ljust(20) + "".join(str(v).rjust(len(h) + 3)
+                                                                     for v, h in zip(values, heads)))  # fmt: skip
+    print("an end without a cycle is compared by its mean and spread alone; error: of the last 50 updates' batches")
+
+
+def print_table(table: dict[str, Any]) -> None:
+    """All tests."""
+    heads = ("P(ev|spike)", "shifted 95 %", "P(ev)", "P(spike|ev)", "P(spike)", "p")
+    print("\nspikes beside ...".ljust(35) + "".join(h.rjust(w) for h, w in zip(heads, (12, 16, 8, 13, 10, 8))))
+    for name in GROUPS:
+        for label, cells in table[name].items():
+            print(f"{name}, {label}")
+            for key, c in cells.items():
+                conditional = "-" if c["p_event_given_spike"] is None else f"{c['p_event_given_spike']:.3f}"
+                reverse = "-" if c["p_spike_given_event"] is None else f"{c['p_spike_given_event']:.3f}"
+                interval = f"[{c['shifted_low']:.3f}, {c['shifted_high']:.3f}]"
+                print(f"  {EVENTS[key]:<32}{conditional:>12}{interval:>16}{c['p_event']:>8.3f}{reverse:>13}"
+                      f"{c['p_spike']:>10.3f}{c['p_value']:>8.4f}")  # fmt: skip
+
+
+def draw_runs(
+    length: int, out: dict[str, Any], found: dict[str, Any], multipliers: Any, known: Any, events: Any, spike: Any
+) -> Any:
+    """One run without and one with clipping: norms with spikes, events, multipliers, exponents."""
+    import numpy as np
+
+    from cliffs.plotting import COLORS, figure
+
+    fig, axes = figure(3, 2, size=(12, 8), sharex=True)
+    for column, (name, none) in enumerate(GROUPS.items()):
+        rows = np.flatnonzero(np.isinf(out["max_norm"]) == none)
+        run = rows[spike[rows].sum(1).argmax()]
+        top, middle, bottom = axes[:, column]
+        t = np.arange(out["norm"].shape[1])
+        top.semilogy(t, out["norm"][run], color=COLORS["unstable"], lw=0.8, label="gradient norm")
+        top.plot(t[spike[run]], out["norm"][run][spike[run]], "v", ms=5, color=COLORS["unclipped"], label="spike")
+        low, high = top.get_ylim()
+        for k, (key, color) in enumerate(zip(("basin", "ended", "stability"), ("clipped", "accent", "good"))):
+            where = t[events[key][run].any(-1)]
+            top.plot(where, np.full(len(where), low * 0.55**k), "|", color=COLORS[color], ms=7, label=EVENTS[key])
+        top.set(ylabel="norm before clipping", title=f"{name}, seed {out['seed'][run]}", ylim=(low * 0.2, high * 20))
+        top.legend(loc="upper left", fontsize=7.5, ncol=2, frameon=True, framealpha=0.9)
+        values = np.where(known[run], np.abs(multipliers[run, :, 0]), np.nan)
+        second = np.where(known[run], np.abs(multipliers[run, :, 2]), np.nan)
+        middle.plot(values, color=COLORS["stable"], lw=1.2, label="largest")
+        middle.plot(second, color=COLORS["unstable"], lw=1.0, label="third largest")
+        middle.axhline(1, color=COLORS["unclipped"], lw=0.8, ls="--")
+        middle.set(ylabel="modulus", title="multipliers of the tracked fixed point")
+        middle.legend(loc="best", fontsize=8)
+        bottom.plot(found["exponent"][run], color=COLORS["stable"], lw=1.0, label="held input, on the attractor")
+        bottom.plot(
+            found["driven"][run],
+            color=COLORS["clipped"],
+            lw=1.0,
+            label=f"driven, {length} steps, largest of the batch",
+        )
+        bottom.axhline(0, color=COLORS["unclipped"], lw=0.8, ls="--")
+        bottom.set(ylabel="nats per step", xlabel="update", title="leading Lyapunov exponent")
+        bottom.legend(loc="best", fontsize=8)
+    return fig
+
+
+def draw_association(table: dict[str, Any]) -> Any:
+    """P(event | spike) beside what shifted events give."""
+    import numpy as np
+
+    from cliffs.plotting import COLORS, figure
+
+    fig, axes = figure(1, 2, size=(11, 4.0), sharey=True)
+    for ax, name in zip(axes, GROUPS):
+        places = np.arange(len(EVENTS))
+        cells = [table[name]["both sides"][key] for key in EVENTS]
+        heights = [100 * (c["p_event_given_spike"] or 0) for c in cells]
+        ax.bar(places, heights, 0.55, color=COLORS[name], label="updates beside a spike")
+        low, high = (np.array([100 * c[k] for c in cells]) for k in ("shifted_low", "shifted_high"))
+        ax.vlines(places, low, high, color="black", lw=3, label="events shifted in time (95 %)")
+        everywhere = [100 * c["p_event"] for c in cells]
+        ax.hlines(everywhere, places - 0.4, places + 0.4, color=COLORS["accent"], lw=2.5, label="all updates")
+        for x, c, h in zip(places, cells, heights):
+            text = f"{c['spikes_beside_an_event']}/{c['spikes']}\np = {c['p_value']:.3f}"
+            top = max(h, 100 * c["shifted_high"])
+            ax.annotate(text, (x, top), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8)
+        ax.set_xticks(places, [label.replace(" ", "\n", 2) for label in EVENTS.values()], fontsize=8)
+        ax.set(title=f"{name}: {cells[0]['spikes']} spikes", ylim=(0, 105))
+    axes[0].set_ylabel("% with such an event")
+    axes[1].legend(loc="upper left", fontsize=8)
+    return fig
