@@ -50,6 +50,14 @@ def network() -> tuple[Any, Any]:
     return rnn_step("tanh", "pre_activation"), RNNParams(w, jnp.eye(2), jnp.array([0.05, -0.02]))
 
 
+def scan_places(boundary: float, count: int) -> Any:
+    """`count` places around the boundary, none of them on it: it lies half a spacing from the nearest two."""
+    import jax.numpy as jnp
+
+    places = jnp.linspace(boundary - 1.0, boundary + 1.0, count)
+    return places + (0.5 * (places[1] - places[0]) if count % 2 else 0.0)
+
+
 def compute(config: Config) -> dict[str, Any]:
     """All numbers of both figures, in float64."""
     import jax
@@ -105,7 +113,7 @@ def compute(config: Config) -> dict[str, Any]:
         middle, other = 0.5 * (low + high), 0.5 * (still_low + still_high)
         low, high = (low, middle) if is_upper(middle) else (middle, high)
         still_low, still_high = (still_low, other) if still_upper(other) else (other, still_high)
-    places = jnp.linspace(float(low) - 1.0, float(low) + 1.0, config.scan)
+    places = scan_places(float(low), config.scan)
     ends = jax.vmap(driven_end)(places)
     slopes = jnp.linalg.norm(jax.vmap(jax.jacfwd(driven_end))(places), axis=1)
 
@@ -254,6 +262,7 @@ def main(config: Config) -> pathlib.Path:
         "driven_boundary": result["driven_boundary"],
         "still_boundary": result["still_boundary"],
         "peak_slope_at": result["places"][np.argmax(result["slopes"])],
+        "spacing_of_the_scan": result["places"][1] - result["places"][0],
         "peak_slope": result["slopes"].max(),
         "switches": int(switched.sum()),
         "steps_counted": int(switched.size),
@@ -277,8 +286,9 @@ def main(config: Config) -> pathlib.Path:
     print(f"        {per_step:.3f} per step; the multiplier of the saddle of F~ is {result['expansion']:.3f}")
     print(f"Fig. 6: {metrics['switches']} changes of basin in {metrics['steps_counted']} steps, the farthest from")
     print(f"        {metrics['farthest_switch']:.3f} off the saddle (largest push across it: {result['push']:.3f})")
-    print(f"        gradient peaks at s = {metrics['peak_slope_at']:.4f}, boundary of the driven network ")
-    print(f"        {result['driven_boundary']:.4f}, of F~ alone {result['still_boundary']:.4f}")
+    print(f"        gradient peaks at s = {metrics['peak_slope_at']:.4f}, boundary of the driven network")
+    print(f"        {result['driven_boundary']:.4f} (places {metrics['spacing_of_the_scan']:.4f} apart, none on it)")
+    print(f"        the boundary of F~ alone is at {result['still_boundary']:.4f}")
     print(f"written to {folder}")
     return folder
 

@@ -33,11 +33,15 @@ class Config:
     warmup: int = 500
     seed: int = 0
     spectrum_size: int = 100
+    spectrum_steps: int = 600
     spectrum_gains: tuple[float, ...] = (0.8, 1.0, 1.2, 1.5, 2.0, 3.0)
 
 
 GAINS = np.unique(np.round(np.concatenate([np.arange(0.5, 0.85, 0.1), np.arange(0.85, 1.5, 0.05),
                                            np.arange(1.5, 3.05, 0.25)]), 3))  # fmt: skip
+
+RESOLUTION = 5.0
+"""Exponents below this over the number of steps are not told from 0."""
 
 
 def step(params, state, inputs=None):
@@ -72,9 +76,14 @@ def spectra(config: Config) -> np.ndarray:
     matrix, state = network(jax.random.fold_in(jax.random.key(config.seed), 7), config.spectrum_size)
 
     def one(gain):
-        return lyapunov_exponents(step, (gain, matrix), state, num_steps=600, warmup=200)
+        return lyapunov_exponents(step, (gain, matrix), state, num_steps=config.spectrum_steps, warmup=200)
 
     return np.asarray(jax.jit(lambda gains: jax.lax.map(one, gains))(jnp.asarray(config.spectrum_gains)))
+
+
+def resolved_spectra(whole: np.ndarray, num_steps: int) -> np.ndarray:
+    """Spectra less what `num_steps` steps resolve: an exponent that converges to 0 is 0 only to a few 1/T."""
+    return whole - RESOLUTION / num_steps
 
 
 def crossing(gains: np.ndarray, values: np.ndarray) -> float:
@@ -102,7 +111,7 @@ def main(config: Config) -> pathlib.Path:
         ordered = GAINS <= 0.85
         middle = np.median(measured[n], axis=1)
         # A cycle on a torus has exponent 0, which a run of T steps shows as a few 1/T of either sign.
-        resolved = measured[n] - 5 / config.num_steps
+        resolved = measured[n] - RESOLUTION / config.num_steps
         crossings = np.array([crossing(GAINS, column) for column in resolved.T])
         sizes[n] = {
             "networks": runs,
@@ -116,14 +125,16 @@ def main(config: Config) -> pathlib.Path:
         }
         print(f"n={n}: {sizes[n]}", flush=True)
     whole = spectra(config)
-    dimension = jax.vmap(kaplan_yorke_dimension)(jnp.asarray(whole)) / config.spectrum_size
+    above = resolved_spectra(whole, config.spectrum_steps)
+    dimension = jax.vmap(kaplan_yorke_dimension)(jnp.asarray(above)) / config.spectrum_size
     figure = plot_order_to_chaos(GAINS, measured, (fine, curve), dict(zip(config.spectrum_gains, whole)))
     metrics = {
         "gains": GAINS,
         "mean_field": theory,
         "sizes": sizes,
+        "resolution_of_the_spectra": RESOLUTION / config.spectrum_steps,
         "kaplan_yorke_dimension_over_n": dict(zip(map(str, config.spectrum_gains), np.asarray(dimension))),
-        "positive_exponents_over_n": dict(zip(map(str, config.spectrum_gains), (whole > 0).mean(1))),
+        "positive_exponents_over_n": dict(zip(map(str, config.spectrum_gains), (above > 0).mean(1))),
     }  # fmt: skip
     arrays = {f"n{n}": v for n, v in measured.items()} | {"gains": GAINS, "mean_field": theory, "spectra": whole}
     return common.save(

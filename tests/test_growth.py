@@ -157,3 +157,25 @@ def test_wrong_use_names_the_argument():
         expansion_bound(jnp.eye(2)[None], jnp.ones(3))
     with pytest.raises(ValueError, match="parameter_jacobian"):
         expansion_bound(jnp.eye(2)[None], jnp.ones(2), jnp.ones((3, 1)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_property_a_matrix_that_is_not_finite_does_not_look_safe(bad):
+    report = growth_report([[bad, 0.0], [0.0, 2.0]])
+    assert bool(report.can_explode)
+    assert np.isnan(report.largest_singular_value)
+    assert np.isnan(report.spectral_radius)
+    assert np.isnan(report.log_power_norms).all()
+    assert bool(growth_report([[0, 2], [0, 0]]).can_explode)  # lists, integers
+
+
+def test_property_a_direction_of_zeros_is_refused_and_has_no_bound_under_tracing():
+    jacobians, gradient = 2 * jnp.eye(2)[None], jnp.ones(2)
+    with pytest.raises(ValueError, match="direction must not be all zeros"):
+        expansion_bound(jacobians, gradient, direction=jnp.zeros(2))
+    traced = jax.jit(lambda v: expansion_bound(jacobians, gradient, direction=v))
+    got = traced(jnp.zeros(2))
+    assert float(got.log_bound) == float(got.log_measured) == -np.inf
+    for leaf in jax.tree.leaves(got):
+        assert not np.isnan(np.asarray(leaf)).any()
+    assert float(traced(jnp.array([1.0, 0.0])).log_bound) == pytest.approx(np.log(2), abs=1e-5)

@@ -25,6 +25,8 @@ def test_analytic_spectral_radius(x64):
     assert float(init.spectral_radius(rotation)) == pytest.approx(0.7, rel=1e-10)
     assert float(init.spectral_radius(jnp.array([[0.0, 1.0], [0.0, 0.0]]))) == 0.0
     assert float(init.spectral_radius(jnp.zeros((3, 3)))) == 0.0
+    assert np.isnan(init.spectral_radius(jnp.array([[jnp.nan, 0.0], [0.0, 2.0]])))
+    assert np.isnan(init.spectral_radius(jnp.diag(jnp.array([jnp.inf, 2.0]))))
     # A Jordan block converges as k^(1/k), k = 2^40.
     assert float(init.spectral_radius(jnp.array([[0.9, 5.0], [0.0, 0.9]]))) == pytest.approx(0.9, rel=1e-8)
 

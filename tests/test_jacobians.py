@@ -230,6 +230,12 @@ def test_analytic_temporal_components_of_an_autonomous_map_neither_overflow_nor_
         np.testing.assert_allclose(total, sum((t + 1) * w for t, w in enumerate(want)), rtol=1e-4)
 
 
+def test_property_defective_zeros_come_out_small_but_not_zero(x64):
+    """A Jordan block of size k for 0: moduli of at most about eps^(1/k), as the docstring says."""
+    got = product_eigenvalues(jnp.diag(jnp.ones(2), 1)[None])
+    assert (np.asarray(got.log_modulus) < np.log(1e-15) / 3 + 2).all()
+
+
 def test_wrong_use_names_the_argument():
     with pytest.raises(ValueError, match="num_steps must be at least 1"):
         temporal_components(lambda x, t: x[0], henon_step, HenonParams(), jnp.zeros(2))

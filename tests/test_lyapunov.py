@@ -63,7 +63,7 @@ def random_network(n, gain):
     )(gain)
 
 
-def test_property_random_tanh_networks_turn_chaotic_at_gain_one_as_mean_field_says():
+def test_property_random_tanh_networks_of_200_units_follow_mean_field_on_both_sides_of_gain_one():
     gains = jnp.array([0.7, 1.5, 2.0, 3.0])
     got = np.asarray(random_network(200, gains))
     want = np.asarray(jax.vmap(mean_field_exponent)(gains))

@@ -40,3 +40,14 @@ def test_property_float32_and_noise_suppresses_chaos():
     assert float(mean_field_exponent(1.5)) == pytest.approx(0.0652172, abs=1e-5)
     noisy = jax.vmap(lambda s: mean_field_exponent(1.5, s))(jnp.array([0.0, 0.2, 0.5, 1.0]))
     assert (np.diff(noisy) < 0).all()
+
+
+def test_analytic_gradient_is_finite_on_both_sides_of_gain_one(x64):
+    """1/g below (it was NaN there); by central differences above, also with noise."""
+    slope = jax.jit(jax.vmap(jax.grad(mean_field_exponent)))
+    got = slope(jnp.array([0.5, 1.0, 1.5]))
+    np.testing.assert_allclose(got[:2], [2, 1], rtol=1e-12)
+    assert float(got[2]) == pytest.approx(0.1779, abs=1e-4)
+    low, high = (mean_field_exponent(1.5 + s) for s in (-1e-5, 1e-5))
+    assert float(got[2]) == pytest.approx(float(high - low) / 2e-5, rel=1e-6)
+    assert np.isfinite(jax.grad(mean_field_exponent, argnums=(0, 1))(0.5, 0.3)).all()

@@ -6,7 +6,8 @@
 same largest step and tolerance for everyone, in float64. Ours is one `jit(vmap)` over w that also brackets and locates
 both folds. jaxcont (with `events=[Fold()]`) and pycont-lite (with its detection on, stability off) follow one branch
 after the other, as their own examples do (jaxcont compiles anew for every call then, which counts); jaxcont is also run
-compiled once, for one branch and under `vmap` for the same weights, where it follows branches but cannot detect folds.
+compiled once, for one branch and under `vmap` for the same weights, where it follows branches but cannot detect folds;
+like for like with that is ours without locating folds (`cliffs_branches`), and both ratios are recorded.
 Times are per point on the branch, after the first call. The contestants take turns and each is given by its best turn.
 A package that is not installed is null. The last line is one JSON object.
 """
@@ -85,17 +86,22 @@ def ours(w, x, locate: bool = True):
     return jax.vmap(one)(w, x)
 
 
-def run_ours(weights):
+def run_ours(weights, locate=True):
     x = start(weights)
-    jax.block_until_ready(ours(weights, x))
+    jax.block_until_ready(ours(weights, x, locate))
 
     def turn():
         begun = time.perf_counter()
-        branch, points = jax.block_until_ready(ours(weights, x))
+        branch, points = jax.block_until_ready(ours(weights, x, locate))
         seconds = time.perf_counter() - begun
+        accepted = np.asarray(branch.accepted)
+        if not locate:
+            b, u = np.asarray(branch.parameter), np.asarray(branch.states)[..., 0]
+            off = np.abs(weights[:, None] / (1 + np.exp(-u)) + b - u)[accepted].max()
+            return seconds, int(accepted.sum()), float(off)
         found = np.sort(np.asarray(points.parameter), axis=1)
         error = np.abs(found - np.stack([folds(w) for w in weights])).max()
-        return seconds, int(np.asarray(branch.accepted).sum()), float(error)
+        return seconds, int(accepted.sum()), float(error)
 
     return turn
 
@@ -208,6 +214,7 @@ def measure(config: Config) -> dict:
     few = np.linspace(4.5, 8.0, config.serial)
     makers = {
         "cliffs": lambda: run_ours(weights),
+        "cliffs_branches": lambda: run_ours(weights, locate=False),
         "jaxcont": lambda: run_jaxcont(few) if config.peers else None,
         "jaxcont_jit": lambda: run_jaxcont_compiled(few[:1]) if config.peers else None,
         "jaxcont_vmapped": lambda: run_jaxcont_compiled(weights) if config.peers else None,
@@ -218,7 +225,7 @@ def measure(config: Config) -> dict:
         try:
             turns[name] = make()
         except Exception as error:  # a peer that breaks is reported, and does not cost us our own numbers
-            if name == "cliffs":
+            if name.startswith("cliffs"):
                 raise
             turns[name], failures[name] = None, f"{type(error).__name__}: {error}"
     measured = {name: [] for name in turns}
@@ -234,7 +241,13 @@ def measure(config: Config) -> dict:
         rows[name] = {"us_per_point": 1e6 * seconds / points, "points": points, "seconds": seconds, "error": error}
         print(f"{name:16s} {rows[name]['us_per_point']:12.3f} us/point {points:8d} points, error {error:.1e}")
     base = rows["cliffs"]["us_per_point"]
-    ratios = {f"ratio_{k}": v["us_per_point"] / base if v else None for k, v in rows.items() if k != "cliffs"}
+    ratios = {
+        f"ratio_{k}": v["us_per_point"] / base if v else None for k, v in rows.items() if not k.startswith("cliffs")
+    }
+    like = rows["jaxcont_vmapped"]
+    ratios["ratio_jaxcont_vmapped_like_for_like"] = (
+        like["us_per_point"] / rows["cliffs_branches"]["us_per_point"] if like else None
+    )
     result = {
         "settings": dataclasses.asdict(config) | {"max_step": MAX_STEP, "tolerance": TOLERANCE, "bounds": BOUNDS},
         "device": common.machine()["device"], "us_per_point": {k: v and v["us_per_point"] for k, v in rows.items()},

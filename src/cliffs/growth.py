@@ -33,7 +33,8 @@ class GrowthReport(NamedTuple):
     numerical_radius: Float[Array, ""]
     """`max |v* A v|` over unit v, on 36 angles (at most 0.1 % too small): `||A^k|| <= 2 r^k` (Berger)."""
     can_explode: Bool[Array, ""]
-    """The necessary condition: the largest singular value of A exceeds 1 (by more than rounding)."""
+    """The necessary condition: the largest singular value of A exceeds 1 (by more than rounding). True where the matrix
+    has an entry that is not finite: nothing rules growth out."""
     radius_misleads: Bool[Array, ""]
     """The spectral radius is below 1, and yet some products grow: `peak_power_norm` says by how much."""
 
@@ -43,11 +44,11 @@ def growth_report(w_rec: Float[Array, "n n"], activation: str = "identity", num_
 
     **Arguments**
 
-    - `w_rec`: `[n, n]`; either convention, a transpose changes nothing here.
+    - `w_rec`: `[n, n]`; either convention, a transpose changes nothing here. Nested lists will do.
     - `activation`: its name; its largest slope multiplies the matrix.
     - `num_powers`: how many powers to look at.
 
-    **Returns** a `GrowthReport`.
+    **Returns** a `GrowthReport`; where an entry is NaN or inf its numbers are NaN and `can_explode` is True.
 
     **Raises** `ValueError` for another activation, a matrix that is not square, or `num_powers < 1`.
 
@@ -62,6 +63,8 @@ def growth_report(w_rec: Float[Array, "n n"], activation: str = "identity", num_
     """
     if activation not in MAX_SLOPE:
         raise ValueError(f"activation must be one of {sorted(MAX_SLOPE)}, got {activation!r}")
+    w_rec = jnp.asarray(w_rec)
+    w_rec = w_rec.astype(jnp.result_type(w_rec, float))
     if w_rec.ndim != 2 or w_rec.shape[0] != w_rec.shape[1]:
         raise ValueError(f"w_rec must be square, got shape {w_rec.shape}")
     if num_powers < 1:
@@ -71,6 +74,9 @@ def growth_report(w_rec: Float[Array, "n n"], activation: str = "identity", num_
 
 @functools.partial(jax.jit, static_argnames="num_powers")
 def _report(matrix, num_powers):
+    # What is not finite must not look safe: max and a comparison would drop a NaN.
+    finite = jnp.isfinite(matrix).all()
+    matrix = jnp.where(finite, matrix, 0)
     size = jnp.max(jnp.abs(matrix))
     size = jnp.where(size > 0, size, 1)
     unit = matrix / size
@@ -95,7 +101,7 @@ def _report(matrix, num_powers):
     asymptotic = spectral_radius(unit) * size
     # An orthogonal matrix has norm 1 up to rounding, which is no growth.
     slack = 10 * matrix.shape[0] * jnp.finfo(matrix.dtype).eps
-    return GrowthReport(
+    report = GrowthReport(
         singular,
         asymptotic,
         norms.max(),
@@ -104,9 +110,10 @@ def _report(matrix, num_powers):
         logs,
         jnp.linalg.eigvalsh((unit + unit.T) / 2)[-1] * size,
         radius * size,
-        singular > 1 + slack,
+        ~finite | (singular > 1 + slack),
         (asymptotic < 1) & (singular > 1 + slack),
     )
+    return jax.tree.map(lambda v: jnp.where(finite, v, jnp.nan) if jnp.issubdtype(v.dtype, jnp.floating) else v, report)
 
 
 class ExpansionBound(NamedTuple):
@@ -155,13 +162,14 @@ def expansion_bound(
     - `loss_gradient`: `dE_t/dx_t`, `[n]`.
     - `parameter_jacobian`: the direct derivative `d+x_k/dtheta`, `[n, parameters]`; the identity (a bias of the
       pre-activation form) when None.
-    - `direction`: v at step k, normalised here; by default the one that the product stretches most.
+    - `direction`: v at step k, normalised here; by default the one that the product stretches most. A direction of
+      length 0 has no bound: under tracing it gives a `log_bound` and a `log_measured` of -inf.
     - `transported`: see above.
 
     **Returns** an `ExpansionBound`, in logarithms, so neither side overflows. The exponent is l - |P| with
     l = t - k; the paper writes t - |P|, which is its case k = 0.
 
-    **Raises** `ValueError` for shapes that do not fit.
+    **Raises** `ValueError` for shapes that do not fit, and for a concrete `direction` of zeros.
 
     Source: Pascanu, Mikolov & Bengio (arXiv v1, 2012), eqs. 9 to 13.
 
@@ -175,6 +183,8 @@ def expansion_bound(
     for name, value in (("loss_gradient", loss_gradient), ("direction", direction)):
         if value is not None and value.shape != (n,):
             raise ValueError(f"{name} must have shape ({n},), got {value.shape}")
+    if direction is not None and not isinstance(direction, jax.core.Tracer) and not bool(jnp.any(direction != 0)):
+        raise ValueError("direction must not be all zeros")
     dtype = jacobians.dtype
     reach = jnp.eye(n, dtype=dtype) if parameter_jacobian is None else parameter_jacobian
     if reach.ndim != 2 or reach.shape[0] != n:
@@ -211,7 +221,8 @@ def _bound(jacobians, loss_gradient, reach, direction, transported):
     (row, log_norm), _ = jax.lax.scan(backward, (first, first_log), jacobians, reverse=True)
     # The shortest w with reach @ w = gamma v; a direction outside the range of reach has no gamma > 0.
     w = jnp.linalg.pinv(reach) @ v
-    missed = jnp.linalg.norm(reach @ w - v) > tolerance
+    # A direction of length 0 has no gamma either.
+    missed = (jnp.linalg.norm(reach @ w - v) > tolerance) | jnp.all(v == 0)
     log_w, w = unit(w)
     log_gamma = jnp.where(missed, -jnp.inf, -log_w)
 

@@ -30,7 +30,7 @@ def spectral_radius(matrix: Float[Array, "n n"], *, num_squarings: int = 40) -> 
     - `matrix`: `[n, n]`, real or complex, floating point.
     - `num_squarings`: how often the matrix is squared.
 
-    **Returns** a real scalar, `max |eigenvalue|`; 0 for a nilpotent matrix.
+    **Returns** a real scalar, `max |eigenvalue|`; 0 for a nilpotent matrix, NaN where an entry is not finite.
 
     **Raises** `ValueError` when `matrix` is not square.
 
@@ -58,7 +58,8 @@ def spectral_radius(matrix: Float[Array, "n n"], *, num_squarings: int = 40) -> 
     size = jnp.max(jnp.abs(power))
     alive = alive & (size > 0)
     log_radius = log_radius + jnp.log(jnp.where(alive, size, 1.0)) * 0.5**num_squarings
-    return jnp.where(alive, jnp.exp(log_radius), 0.0)
+    radius = jnp.where(alive, jnp.exp(log_radius), 0.0)
+    return jnp.where(jnp.isfinite(matrix).all(), radius, jnp.nan)
 
 
 def scale_to_spectral_radius(matrix: Float[Array, "n n"], radius: float) -> Float[Array, "n n"]:

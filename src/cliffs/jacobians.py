@@ -157,7 +157,9 @@ def product_eigenvalues(jacobians: Float[Array, "time n n"], *, max_passes: int 
     - `jacobians`: `[time, n, n]`, concrete values: the blocks are found on the host, so this is not for `jit`.
     - `max_passes`: passes over the product before the result is returned as it is, with `converged=False`.
 
-    **Returns** `ProductEigenvalues`, arrays of length n; -inf for an eigenvalue that is zero exactly.
+    **Returns** `ProductEigenvalues`, arrays of length n; -inf for an eigenvalue that is zero exactly and found as such.
+    A defective eigenvalue is only as well determined as by any backward stable method: a zero in a Jordan block of
+    size k may come out with modulus near `eps^(1/k)` (of the norm) instead of 0, finite in `log_modulus`.
 
     **Raises** `ValueError` for Jacobians that are not finite.
 

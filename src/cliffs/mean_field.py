@@ -44,11 +44,14 @@ def mean_field_exponent(
     density = np.exp(-(nodes**2) / 2)
     z, w = jnp.asarray(nodes, gain.dtype), jnp.asarray(density / density.sum(), gain.dtype)
 
-    def next_variance(q, _):
-        return gain**2 * jnp.sum(w * jnp.tanh(jnp.sqrt(q) * z) ** 2) + noise**2, None
+    # Without noise q = 0 is the answer up to g = 1, and the iteration is only algebraic at g = 1. Its derivative would
+    # be that of sqrt at 0: both are kept out, so that the gradient is finite too.
+    silent = (gain <= 1) & (noise == 0)
+    g = jnp.where(silent, 2, gain)
 
-    q, _ = jax.lax.scan(next_variance, gain**2 + noise**2, length=num_iterations)
-    # Towards q = 0 the iteration is only algebraic at g = 1; there the answer is known.
-    q = jnp.where((gain <= 1) & (noise == 0), 0, q)
-    slopes = 1 - jnp.tanh(jnp.sqrt(q) * z) ** 2
+    def next_variance(q, _):
+        return g**2 * jnp.sum(w * jnp.tanh(jnp.sqrt(q) * z) ** 2) + noise**2, None
+
+    q, _ = jax.lax.scan(next_variance, g**2 + noise**2, length=num_iterations)
+    slopes = 1 - jnp.tanh(jnp.where(silent, 0, jnp.sqrt(q)) * z) ** 2
     return 0.5 * jnp.log(gain**2 * jnp.sum(w * slopes**2))
