@@ -240,7 +240,7 @@ def figures(size: int, groups: dict, results: dict, density) -> dict:
     bars = (
         ("grad_norm", "gradient norm", SUBSETS[:1]),
         ("fresh_leading", "leading |eigenvalue|", SUBSETS),
-        ("leading", "the same, own batch", SUBSETS[:1]),
+        ("leading", "own-batch |eigenvalue|", SUBSETS[:1]),
         ("along_gradient", "|curvature| along g", SUBSETS[:1]),
     )
     rows = {}

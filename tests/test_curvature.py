@@ -308,6 +308,16 @@ def test_parity_bfloat16_parameters_are_computed_with_in_float32():
     assert pairs.values.dtype == jnp.float32
     assert pairs.vectors.dtype == jnp.bfloat16
     assert float(pairs.values[0]) == pytest.approx(4, rel=0.02)
+    # Correct to the resolution of the parameters: `converged` asks for no more, and still for that.
+    params = jnp.ones(40, jnp.bfloat16)
+    scale = jnp.linspace(0.2, 3.1, 40).at[-1].set(9.0).astype(jnp.bfloat16)
+    matvec = curvature.hessian_operator(lambda p: jnp.sum(scale * p**2), params)
+    for like, operator in ((params, matvec), ({"a": params, "b": jnp.ones(1)}, lambda v: v | {"a": matvec(v["a"])})):
+        pairs = curvature.eigenpairs(operator, like, jax.random.key(0))
+        assert float(pairs.values[0]) == pytest.approx(18, rel=0.02)
+        assert pairs.converged.all()
+        assert not curvature.eigenpairs(operator, like, jax.random.key(0), num_iterations=2).converged.any()
+        assert not curvature.eigenpairs(operator, like, jax.random.key(0), tolerance=1e-7).converged.any()
 
 
 def identity(v):

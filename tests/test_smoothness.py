@@ -167,6 +167,52 @@ def test_documented_nothing_to_fit_is_nan():
     assert all(np.isnan(x) for x in fit)
 
 
+def test_documented_resolution_is_that_of_the_coarsest_leaf_that_moved():
+    def loss(p):
+        return 0.5 * jnp.sum(p["a"].astype(jnp.float32) ** 2) + 0.5 * p["b"] ** 2
+
+    start = {"a": jnp.full(3, 100, jnp.bfloat16), "b": jnp.float32(100)}
+    fine = smoothness_between(loss, start, start | {"b": jnp.float32(101)})
+    assert float(fine.smoothness) == pytest.approx(1, rel=1e-4)
+    assert bool(fine.resolved)  # bfloat16 leaves that stand still round nothing
+    coarse = jax.jit(lambda p, q: smoothness_between(loss, p, q))(start, start | {"a": jnp.full(3, 101, jnp.bfloat16)})
+    assert not bool(coarse.resolved)  # two roundings of bfloat16
+    far = smoothness_between(loss, start, start | {"a": jnp.full(3, -100, jnp.bfloat16)})
+    assert bool(far.resolved)
+
+
+def test_documented_a_negative_weight_under_tracing_gives_nan():
+    g = jnp.arange(1.0, 9.0)
+    fit = jax.jit(lambda w: fit_smoothness(2 * g, g, weights=w))
+    assert np.isnan(fit(jnp.ones(8).at[3].set(-1)).l1)
+    assert float(fit(jnp.ones(8)).l1) == pytest.approx(2, rel=1e-3)
+
+
+G8 = jnp.arange(1.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda k: bootstrap_fit(G8, G8, k, quantile=2.0), ValueError, "quantile must be .* got 2.0"),
+        (lambda k: bootstrap_fit(G8, G8[:6], k), ValueError, "grad_norm"),
+        (lambda k: bootstrap_fit(G8, G8, k, weights=jnp.ones(3)), ValueError, "weights"),
+        (lambda k: bootstrap_fit(jnp.float32(1), jnp.float32(1), k), ValueError, "steps"),
+        (lambda k: bootstrap_fit(G8, G8, k, weights=-jnp.ones(8)), ValueError, "weights must be non-negative"),
+        (lambda k: bootstrap_fit(G8, G8, k, num_resamples=0), ValueError, "num_resamples"),
+        (lambda k: fit_smoothness(G8, G8, weights=jnp.ones(8).at[2].set(jnp.nan)), ValueError, "weights .* got nan"),
+        (lambda k: fit_smoothness(np.arange(1, 9), np.arange(1.0, 9)), TypeError, "smoothness .* int"),
+        (lambda k: fit_smoothness(G8, np.arange(1, 9)), TypeError, "grad_norm .* int"),
+        (lambda k: smoothness_between(lambda p: 0.0, {}, {}), ValueError, "params must have at least one number"),
+        (lambda k: smoothness_between(jnp.sum, jnp.ones((0, 2)), jnp.ones((0, 2))), ValueError, "at least one number"),
+        (lambda k: smoothness_between(jnp.sum, jnp.arange(2), jnp.arange(2)), TypeError, "floating-point leaves.*int"),
+    ],
+)
+def test_wrong_data_are_named(call, error, words):
+    with pytest.raises(error, match=words):
+        call(jax.random.key(0))
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
