@@ -117,6 +117,7 @@ def test_property_float32_follows_the_same_branch():
         ("b", {"tolerance": 1e-12}, r"float32, which can reach 4.8e-07: pass float64"),
         ("b", {"bounds": (0.0, 1.0)}, "present value -3"),
         ("b", {"bounds": (1.0, -5.0)}, "low < high"),
+        ("b", {"bounds": (-np.inf, 1.0)}, "finite"),
         ("b", {"direction": 0}, "direction"),
         ("b", {"num_points": 1}, "num_points"),
         ("b", {"step_size": 0.5}, "step_size <= max_step"),

@@ -21,6 +21,7 @@ TREE = {
     "list": [1.0, 2.0],
     "cell": Cell(3.0, jnp.ones(2)),
     "count": jnp.arange(3),
+    "flag": jnp.array(True),
 }
 
 
@@ -53,6 +54,7 @@ def test_analytic_a_bare_number_is_its_own_parameter():
         (("w", 7), r"no entry 7 in an array of shape \(2, 2\)"), (("w", (0, 2)), r"no entry \(0, 2\)"),
         (("list", 2), "no entry 2"), (("unit", "b", 0), "no entry 0"), ("w", r"scalar, got an array of shape \(2, 2\)"),
         (("w", 0), "must end at a scalar"), ("unit", "must end at a scalar"), (("w", "b"), "no entry 'b'"),
+        ("flag", "must end at a number, got bool"),
     ],
 )  # fmt: skip
 def test_wrong_use_names_the_path(path, words):

@@ -45,6 +45,37 @@ def test_invariance_folds_under_vmap_and_their_derivative(x64):
     np.testing.assert_allclose(slope, -jax.nn.sigmoid(x[1]), atol=1e-6)
 
 
+def test_documented_degenerate_points_have_no_made_up_criticality(x64):
+    def gain(p, x, _):
+        return p["r"] * (x - p["cubic"] * x**3)
+
+    def located(kind, step, params, path, *at):
+        point = locate_bifurcation(kind, step, params, path, jnp.full(2 if step is turn else 1, 0.01), *at)
+        assert point.located
+        return point
+
+    def turn(p, x, _):
+        c, s, square = jnp.cos(p["angle"]), jnp.sin(p["angle"]), jnp.stack([x[0] ** 2 - x[1] ** 2, -2 * x[0] * x[1]])
+        return (p["r"] - p["cubic"] * jnp.sum(x**2)) * (jnp.array([[c, -s], [s, c]]) @ x) + p["quadratic"] * square
+
+    for kind, r, degenerate in (("flip", -0.99, "cubic coefficient"), ("branch point", 0.99, "no quadratic or cubic")):
+        for cubic, note in ((0.0, degenerate), (1.0, "supercritical"), (-1.0, "subcritical")):
+            point = located(kind, gain, {"r": r, "cubic": cubic}, "r", r)
+            assert note in point.note
+            assert point.coefficient == pytest.approx(cubic * -np.sign(r), abs=1e-12)
+            assert point.kind == ("flip" if r < 0 else "pitchfork" if cubic else "branch point")
+    for angle, cubic, quadratic, note, coefficient in (
+        (0.7, 1.0, 0.0, "supercritical", -2.0), (0.7, -1.0, 0.0, "subcritical", 2.0),
+        (0.7, 0.0, 0.0, "degenerate: the Lyapunov coefficient vanishes", 0.0),
+        (2 * np.pi / 3, 0.0, 1.0, "strong resonance 1:3", np.nan),
+        (np.pi / 2, 1.0, 0.0, "strong resonance 1:4", np.nan),
+    ):  # fmt: skip
+        params = {"r": 0.98, "angle": angle, "cubic": cubic, "quadratic": quadratic}
+        point = located("Neimark-Sacker", turn, params, "r", 0.98)
+        assert note in point.note
+        np.testing.assert_allclose([point.coefficient, point.angle], [coefficient, angle], atol=1e-9)
+
+
 def test_wrong_use_of_locate_names_the_argument():
     given = (one_unit_step, OneUnitParams(5.0, -2.6), "b", jnp.array([0.9]), -2.6)
     with pytest.raises(ValueError, match="kind must be one of"):

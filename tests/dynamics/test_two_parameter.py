@@ -4,16 +4,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs.dynamics import bifurcation_curve, bifurcation_diagram
+from cliffs.dynamics import bifurcation_curve
 from cliffs.maps import HenonParams, OneUnitParams, henon_step, one_unit_step
 
-PATHS, BOX = ("w", "b"), ((3.0, 8.5), (-8.0, 0.0))
+PATHS, BOX = (("unit", "w"), ("unit", "b")), ((3.0, 8.0), (-8.0, 0.0))
+
+
+def either(p, x, inputs):
+    """The unit with either activation, so that both are compiled once."""
+    sigmoid, tanh = (one_unit_step(p["unit"], x, inputs, activation=a) for a in ("logistic", "tanh"))
+    return jnp.where(p["tanh"] > 0, tanh, sigmoid)
+
+
+def unit(w, b, tanh=0.0):
+    return {"unit": OneUnitParams(w, b), "tanh": tanh}
 
 
 def fold_curve(**options):
-    given = {"kind": "fold", "step": one_unit_step, "params": OneUnitParams(5.0, -2.66), "paths": PATHS,
+    given = {"kind": "fold", "step": either, "params": unit(5.0, -2.66), "paths": PATHS,
              "state": jnp.array([0.96]), "bounds": BOX, **options}  # fmt: skip
     return bifurcation_curve(**given)
+
+
+def ends_of(curve):
+    """`[b, x]` at both ends, in ascending b."""
+    ends = np.column_stack([curve.parameters[:, 1], curve.states[:, 0]])[[0, -1]]
+    return ends[np.argsort(ends[:, 0])]
 
 
 def test_parity_reference_fold_curve_runs_through_the_cusp(x64, reference):
@@ -23,22 +39,21 @@ def test_parity_reference_fold_curve_runs_through_the_cusp(x64, reference):
     # w s'(x) = 1 and x = w s(x) + b.
     np.testing.assert_allclose(curve.parameters[:, 0], 1 / (s * (1 - s)), rtol=1e-12)
     np.testing.assert_allclose(curve.parameters[:, 1], x - curve.parameters[:, 0] * s, rtol=1e-12)
-    assert curve.ends == ("left the bounds", "left the bounds")
-    assert x.min() < -1.7 < 1.7 < x.max()  # both folds of w = 8: the curve did pass the cusp
-    (cusp,) = curve.special
-    want = reference["cusp"]["sigmoid"]
-    assert (cusp.kind, cusp.located) == ("cusp", True)
-    np.testing.assert_allclose([*cusp.parameters, *cusp.state], [want["w"], want["b"], want["x"]], atol=1e-12)
-    # The curve ends exactly on the bound w = 8.5; inside, w = 8 agrees with the 25-digit folds.
-    assert np.isclose(curve.parameters[[0, -1], 0], 8.5, atol=1e-14).all()
-    for b, state in np.array(reference["folds_sigmoid"]["8"], float):
-        near = np.argmin(np.abs(x - state))
-        assert abs(curve.parameters[near] - [8, b]).max() < 0.2
+    flat = fold_curve(params=unit(1.5, -0.2, 1.0), state=jnp.array([0.65]), bounds=((0.5, 2.0), (-2.0, 2.0)))
+    for here, name, w in ((curve, "sigmoid", "8"), (flat, "tanh", "2")):
+        (cusp,) = here.special
+        want = reference["cusp"][name]
+        assert (cusp.kind, cusp.located) == ("cusp", True)
+        np.testing.assert_allclose([*cusp.parameters, *cusp.state], [want["w"], want["b"], want["x"]], atol=1e-12)
+        # Both ends lie on the bound of w: the curve did pass the cusp, and ends in the two 25-digit folds.
+        assert here.ends == ("left the bounds", "left the bounds")
+        assert np.isclose(here.parameters[[0, -1], 0], float(w), atol=1e-14).all()
+        np.testing.assert_allclose(ends_of(here), np.array(reference[f"folds_{name}"][w], float), atol=1e-11)
 
 
 def test_analytic_flip_curve_of_the_one_unit_map(x64):
     curve = fold_curve(
-        kind="flip", params=OneUnitParams(-5.0, 0.42), state=jnp.array([-0.96]), bounds=((-8.5, -3.0), (-3.0, 12.0))
+        kind="flip", params=unit(-5.0, 0.42), state=jnp.array([-0.96]), bounds=((-8.5, -3.0), (-3.0, 12.0))
     )
     x = curve.states[:, 0]
     s = 1 / (1 + np.exp(-x))
@@ -72,19 +87,6 @@ def test_analytic_generalized_flip(x64):
     np.testing.assert_allclose([*point.parameters, *point.state], 0, atol=1e-12)
 
 
-def test_property_the_fold_curve_agrees_with_diagrams_at_fixed_w(x64):
-    curve = fold_curve(max_step=0.05)
-    starts = np.linspace(-8, 8, 17)[:, None]
-    for w in (4.5, 7.0):
-        diagram = bifurcation_diagram(one_unit_step, OneUnitParams(w, 0.0), "b", (-6.0, -1.0), starts)
-        crossings = []
-        offset = curve.parameters[:, 0] - w
-        for i in np.flatnonzero(offset[:-1] * offset[1:] < 0):
-            share = offset[i] / (offset[i] - offset[i + 1])
-            crossings.append(curve.parameters[i, 1] + share * np.diff(curve.parameters[i : i + 2, 1])[0])
-        np.testing.assert_allclose(sorted(crossings), [p.parameter for p in diagram.special], atol=1e-3)
-
-
 def test_documented_few_points_are_flagged(x64):
     assert fold_curve(max_step=1e-3).ends == ("ran out of points", "ran out of points")
 
@@ -93,16 +95,16 @@ def test_documented_few_points_are_flagged(x64):
     ("options", "words"),
     [
         ({"kind": "hopf"}, "kind must be one of"),
-        ({"paths": ("w", "w")}, "two different parameters"),
-        ({"paths": ("w", "c")}, "no field 'c'"),
-        ({"params": OneUnitParams(5.0, jnp.zeros(2))}, "must end at a scalar"),
+        ({"paths": ("unit", "unit")}, "two different parameters"),
+        ({"paths": (("unit", "w"), ("unit", "c"))}, "no field 'c'"),
+        ({"params": unit(5.0, jnp.zeros(2))}, "must end at a scalar"),
         ({"bounds": (3.0, 6.0)}, "bounds"),
         ({"bounds": ((6.0, 3.0), (-4.0, 0.0))}, "low < high"),
-        ({"bounds": ((6.0, 8.0), (-4.0, 0.0))}, "do not hold the present value 5.0 of 'w'"),
+        ({"bounds": ((6.0, 8.0), (-4.0, 0.0))}, "do not hold the present value 5.0 of"),
         ({"tolerance": 1e-12}, "float32, which can reach"),
         ({"step": lambda p, x, u: x[:0]}, "shape"),
         ({"num_points": 2}, "num_points"),
-        ({"step": lambda p, x, u: 0.5 * x + p.w + p.b}, "leads to no fold"),
+        ({"step": lambda p, x, u: 0.5 * x + p["unit"].w + p["unit"].b}, "leads to no fold"),
     ],
 )
 def test_wrong_use_names_the_argument(options, words):
@@ -112,7 +114,7 @@ def test_wrong_use_names_the_argument(options, words):
 
 def test_invariance_the_curve_does_not_depend_on_where_it_was_entered(x64):
     starts = ((5.0, -2.66, 0.96), (7.9, -2.9, -1.7))
-    curves = [fold_curve(params=OneUnitParams(w, b), state=jnp.array([x])) for w, b, x in starts]
-    ends = [c.parameters[[0, -1]][np.argsort(c.parameters[[0, -1], 1])] for c in curves]
+    curves = [fold_curve(params=unit(w, b), state=jnp.array([x])) for w, b, x in starts]
+    ends = [ends_of(c) for c in curves]
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-11)
     np.testing.assert_allclose(curves[0].special[0].parameters, curves[1].special[0].parameters, atol=1e-12)
