@@ -23,8 +23,10 @@ def test_property_a_tree_without_leaves_passes(name):
     assert read_telemetry(state)["norm_after"] == 0
 
 
-@pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("compiling", [False, True])
+EAGER = ("clip_by_leaf_norm", "soft_clip_by_global_norm", "clip_by_zscore")
+
+
+@pytest.mark.parametrize(("name", "compiling"), [*((n, True) for n in RULES), *((n, False) for n in EAGER)])
 def test_property_the_largest_floats_are_clipped_not_lost(name, compiling):
     """Entries at the end of float32: in eager mode and under jit the result is finite, and as long as it may be."""
     case = STRATEGIES[name]

@@ -29,7 +29,7 @@ def play(transform, grads, params=None):
     return np.asarray(jax.jit(lambda g: jax.lax.scan(body, transform.init(params), g)[1])(jnp.asarray(grads)))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_parity_with_torch_on_random_trees(seed):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(seed)
