@@ -8,6 +8,7 @@ import pytest
 from cliffs.dynamics import (
     BOUNDARY,
     ESCAPED,
+    NEUTRAL,
     UNDECIDED,
     basins_of_attraction,
     bisect_boundary,
@@ -96,6 +97,11 @@ def test_analytic_basins_of_a_slice_with_escape_cycles_and_the_boundary(x64):
     np.testing.assert_array_equal(basins.labels[inner, 0], (x[inner] > 0).astype(int))
     np.testing.assert_allclose([a.points[0, 0] for a in basins.attractors], [-1, 1], atol=1e-12)
     np.testing.assert_allclose([a.multipliers[0].real for a in basins.attractors], [0.5, 0.5], atol=1e-9)
+    # With params = 1 the second component stays: the wells are lines of neutral fixed points.
+    lines = basins_of_attraction(double_well, jnp.asarray(1.0), grid, grid_axes=2)
+    want = np.where(np.abs(x) > limit, ESCAPED, np.where(np.isclose(x, 0), BOUNDARY, NEUTRAL))
+    np.testing.assert_array_equal(lines.labels, np.repeat(want[:, None], 5, 1))
+    assert lines.attractors == []
     cycle = basins_of_attraction(logistic_step, jnp.asarray(3.2), jnp.array([[0.2], [-0.1], [0.4]]))
     assert cycle.labels.tolist() == [0, ESCAPED, 0]
     assert cycle.attractors[0].period == 2
@@ -108,7 +114,8 @@ def test_parity_reference_boundary_of_the_one_unit_map(x64, reference, pair):
     w, b = map(float, pair.split(","))
     unstable, multiplier = map(float, reference["fixed_points_sigmoid"][pair][1])
     params = OneUnitParams(w, b)
-    point = bisect_boundary(one_unit_step, params, jnp.array([[-1.3], [-2.0]]), jnp.array([[2.0], [-1.0]]))
+    point = bisect_boundary(one_unit_step, params, jnp.array([[-1.3], [-2.0]]), jnp.array([[2.0], [-1.0]]),
+                            tolerance=jnp.asarray(1e-10))  # fmt: skip
     assert point.found.tolist() == [True, False]
     np.testing.assert_allclose(point.states[0, 0], unstable, atol=1e-14)
     exact = boundaries_1d(one_unit_step, params, (-6.0, 6.5), max_period=1)

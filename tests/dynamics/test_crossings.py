@@ -75,17 +75,67 @@ def test_property_crossing_a_fold_elsewhere_is_not_reported(x64):
     assert np.abs(np.diff(still.ends[:, 0])).max() < 0.01
 
 
-def test_analytic_neimark_sacker(x64):
-    def rotation(growth, x, inputs=None):
-        c, s = jnp.cos(0.7), jnp.sin(0.7)
-        return (growth - jnp.sum(x**2)) * jnp.array([[c, -s], [s, c]]) @ x
+def planar(p, x, inputs=None):
+    """Several maps of the plane in one, so that they are compiled once; `which` picks one."""
+    y, c, s = x[0], jnp.cos(0.7), jnp.sin(0.7)
+    maps = [
+        p["a"] * y * (1 - y),  # logistic
+        p["a"] * y * (1 - y**2) * (4 - y**2) / 8 - y,  # 0 and the cycle ±2 attract, the cycle ±1 between them repels
+        y + p["a"] * (y - y**3),  # double well; for a = 0 a line of fixed points
+        1 - p["a"] * y**2 + x[1],  # Henon
+    ]
+    flat = [jnp.stack([m, 0.5 * x[1] + p["shift"]]) for m in maps[:3]] + [jnp.stack([maps[3], 0.3 * y])]
+    turn = (p["a"] - jnp.sum(x**2)) * jnp.array([[c, -s], [s, c]]) @ x
+    return jax.lax.select_n(jnp.asarray(p["which"]).astype(jnp.int32), *flat, turn)
 
-    start, options = jnp.array([0.3, 0.1]), {"num_samples": 9, "max_period": 1, "max_steps": 1024}
-    found = crossing_report(rotation, jnp.asarray(0.9), jnp.asarray(1.2), start, **options)
-    (event,) = found.crossings
+
+def planar_report(which, a, new_a, start, new_start, shift=0.0):
+    tree = [{"which": float(which), "a": v, "shift": s} for v, s in ((a, 0.0), (new_a, shift))]
+    starts = [jnp.array([x, 0.1]) for x in (start, new_start)]
+    # Scalar arrays are numbers.
+    options = {"tolerance": jnp.asarray(1e-10), "merge_distance": jnp.asarray(1e-5)}
+    return crossing_report(planar, *tree, *starts, num_samples=9, max_period=2, max_steps=1024, **options)
+
+
+def test_analytic_neimark_sacker(x64):
+    (event,) = planar_report(4, 0.9, 1.2, 0.3, 0.3).crossings
     assert event.kind == "Neimark-Sacker"
     np.testing.assert_allclose(0.9 + 0.3 * event.position, 1.0, atol=1e-10)
     assert abs(event.multiplier.imag) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("which", "a", "start", "new_start", "position", "multiplier"),
+    [
+        (0, 2.8, 0.5, 1.2, 5 / 7, 2.8),  # x = 1 is a preimage of the unstable 0; beyond it everything escapes
+        (1, 0.3, 0.5, 1.5, 0.5, np.nan),  # the boundary of a fixed point's and a 2-cycle's basins is a cycle
+        (2, 0.25, -1.0, 1.0, 0.5, 1.25),  # the middle sample, and the middle of every bracket, is the boundary itself
+        (2, 0.25, -1.0, 0.0, 1.0, 1.25),  # the last sample is
+        (3, 0.2, 0.5, 6.0, None, None),  # to escape
+    ],
+)
+def test_analytic_a_change_of_start_crosses_basins_of_any_type_once(
+    x64, which, a, start, new_start, position, multiplier
+):
+    found = planar_report(which, a, a, start, new_start)
+    assert (found.crosses_basin_boundary, found.crosses_bifurcation) == (True, False)
+    (event,) = found.crossings
+    if position is not None:
+        np.testing.assert_allclose(event.position, position, atol=1e-12)
+        np.testing.assert_allclose(event.multiplier, multiplier, rtol=1e-9)
+    else:  # the saddle's leading multiplier: mu^2 + 2 a x mu = b there
+        x = (-0.7 - np.sqrt(0.49 + 4 * a)) / (2 * a)
+        np.testing.assert_allclose(event.multiplier, -a * x + np.sqrt((a * x) ** 2 + 0.3), rtol=1e-9)
+
+
+def test_analytic_ends_that_move_along_a_line_of_fixed_points_cross_nothing(x64):
+    assert planar_report(2, 0.0, 0.0, 0.5, 0.9).crossings == []
+    assert planar_report(2, 0.0, 0.0, 0.5, 0.9, shift=0.2).crossings == []
+    # A sample on the boundary while the parameters change is no bifurcation.
+    (event,) = planar_report(2, 0.2, 0.4, -1.0, 1.0).crossings
+    assert (event.kind, round(event.position, 12), event.before[0].round(6), event.after[0].round(6)) == (
+        "basin boundary", 0.5, -1, 1
+    )  # fmt: skip
 
 
 def test_invariance_fates_compare_under_jit_and_vmap_as_one_by_one():
@@ -106,7 +156,9 @@ def test_invariance_fates_compare_under_jit_and_vmap_as_one_by_one():
 
 
 def test_invariance_float32_finds_the_same_events():
-    (event,) = report(-2.63, -2.6, 0.5).crossings
+    found = report(-2.63, -2.6, 0.5, loss=lambda p, x: 1e25 * p.b * x[0])
+    np.testing.assert_allclose(found.grad_norms, 5e24, rtol=1e-6)  # whose square overflows
+    (event,) = found.crossings
     assert event.kind == "basin boundary"
     np.testing.assert_allclose(-2.63 + 0.03 * event.position, -2.6122966, atol=1e-6)
     np.testing.assert_allclose(event.multiplier, 1.1750186, rtol=1e-4)

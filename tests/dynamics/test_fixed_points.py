@@ -61,6 +61,16 @@ def test_analytic_number_of_cycles_of_the_full_logistic_map(x64, period, count):
     assert np.unique(np.round(orbit, 7)).size == count * period  # no cycle twice, no shorter one
 
 
+def test_analytic_a_multiplier_on_the_unit_circle_is_neutral(x64):
+    """The logistic map's fixed points 0 and 1 - 1 / r have multipliers r and 2 - r: -1 for the second at r = 3."""
+    starts = jnp.linspace(0.0005, 1.0, 801)[:, None]
+    for r, kinds in ((2.9, ["repeller", "attractor"]), (3.0, ["repeller", "neutral"]), (3.1, ["repeller"] * 2)):
+        found = find_fixed_points(logistic_step, jnp.asarray(r), starts, slow_speed=0.0)
+        np.testing.assert_allclose(found.points[:, 0], [0, 1 - 1 / r], atol=1e-10)
+        assert found.kind == kinds
+        assert found.stable.tolist() == [False, r < 3]
+
+
 def test_property_lstm_states_are_pytrees(x64):
     step = cells.lstm_cell(3)
     params = jax.tree.map(lambda p: 3.0 * p, step.init(jax.random.key(0), 2, jnp.float64))
@@ -118,7 +128,7 @@ def test_integration_trained_network_of_50_units_in_seconds(x64):
         seconds.append(time.perf_counter() - began)
         images = jax.vmap(lambda x: step(params, x, held))(jnp.asarray(sets[-1].points))
         assert np.linalg.norm(images - sets[-1].points, axis=1).max() < 1e-10
-    assert len(sets[0].points) == len(sets[1].points) >= 1
+    assert all(sorted(s.kind) == ["attractor", "attractor", "saddle"] for s in sets)
     np.testing.assert_allclose(sets[0].points, sets[1].points, atol=1e-9)
     assert min(seconds) < 60  # a few seconds on an idle core; the bar leaves room for a loaded machine
 
@@ -138,8 +148,9 @@ def test_property_network_points_are_verified_and_the_set_does_not_depend_on_the
         found = find_fixed_points(step, params, starts, nothing, slow_speed=0.0)
         images = jax.vmap(lambda x: step(params, x, nothing))(jnp.asarray(found.points))
         assert np.abs(images - found.points).max() < 1e-10
+        # Each bit is held at either sign or at the unstable zero: 3 x 3 points, stable where both are held.
+        assert (found.points.shape, int(found.stable.sum())) == ((9, 6), 4)
         sets.append(found.points)
-    assert sets[0].shape == sets[1].shape
     np.testing.assert_allclose(sets[0], sets[1], atol=1e-9)
     # x -> -x is a symmetry of the network, so of the set.
     np.testing.assert_allclose(np.sort(sets[0], 0), np.sort(-sets[0], 0), atol=1e-9)
