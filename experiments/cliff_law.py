@@ -323,7 +323,7 @@ def main(config: Config) -> pathlib.Path:
             kind = row["direction"].split()[0]
             color = COLORS[{"gradient": "unclipped", "hessian": "good"}.get(kind, "clipped")]
             use = row["resolved"] & ~row["cut_off"]
-            ax.plot(np.array(config.network_lengths)[use], row[quantity][use], "o-", color=color, alpha=0.6,
+            ax.plot(np.array(config.network_lengths)[use], row[quantity][use], marker="o", color=color, alpha=0.6,
                     markersize=3.5, linestyle="-" if row["learned"] else ":",
                     label=None if kind in drawn else NAMES[kind])  # fmt: skip
             drawn.add(kind)
