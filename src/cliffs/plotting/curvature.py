@@ -66,7 +66,7 @@ def plot_shares_below(ax: Any, groups: Mapping[str, Any], colors: Mapping[str, s
     >>> from cliffs.plotting import figure
     >>> fig, ax = figure()
     >>> plot_shares_below(ax, {"all": np.array([0.2, 0.9])}, {"all": "black"}, chance=0.02)
-    >>> [line.get_ydata().tolist() for line in ax.lines][0]
+    >>> [float(y) for y in ax.lines[0].get_ydata()]
     [0.5, 1.0, 1.0]
     """
     for name, values in groups.items():
