@@ -123,7 +123,7 @@ def compute(config: Config) -> dict[str, Any]:
 
     starts, paths = pair(config.separation, config.steps)
     wide = pair(config.wide_separation, config.wide_steps)[1]
-    apart = separation(step, params, *starts, inputs)
+    apart = separation(step, params, starts[0], starts[1], inputs)
 
     # How often does one push carry a state into the other basin of F~, by its distance from the boundary?
     first = jax.random.uniform(keys[1], (config.sequences, 2), minval=-REACH, maxval=REACH)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from cliffs import _products
@@ -183,7 +184,7 @@ def expansion_bound(
     for name, value in (("loss_gradient", loss_gradient), ("direction", direction)):
         if value is not None and value.shape != (n,):
             raise ValueError(f"{name} must have shape ({n},), got {value.shape}")
-    if direction is not None and not isinstance(direction, jax.core.Tracer) and not bool(jnp.any(direction != 0)):
+    if direction is not None and not isinstance(direction, Tracer) and not bool(jnp.any(direction != 0)):
         raise ValueError("direction must not be all zeros")
     dtype = jacobians.dtype
     reach = jnp.eye(n, dtype=dtype) if parameter_jacobian is None else parameter_jacobian
