@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from cliffs.rnn import ModelParams, ReadoutParams, RNNParams
@@ -74,7 +75,7 @@ def scale_to_spectral_radius(matrix: Float[Array, "n n"], radius: float) -> Floa
     >>> float(scale_to_spectral_radius(jnp.diag(jnp.array([2.0, 1.0])), 0.5)[0, 0])
     0.5
     """
-    if not isinstance(radius, jax.core.Tracer) and not radius >= 0:
+    if not isinstance(radius, Tracer) and not radius >= 0:
         raise ValueError(f"radius must be non-negative, got {radius}")
     current = spectral_radius(matrix)
     return matrix * jnp.where(current > 0, radius / jnp.where(current > 0, current, 1.0), 1.0)
