@@ -17,10 +17,11 @@
 | `clip_or_shrink` | norm; shrinks the recurrent matrix when broken (2013 code) | yes | none |
 | `spectral_normalize`, `project_spectral_radius` | the matrix itself, after the update | - | basis |
 
-optax has more, which `with_telemetry` takes as it is: `optax.normalize_by_update_norm` (every gradient to one norm),
-`optax.contrib.differentially_private_aggregate` (per example, before the mean; `optax.per_example_global_norm_clip` is
-the function within), `optax.apply_if_finite`, and `optax.MultiSteps(..., should_skip_update_fn=skip)` with
-`optax.skip_not_finite` or `optax.skip_large_updates`.
+Exported here as optax has them: `normalize_by_update_norm` (every gradient to one norm), the guards `apply_if_finite`,
+`skip_not_finite` and `skip_large_updates` (the latter two for `optax.MultiSteps(..., should_skip_update_fn=...)`), and
+the functions `per_example_global_norm_clip` and `per_example_layer_norm_clip`, which clip before the mean over
+examples (as a transformation: `optax.contrib.differentially_private_aggregate`). `with_telemetry` takes every
+transformation among them as it is.
 
 Recipes, each run by the tests:
 
@@ -57,6 +58,13 @@ A transformer run, with AdamW (the clip comes first, since Adam normalises what 
 >>> log["norm_after"] <= 1.0001, log["clip_count"], log["nonfinite_count"]
 (True, 3.0, 0.0)
 """
+
+from optax import apply_if_finite as apply_if_finite
+from optax import normalize_by_update_norm as normalize_by_update_norm
+from optax import per_example_global_norm_clip as per_example_global_norm_clip
+from optax import per_example_layer_norm_clip as per_example_layer_norm_clip
+from optax import skip_large_updates as skip_large_updates
+from optax import skip_not_finite as skip_not_finite
 
 from cliffs.clipping._core import NonFinite as NonFinite
 from cliffs.clipping._core import tree_norm as tree_norm
