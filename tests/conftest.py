@@ -19,6 +19,17 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("cliffs")
 
+SLOW = pathlib.Path(__file__).with_name("slow.txt")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests named in slow.txt (a function, or one of its cases); `pytest -m slow` runs them."""
+    names = set(SLOW.read_text().splitlines())
+    for item in items:
+        if item.nodeid in names or item.nodeid.split("[")[0] in names:
+            item.add_marker(pytest.mark.slow)
+
+
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 
