@@ -106,6 +106,18 @@ def run_ours(weights, locate=True):
     return turn
 
 
+def residual(u, b, w):
+    """What jaxcont solves for 0."""
+    return w * jax.nn.sigmoid(u) + b - u
+
+
+def jaxcont_settings(jaxcont):
+    """The same step sizes and tolerance as ours."""
+    return jaxcont.ContinuationPar(
+        ds=0.01, ds_max=MAX_STEP, max_steps=POINTS, newton_tol=TOLERANCE, compute_stability=False
+    )
+
+
 def run_jaxcont(weights):
     """One branch after the other, with fold detection."""
     try:
@@ -113,12 +125,7 @@ def run_jaxcont(weights):
     except ImportError:
         return None
 
-    def residual(u, b, w):
-        return w * jax.nn.sigmoid(u) + b - u
-
-    settings = jaxcont.ContinuationPar(
-        ds=0.01, ds_max=MAX_STEP, max_steps=POINTS, newton_tol=TOLERANCE, compute_stability=False
-    )
+    settings = jaxcont_settings(jaxcont)
 
     def follow(w):
         problem = jaxcont.bif_problem(residual, u0=jnp.array([float(start(w))]), p0=BOUNDS[0], args=w)
@@ -144,12 +151,7 @@ def run_jaxcont_compiled(weights):
     except ImportError:
         return None
 
-    def residual(u, b, w):
-        return w * jax.nn.sigmoid(u) + b - u
-
-    settings = jaxcont.ContinuationPar(
-        ds=0.01, ds_max=MAX_STEP, max_steps=POINTS, newton_tol=TOLERANCE, compute_stability=False
-    )
+    settings = jaxcont_settings(jaxcont)
 
     @jax.jit
     @jax.vmap
