@@ -145,7 +145,7 @@ def main(config: Config) -> pathlib.Path:
         )  # fmt: skip
     print(report(outputs, seconds, common.machine()))
     total = time.perf_counter() - began
-    figures = sorted(str(p) for p in folder.parent.rglob("*.png"))
+    figures = sorted(str(p) for name in outputs for p in (folder.parent / name).glob("*.png"))
     print(f"\n{total:.0f} s in all. Figures:\n  " + "\n  ".join(figures))
     return folder.parent
 
