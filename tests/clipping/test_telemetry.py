@@ -59,13 +59,22 @@ def test_parity_what_a_rule_reports_is_what_a_look_at_the_gradient_finds():
         "none": clipping.clip_by_global_norm(0.0),
         "leaf": clipping.clip_by_leaf_norm(0.4),
         "group": clipping.clip_by_group_norm(0.6, lambda path: path, nonfinite="skip"),
+        "ema leaf": clipping.clip_by_ema_leaf_norm(warmup=2, max_norm=0.7, decay=0.5),
+        "entries": clipping.clip(0.4),
+        "huge entries": clipping.clip(2e28, nonfinite="skip"),
+        "tiny entries": clipping.clip(1e-32),
+        "no entry": clipping.clip(0.0),
+        "block": clipping.clip_by_block_rms(0.4),
+        "shrink": clipping.clip_or_shrink(0.9, 0.02, 20.0, lambda path: path == "w"),
+        "spectral": clipping.spectral_normalize(1.5, select=lambda path: path == "w", nonfinite="skip"),
     }
+    params = {"w": jnp.eye(3), "b": jnp.ones(())}
     sizes = jnp.array([0.5, 1.0, 2.0, 0.0, jnp.nan, 30.0, 1e30, 1e-30, jnp.inf, 0.7])
-    grads = {"w": jnp.outer(sizes, jnp.array([0.6, -0.3, 0.5])), "b": 0.55 * sizes}
+    grads = {"w": sizes[:, None, None] * jnp.diag(jnp.array([0.6, -0.3, 0.5])), "b": 0.55 * sizes}
 
     def play(make):
         def body(state, g):
-            return make.update(g, state, None)[1], state
+            return make.update(g, state, params)[1], state
 
         start = make.init(jax.tree.map(lambda x: x[0], grads))
         last, states = jax.lax.scan(body, start, grads)

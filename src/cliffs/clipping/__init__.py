@@ -66,8 +66,8 @@ from optax import per_example_layer_norm_clip as per_example_layer_norm_clip
 from optax import skip_large_updates as skip_large_updates
 from optax import skip_not_finite as skip_not_finite
 
-from cliffs.clipping._core import NonFinite as NonFinite
 from cliffs.clipping._core import tree_norm as tree_norm
+from cliffs.clipping._strategy import NonFinite as NonFinite
 from cliffs.clipping.adaptive import clip_by_ema_norm as clip_by_ema_norm
 from cliffs.clipping.adaptive import clip_by_norm_quantile as clip_by_norm_quantile
 from cliffs.clipping.adaptive import clip_by_zscore as clip_by_zscore

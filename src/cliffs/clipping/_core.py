@@ -1,28 +1,15 @@
-"""What all strategies share: safe norms, exact rescaling, numbers or schedules, treatment of non-finite gradients."""
+"""What all strategies share: safe norms, exact rescaling, numbers or schedules, names of leaves."""
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
-NonFinite = Literal["propagate", "zero", "skip", "raise"]
-"""What a strategy does with a gradient that holds an inf or a NaN.
-
-- `"propagate"` (default): the gradient goes on as it came, so that whatever guards the run sees it;
-- `"zero"`: the entries that are not finite become 0, the rule is applied to the rest;
-- `"skip"`: the whole update becomes 0;
-- `"raise"`: a `FloatingPointError` from the host (under `jit` JAX wraps it in a `JaxRuntimeError`).
-
-In every case but `"zero"` the state stays as it was: no average, buffer or counter ever sees the bad step.
-"""
 NO_PARAMS = "params is None, but this rule needs them: update(updates, state, params)"
-MODES = ("propagate", "zero", "skip", "raise")
 Number = Any
 """A float, an array (traced or not) or an optax schedule `count -> value`."""
 
@@ -61,16 +48,21 @@ def wide(x: Array, dtype: Any) -> Array:
     return x.astype(jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(x) else dtype)
 
 
-def _sum_squares(leaves: list[Array], dtype: Any) -> Array:
+def real_parts(x: Array) -> tuple[Array, ...]:
+    """The real numbers of an array: itself, or real and imaginary part."""
+    return (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
+
+
+def sum_squares(leaves: list[Array], dtype: Any) -> Array:
     total = jnp.zeros((), dtype)
     for x in leaves:
-        parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
-        total = total + sum((jnp.sum(jnp.square(p.astype(dtype))) for p in parts), jnp.zeros((), dtype))
+        for part in real_parts(x):
+            total = total + jnp.sum(jnp.square(part.astype(dtype)))
     return total
 
 
-def _largest(leaves: list[Array], dtype: Any) -> Array:
-    tops = [jnp.max(jnp.abs(p)) for x in leaves for p in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
+def largest(leaves: list[Array], dtype: Any) -> Array:
+    tops = [jnp.max(jnp.abs(p)) for x in leaves for p in real_parts(x)]
     return jnp.max(jnp.stack([t.astype(dtype) for t in tops]))
 
 
@@ -86,15 +78,15 @@ def power_of_two(top: Array) -> Array:
 @jax.custom_jvp
 def _norm_parts(leaves: list[Array]) -> tuple[Array, Array]:
     dtype = compute_dtype(leaves)
-    squares = _sum_squares(leaves, dtype)
+    squares = sum_squares(leaves, dtype)
     # Inside this window neither an overflow nor the loss of tiny entries can reach the last digit of the sum.
     info = jnp.finfo(dtype)
     safe = (squares > float(info.tiny) ** 0.5) & (squares < float(info.max) ** 0.9)
 
     def rescaled(leaves):
-        top = _largest(leaves, dtype)
+        top = largest(leaves, dtype)
         scale = power_of_two(top)
-        relative = jnp.sqrt(_sum_squares([wide(x, dtype) / scale for x in leaves], dtype))
+        relative = jnp.sqrt(sum_squares([wide(x, dtype) / scale for x in leaves], dtype))
         # Subnormal entries are zeros for most devices: say so instead of leaving it to the device.
         return scale, jnp.where(top < info.tiny, 0.0, relative)
 
@@ -145,35 +137,6 @@ def clip_to(tree: PyTree, norm: Norm, limit: Array) -> PyTree:
     return jax.tree.map(one, tree)
 
 
-class Rescaled(NamedTuple):
-    """A gradient whose leaves were rescaled, with what a record wants to know and the rule knows without a look."""
-
-    tree: PyTree
-    changed: Bool[Array, ""]
-    norm: Float[Array, ""]
-    """After rescaling."""
-    cosine: Array | float = 1.0
-    """Between gradient and result, where neither is 0."""
-
-
-def clip_norm(tree: PyTree, norm: Norm, limit: Array) -> Rescaled:
-    """`clip_to` for a whole gradient, as a strategy's rule returns it."""
-    changed = norm.value > limit
-    return Rescaled(clip_to(tree, norm, limit), changed, jnp.where(changed, limit, norm.value))
-
-
-def rescaled_parts(tree: PyTree, norms: list[Norm], limits: list[Array]) -> Rescaled:
-    """The result `tree` of clipping disjoint parts of a gradient, given the norm and the limit of each part."""
-    if not norms:
-        return Rescaled(tree, jnp.array(False), jnp.zeros(()))
-    before = jnp.stack([norm.value for norm in norms])
-    after = jnp.minimum(before, jnp.stack([jnp.asarray(limit, before.dtype) for limit in limits]))
-    whole, left = tree_norm(before), tree_norm(after)
-    # Each part is parallel to itself: <g, u> is the sum of the products of the parts' norms.
-    unit = [x / n.scale / jnp.where(n.relative > 0, n.relative, 1.0) for x, n in ((before, whole), (after, left))]
-    return Rescaled(tree, jnp.any(after != before), left.value, jnp.minimum(jnp.sum(unit[0] * unit[1]), 1.0))
-
-
 def at(value: Number, count: Array) -> Any:
     """The value of a number or a schedule at this count of updates.
 
@@ -205,93 +168,6 @@ def check(name: str, value: Number, *, low: float = 0.0, high: float = math.inf,
     if not np.all(good):  # NaN fails every comparison
         span = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
         raise ValueError(f"{name} must lie in {span}, got {value}")
-
-
-def check_mode(nonfinite: str, allowed: tuple[str, ...] = MODES) -> None:
-    """Refuse an unknown treatment of non-finite gradients."""
-    if nonfinite not in allowed:
-        raise ValueError(f"nonfinite must be one of {allowed}, got {nonfinite!r}")
-
-
-def _refuse(finite, count):
-    if not finite:
-        raise FloatingPointError(f"gradient with inf or NaN at update {int(count)}")
-
-
-class CountState(NamedTuple):
-    """The state of a strategy without memory: how many updates it has seen (schedules read it)."""
-
-    count: Array
-
-
-Rule = Callable[[PyTree, Any, Any, Norm], tuple[Any, Any]]
-"""`rule(updates, state, params, norm) -> (updates or Rescaled, state)`, called with finite updates only."""
-
-
-class Report(NamedTuple):
-    """What a strategy knows of its step, sparing the telemetry its passes over the gradient."""
-
-    before: Norm
-    changed: Bool[Array, ""]
-    norm_after: Float[Array, ""]
-    cosine: Float[Array, ""]
-
-
-class Strategy(optax.GradientTransformationExtraArgs):
-    """An optax transformation that can also say what it did.
-
-    `update_with_report` is `update` with a third result: a `Report` where the rule only rescaled the gradient, else
-    None.
-    """
-
-    update_with_report: Callable[..., tuple[PyTree, Any, Report | None]] | None = None
-
-
-def strategy(init: Callable[[Any], Any] | None, rule: Rule, nonfinite: str) -> Any:
-    """An optax transformation from a rule on finite gradients; non-finite ones are treated here, for all alike.
-
-    The state must be a NamedTuple with a field `count`, incremented here.
-    """
-    check_mode(nonfinite)
-
-    def init_state(params):
-        return init(params) if init else CountState(jnp.zeros((), jnp.int32))
-
-    def update_with_report(updates, state, params=None, **extra):
-        del extra
-        updates = jax.tree.map(jnp.asarray, updates)
-        if nonfinite == "zero":
-            updates = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)), updates)
-        found = tree_norm(updates)
-        finite = found.finite
-        if nonfinite == "raise":
-            jax.debug.callback(_refuse, finite, state.count)
-        clean = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), updates)
-        norm = Norm(jnp.where(finite, found.scale, 1.0), jnp.where(finite, found.relative, 0.0))
-        new, new_state = rule(clean, state, params, norm)
-        report = None
-        if isinstance(new, Rescaled):
-            # In half precision rounding changes the norm, and "zero" has changed what came in: no short cut there.
-            single = all(jnp.finfo(x.dtype).bits >= 32 for x in inexact(updates))
-            if single and nonfinite != "zero":
-                broken = jnp.zeros_like(found.value) if nonfinite == "skip" else found.value
-                after = jnp.where(finite, new.norm, broken).astype(found.value.dtype)
-                some, none = (found.relative > 0) & (after > 0), (found.relative == 0) & (after == 0)
-                cosine = jnp.where(some, jnp.asarray(new.cosine, after.dtype), none.astype(after.dtype))
-                cosine = jnp.where(finite, cosine, jnp.nan)
-                report = Report(found, finite & new.changed, after, cosine)
-            new = new.tree
-        new_state = new_state._replace(count=optax.safe_increment(state.count))
-        bad = jax.tree.map(jnp.zeros_like, updates) if nonfinite == "skip" else updates
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, bad)
-        return new, jax.tree.map(lambda a, b: jnp.where(finite, a, b).astype(b.dtype), new_state, state), report
-
-    def update(updates, state, params=None, **extra):
-        return update_with_report(updates, state, params, **extra)[:2]
-
-    made = Strategy(init_state, update)
-    made.update_with_report = update_with_report
-    return made
 
 
 def path_name(path: Any) -> str:

@@ -7,7 +7,9 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from cliffs.clipping._core import Number, at, check, clip_norm, compute_dtype, hypot, multiple, strategy
+from cliffs.clipping._core import Number, at, check, compute_dtype, hypot, multiple
+from cliffs.clipping._report import clip_norm
+from cliffs.clipping._strategy import strategy
 
 
 class EmaNormState(NamedTuple):

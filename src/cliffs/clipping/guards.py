@@ -11,8 +11,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, PyTree
 
-from cliffs.clipping._core import NO_PARAMS, Number, Rescaled, at, check, compute_dtype, power_of_two, strategy, wide
+from cliffs.clipping._core import (
+    NO_PARAMS,
+    Number,
+    at,
+    check,
+    compute_dtype,
+    inexact,
+    largest,
+    multiple,
+    power_of_two,
+    tree_norm,
+    wide,
+)
+from cliffs.clipping._report import Result, Told, tell_clipped_entries, tell_parts
+from cliffs.clipping._strategy import strategy
 
 _HEADROOM = 2.0**40  # largest entry after rescaling: squares stay finite, and the threshold far from underflow
 
@@ -22,7 +37,7 @@ def safely(
     threshold: Number,
     *args: Any,
     per_leaf: bool = False,
-    rescales: bool = False,
+    rescales: Callable[[Array, Array | PyTree], Array] | None = None,
     nonfinite: str = "propagate",
     **kwargs: Any,
 ) -> optax.GradientTransformation:
@@ -34,7 +49,8 @@ def safely(
       satisfy `rule(s tau)(s g) = s rule(tau)(g)`.
     - `threshold`: `>= 0`; a number, a traced array or a schedule.
     - `per_leaf`: whether the rule treats every leaf by itself, so that each may have its own scale.
-    - `rescales`: whether the rule is exactly `g min(1, threshold / ||g||)`, which spares telemetry its work.
+    - `rescales`: for a rule that is exactly `g min(1, limit / ||g||)`, of a leaf if `per_leaf`: its limit, from the
+      threshold and the leaf or tree. It spares telemetry its work.
     - `nonfinite`: see `cliffs.clipping.NonFinite`.
     - further arguments go to the factory; positional ones may be schedules.
 
@@ -51,9 +67,8 @@ def safely(
 
     def one(updates, params, limit, others):
         dtype = compute_dtype(updates)
-        leaves = [x for x in jax.tree.leaves(updates) if x.size and jnp.issubdtype(x.dtype, jnp.inexact)]
-        tops = [jnp.max(jnp.abs(p)) for x in leaves for p in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))]
-        top = jnp.max(jnp.stack([jnp.zeros((), dtype), *(t.astype(dtype) for t in tops)]))
+        leaves = inexact(updates)
+        top = largest(leaves, dtype) if leaves else jnp.zeros((), dtype)
         ordinary = (top < float(jnp.finfo(dtype).max) ** 0.4) & (top > float(jnp.finfo(dtype).tiny) ** 0.3)
         scale = jnp.where(ordinary, 1.0, power_of_two(jax.lax.stop_gradient(top)) / _HEADROOM).astype(dtype)
         # Division by a subnormal power of two would be a division by zero on most devices.
@@ -64,14 +79,21 @@ def safely(
         low = jax.tree.map(lambda p: wide(p, dtype) if jnp.issubdtype(p.dtype, jnp.inexact) else p, params)
         # A threshold far above the rescaled gradient says nothing more, but its products could overflow.
         bound = jnp.minimum(limit.astype(dtype) / scale, float(jnp.finfo(dtype).max) ** 0.8)
+        back_scale = scale
+        if rescales:
+            # Far below the gradient a limit changes the length alone: no quotient of the two has to be a float.
+            least = jax.lax.stop_gradient(top) / scale * 2.0**-24  # below the root mean square of any array
+            tight = bound < least
+            bound = jnp.where(tight, least, bound)
+            back_scale = jnp.where(tight, limit.astype(dtype) / jnp.where(tight, least, 1.0), scale)
         inner = factory(bound, *others, **kwargs)
         out, _ = inner.update(scaled, inner.init(low), low)
 
         def back(new, old, x):
-            value = (new * scale).astype(x.dtype)
+            value = (new * back_scale).astype(x.dtype)
             value = jnp.where(x == 0, value - jax.lax.stop_gradient(value), value)
             # The rule's own select decides what is untouched: those entries return to the bit they came with.
-            return value if rescales else jnp.where(new == old, x, value)
+            return value if rescales and not per_leaf else jnp.where(new == old, x, value)
 
         return jax.tree.map(back, out, scaled, updates)
 
@@ -92,9 +114,18 @@ def safely(
         tree = treedef.unflatten([next(result) if use else x for x, use in zip(leaves, numbers)])
         if not rescales:
             return tree, state
-        changed = norm.value > limit
+        if per_leaf:
+            limits = [rescales(limit, x) for x in picked]
+
+            def tell(grads):
+                norms = [tree_norm(x).value for x in inexact(grads)]
+                return tell_parts(norms, [jnp.minimum(n, own) for n, own in zip(norms, limits)])
+
+            return Result(tree, tell), state
+        bound = rescales(limit, updates)
+        changed = norm.value > bound
         tree = jax.tree.map(lambda u, x: jnp.where(changed, u, x), tree, updates)
-        return Rescaled(tree, changed, jnp.where(changed, limit, norm.value)), state
+        return Result(tree, lambda _: Told(changed, jnp.where(changed, bound, norm.value))), state
 
     return strategy(None, rule, nonfinite)
 
@@ -122,7 +153,7 @@ def clip_by_global_norm(max_norm: Number, *, nonfinite: str = "propagate") -> op
     [4.9752, 0.4975]
     """
     check("max_norm", max_norm)
-    return safely(optax.clip_by_global_norm, max_norm, rescales=True, nonfinite=nonfinite)
+    return safely(optax.clip_by_global_norm, max_norm, rescales=lambda tau, tree: tau, nonfinite=nonfinite)
 
 
 def clip(max_delta: Number, *, nonfinite: str = "propagate") -> optax.GradientTransformation:
@@ -157,7 +188,8 @@ def clip(max_delta: Number, *, nonfinite: str = "propagate") -> optax.GradientTr
             cut: Any = inner.update(parts, inner.init(parts))[0]
             return (jax.lax.complex(*cut) if len(cut) == 2 else cut[0]).astype(x.dtype)
 
-        return jax.tree.map(one, updates), state
+        new = jax.tree.map(one, updates)
+        return Result(new, lambda grads: tell_clipped_entries(grads, norm, limit)), state
 
     return strategy(None, rule, nonfinite)
 
@@ -178,7 +210,13 @@ def clip_by_block_rms(threshold: Number, *, nonfinite: str = "propagate") -> opt
     [1.0, -1.0]
     """
     check("threshold", threshold, open_low=True)
-    return safely(optax.clip_by_block_rms, threshold, per_leaf=True, nonfinite=nonfinite)
+    return safely(
+        optax.clip_by_block_rms,
+        threshold,
+        per_leaf=True,
+        rescales=lambda tau, x: multiple(x.size**0.5, tau.astype(compute_dtype(x))),
+        nonfinite=nonfinite,
+    )
 
 
 def adaptive_grad_clip(

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from cliffs.clipping._core import Number, at, check, clip_to, compute_dtype, hypot, multiple, strategy, tree_norm, wide
+from cliffs.clipping._core import Number, at, check, clip_to, compute_dtype, hypot, multiple, tree_norm, wide
+from cliffs.clipping._report import Result, tell_parts
+from cliffs.clipping._strategy import strategy
 
 
 class EmaLeafNormState(NamedTuple):
@@ -80,15 +82,17 @@ def clip_by_ema_leaf_norm(
             limit = jnp.where(fresh, jnp.inf, multiple(k, gamma))
             locally = clip_to(x, own, limit)
             clipped = jnp.minimum(own.value, limit)
-            early = tree_norm(x_global).value
-            early = jnp.where(fresh, early, jnp.minimum(gamma, early))
+            scaled = tree_norm(x_global).value
+            early = jnp.where(fresh, scaled, jnp.minimum(gamma, scaled))
             late = jnp.where(fresh, clipped, a * gamma + (1 - a) * clipped)
-            return jnp.where(warm, x_global, locally), jnp.where(warm, early, late)
+            new, norm_after = jnp.where(warm, x_global, locally), jnp.where(warm, scaled, clipped)
+            return new, jnp.where(warm, early, late), own.value, norm_after
 
         leaves, treedef = jax.tree.flatten(updates)
-        pairs = [one(*args) for args in zip(leaves, jax.tree.leaves(globally), jax.tree.leaves(state.norms))]
-        new, norms = (treedef.unflatten(side) for side in zip(*pairs)) if pairs else (updates, state.norms)
-        return new, state._replace(norms=norms)
+        each = [one(*args) for args in zip(leaves, jax.tree.leaves(globally), jax.tree.leaves(state.norms))]
+        new, norms, before, after = zip(*each) if each else ((), (), (), ())
+        result = Result(treedef.unflatten(new), lambda _: tell_parts(list(before), list(after)))
+        return result, state._replace(norms=treedef.unflatten(norms))
 
     return strategy(init, rule, nonfinite)
 

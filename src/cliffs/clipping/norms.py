@@ -8,23 +8,23 @@ import jax.numpy as jnp
 import optax
 
 from cliffs.clipping._core import (
-    MODES,
     NO_PARAMS,
-    CountState,
     Number,
-    Rescaled,
     at,
     check,
-    check_mode,
     clip_to,
-    inexact,
     is_recurrent,
     path_name,
-    rescaled_parts,
-    strategy,
     tree_norm,
     wide,
 )
+from cliffs.clipping._report import Result, Told, clip_norm, compare, tell_parts
+from cliffs.clipping._strategy import MODES, CountState, check_mode, strategy
+
+
+def _clipped_parts(tree, norms, limit):
+    """A gradient whose disjoint parts, of these norms, were clipped to `limit` each."""
+    return Result(tree, lambda _: tell_parts([n.value for n in norms], [jnp.minimum(n.value, limit) for n in norms]))
 
 
 def clip_by_leaf_norm(max_norm: Number, *, nonfinite: str = "propagate") -> optax.GradientTransformation:
@@ -57,7 +57,7 @@ def clip_by_leaf_norm(max_norm: Number, *, nonfinite: str = "propagate") -> opta
         leaves, treedef = jax.tree.flatten(updates)
         norms = [tree_norm(x) for x in leaves]
         new = treedef.unflatten([clip_to(x, n, limit) for x, n in zip(leaves, norms)])
-        return rescaled_parts(new, norms, [limit] * len(norms)), state
+        return _clipped_parts(new, norms, limit), state
 
     return strategy(None, rule, nonfinite)
 
@@ -101,7 +101,7 @@ def clip_by_group_norm(
             norms.append(tree_norm(part))
             for i, x in zip(indices, clip_to(part, norms[-1], limit)):
                 leaves[i] = x
-        return rescaled_parts(treedef.unflatten(leaves), norms, [limit] * len(norms)), state
+        return _clipped_parts(treedef.unflatten(leaves), norms, limit), state
 
     return strategy(None, rule, nonfinite)
 
@@ -152,7 +152,7 @@ def soft_clip_by_global_norm(max_norm: Number, *, nonfinite: str = "propagate") 
 
         after = jnp.minimum(norm.relative * factor, jnp.finfo(factor.dtype).max)
         changed = (factor != norm.scale) & (norm.relative > 0)
-        return Rescaled(jax.tree.map(one, updates), changed, after), state
+        return Result(jax.tree.map(one, updates), lambda _: Told(changed, after)), state
 
     return strategy(None, rule, nonfinite)
 
@@ -216,22 +216,29 @@ def clip_or_shrink(
     def rule(updates, state, params, norm):
         if params is None:
             raise ValueError(NO_PARAMS)
-        clipped = clip_to(updates, norm, at(max_norm, state.count))
-        instead = shrunk(updates, params, at(shrink, state.count))
+        clipped = clip_norm(updates, norm, at(max_norm, state.count))
+        factor = at(shrink, state.count)
         broken = norm.value > at(limit, state.count)
-        return jax.tree.map(lambda a, b: jnp.where(broken, a, b), instead, clipped), state
+        tree = jax.tree.map(lambda a, b: jnp.where(broken, a, b), shrunk(updates, params, factor), clipped.tree)
+
+        def tell(grads):
+            def look(grads, params):
+                return compare(grads, shrunk(grads, params, factor), norm)
+
+            def known(grads, params):
+                told = clipped.tell(grads)
+                return told._replace(cosine=jnp.ones_like(told.norm))
+
+            return jax.lax.cond(broken, look, known, grads, params)
+
+        return Result(tree, tell), state
 
     if nonfinite != "shrink":
         return strategy(init, rule, nonfinite)
-    inner = strategy(init, rule, "propagate")
 
-    def update(updates, state, params=None, **extra):
+    def instead(updates, state, params):
         if params is None:
             raise ValueError(NO_PARAMS)
-        finite = jnp.all(jnp.stack([jnp.array(True), *(jnp.all(jnp.isfinite(x)) for x in inexact(updates))]))
-        clean = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), updates)
-        new, new_state = inner.update(clean, state, params, **extra)
-        instead = shrunk(updates, params, at(shrink, state.count))
-        return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, instead), new_state
+        return shrunk(updates, params, at(shrink, state.count))
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return strategy(init, rule, "propagate", instead)

@@ -9,7 +9,9 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from cliffs.clipping._core import NO_PARAMS, Number, at, check, is_recurrent, path_names, power_of_two, strategy
+from cliffs.clipping._core import NO_PARAMS, Number, at, check, is_recurrent, path_names, power_of_two
+from cliffs.clipping._report import Result, compare
+from cliffs.clipping._strategy import strategy
 
 _BLOCK = 8  # enough for a leading complex pair and its neighbours
 _START_ITERATIONS = 50
@@ -117,7 +119,7 @@ def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, meas
             raise ValueError(NO_PARAMS)
         rho = at(limit, state.count)
 
-        bases = dict(state.basis)
+        bases, changes = dict(state.basis), [jnp.array(False)]
         rounds = jnp.asarray(at(num_iterations, state.count)).astype(jnp.int32)
 
         def one(name, update, w):
@@ -126,12 +128,18 @@ def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, meas
             new = w.astype(bases[name].dtype) + update.astype(bases[name].dtype)
             size, bases[name] = measure(new, bases[name], rounds)
             over = size > rho
+            changes.append(over)
             factor = jnp.where(over, rho, 1.0) / jnp.where(over, size, 1.0)
             return jnp.where(over, (new * factor - w).astype(update.dtype), update)
 
         leaves, treedef = jax.tree.flatten(updates)
         new = [one(*each) for each in zip(path_names(updates), leaves, jax.tree.leaves(params))]
-        return treedef.unflatten(new), state._replace(basis=bases)
+        tree = treedef.unflatten(new)
+
+        def tell(grads):
+            return compare(grads, tree, norm, changed=jnp.any(jnp.stack(changes)))
+
+        return Result(tree, tell), state._replace(basis=bases)
 
     return strategy(init, rule, nonfinite)
 

@@ -9,7 +9,9 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from cliffs.clipping._core import Strategy, check, compute_dtype, inexact, path_names, tree_norm, wide
+from cliffs.clipping._core import check, compute_dtype, path_names, tree_norm
+from cliffs.clipping._report import compare
+from cliffs.clipping._strategy import Strategy
 
 
 class TelemetryState(NamedTuple):
@@ -91,19 +93,9 @@ def with_telemetry(
         before = jax.tree.map(
             lambda g, u: g.mean(0) if jnp.ndim(g) == jnp.ndim(u) + 1 and g.shape[1:] == u.shape else g, updates, new
         )
-        if report is not None:
-            norm, clipped, after, cosine = report
-            after, cosine = after.astype(dtype), cosine.astype(dtype)
-        else:
-            norm = tree_norm(before)
-            changed = jnp.any(jnp.stack([jnp.array(False), *map(_differs, inexact(before), inexact(new))]))
-            clipped = norm.finite & changed
-            # Most steps change nothing: their norm and cosine are known, and two passes over the memory are saved.
-            after, cosine = jax.lax.cond(
-                changed,
-                lambda: _compare(before, new, norm, dtype),
-                lambda: (norm.value.astype(dtype), jnp.where(norm.finite, 1.0, jnp.nan).astype(dtype)),
-            )
+        norm = tree_norm(before) if report is None else report.before
+        told = report.told if report and report.told else compare(before, new, norm)
+        clipped = norm.finite & told.changed
         # Bias correction as in Adam: the average over k finite steps divides by 1 - decay^k.
         k = (state.step - state.nonfinite_count).astype(dtype)
         raw = decay * state.clip_fraction * (1 - decay**k) + (1 - decay) * clipped
@@ -116,8 +108,8 @@ def with_telemetry(
             inner_state,
             state.step + 1,
             norm.value.astype(dtype),
-            after,
-            cosine,
+            told.norm.astype(dtype),
+            jnp.asarray(told.cosine, dtype),
             clipped,
             state.clip_count + clipped,
             fraction.astype(dtype),
@@ -128,31 +120,8 @@ def with_telemetry(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _differs(a, b):
-    # A sum runs at the speed of memory where a reduction of booleans does not; NaN counts as a difference.
-    return jnp.sum(jnp.abs(a - b)) != 0
-
-
-def _compare(before, after, norm, dtype):
-    """Norm after and cosine."""
-    norm_after = tree_norm(after)
-    cosine = _cosine(before, after, norm, norm_after)
-    cosine = jnp.where(norm.finite & norm_after.finite, cosine, jnp.nan)
-    return norm_after.value.astype(dtype), cosine.astype(dtype)
-
-
 def _value(x, dtype):
     return tree_norm(x).value.astype(dtype)
-
-
-def _cosine(before, after, norm_before, norm_after):
-    dot = jnp.zeros((), norm_before.scale.dtype)
-    dtype = jnp.result_type(norm_before.scale, norm_after.scale)
-    for a, b in zip(inexact(before), inexact(after)):
-        a, b = wide(a, dtype) / norm_before.scale, wide(b, dtype) / norm_after.scale
-        dot = dot + jnp.sum((jnp.conj(a) * b).real)
-    product = norm_before.relative * norm_after.relative
-    return jnp.where(product > 0, jnp.clip(dot / jnp.where(product > 0, product, 1.0), -1.0, 1.0), 0.0)
 
 
 def read_telemetry(state: PyTree) -> dict[str, float]:
