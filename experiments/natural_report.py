@@ -16,13 +16,12 @@ PAPER = {
 """(clipped, unclipped) of arXiv v1, table 1: nats per time step; bits per character."""
 
 
-def chosen_runs(result, curves: dict[str, np.ndarray], max_norm: float) -> np.ndarray:
+def chosen_runs(arrays: dict[str, np.ndarray], max_norm: float) -> np.ndarray:
     """The runs (one per seed) with this threshold, at the learning rate with the best mean validation score."""
-    valid = np.where(np.isfinite(curves["valid"]), curves["valid"], INF).min(1)
-    same = result.grid["max_norm"] == max_norm
-    rates = np.unique(result.grid["learning_rate"])
-    best = min(rates, key=lambda rate: valid[same & (result.grid["learning_rate"] == rate)].mean())
-    return np.flatnonzero(same & (result.grid["learning_rate"] == best))
+    valid = np.where(np.isfinite(arrays["valid"]), arrays["valid"], INF).min(1)
+    same = arrays["max_norm"] == max_norm
+    best = min(np.unique(arrays["learning_rate"]), key=lambda r: valid[same & (arrays["learning_rate"] == r)].mean())
+    return np.flatnonzero(same & (arrays["learning_rate"] == best))
 
 
 def summarise(result, curves: dict[str, np.ndarray], threshold: float) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def summarise(result, curves: dict[str, np.ndarray], threshold: float) -> dict[s
     """
     summary: dict[str, Any] = {}
     for name, value in (("clipped", threshold), ("unclipped", INF)):
-        mine = chosen_runs(result, curves, value)
+        mine = chosen_runs({**curves, **result.grid}, value)
         valid = np.where(np.isfinite(curves["valid"][mine]), curves["valid"][mine], INF)
         best = valid.argmin(1)
         at_best = {fold: curve[mine, best] for fold, curve in curves.items()}
@@ -68,19 +67,19 @@ def norm_histograms(grad_norm: np.ndarray, bins: int = 80) -> tuple[np.ndarray, 
     return np.stack([np.histogram(run[np.isfinite(run)], edges)[0] for run in grad_norm]), edges
 
 
-def learning_curves(result, curves, threshold: float, unit: str, title: str, every: str, top: float):
-    """Validation score against training time, and gradient norms against the threshold."""
+def learning_curves(arrays: dict[str, np.ndarray], threshold: float, unit: str, title: str, every: str, top: float):
+    """Validation score against training time, and gradient norms against the threshold, from the arrays on disk."""
     from cliffs.plotting import COLORS, figure
 
     fig, axes = figure(1, 2, size=(10.5, 3.9))
-    counts, edges = norm_histograms(result.metrics.grad_norm)
+    counts, edges = arrays["norm_counts"], arrays["norm_edges"]
     for name, value in (("clipped", threshold), ("unclipped", INF)):
-        runs = chosen_runs(result, curves, value)
-        rate = result.grid["learning_rate"][runs[0]]
+        runs = chosen_runs(arrays, value)
+        rate = arrays["learning_rate"][runs[0]]
         label = f"{name}, rate {rate:g}"
-        times = np.arange(1, curves["valid"].shape[1] + 1)
+        times = np.arange(1, arrays["valid"].shape[1] + 1)
         for i in runs:
-            axes[0].plot(times, curves["valid"][i], color=COLORS[name], label=label if i == runs[0] else None)
+            axes[0].plot(times, arrays["valid"][i], color=COLORS[name], label=label if i == runs[0] else None)
         axes[1].stairs(counts[runs].sum(0), edges, color=COLORS[name], label=label)
     axes[0].set_ylim(top=top)
     axes[0].set_xlabel(every)
@@ -88,9 +87,12 @@ def learning_curves(result, curves, threshold: float, unit: str, title: str, eve
     axes[0].set_title(title)
     axes[0].legend()
     axes[1].axvline(threshold, color="black", linewidth=1, linestyle=":")
-    axes[1].text(threshold, 0.97, " threshold", transform=axes[1].get_xaxis_transform(), va="top", fontsize=9)
+    axes[1].text(
+        threshold, 0.97, "threshold ", transform=axes[1].get_xaxis_transform(), va="top", ha="right", fontsize=9
+    )
     axes[1].set_xscale("log")
     axes[1].set_yscale("log")
+    axes[1].set_ylim(top=5 * max(1, counts.sum(0).max()))  # room above the curves for the label
     axes[1].set_xlabel("gradient norm before clipping")
     axes[1].set_ylabel("updates")
     axes[1].set_title("What clipping saw")
@@ -112,7 +114,7 @@ def report(
         here = [summary[kind]["mean"][fold] for kind in ("clipped", "unclipped")]
         paper = "-" if place is None else "{} / {} (arXiv v1)".format(*PAPER[name]["test"])
         rows.append((f"{label}, {budget}: {fold}, clipped / not", f"{here[0]:.3f} / {here[1]:.3f} {unit}", paper))
-    fig = learning_curves(result, curves, config.threshold, unit, label, every, top)
+    fig = learning_curves(arrays, config.threshold, unit, label, every, top)
     return {
         "rows": rows, "metrics": summary, "arrays": arrays,
         "figures": {name: fig}, "settings": dataclasses.asdict(config),

@@ -134,6 +134,7 @@ def draw_association(table: dict[str, Any]) -> Any:
     from cliffs.plotting import COLORS, figure
 
     fig, axes = figure(1, 2, size=(11, 4.0), sharey=True)
+    tallest = 0.0
     for ax, name in zip(axes, GROUPS):
         places = np.arange(len(EVENTS))
         cells = [table[name]["both sides"][key] for key in EVENTS]
@@ -146,9 +147,11 @@ def draw_association(table: dict[str, Any]) -> Any:
         for x, c, h in zip(places, cells, heights):
             text = f"{c['spikes_beside_an_event']}/{c['spikes']}\np = {c['p_value']:.3f}"
             top = max(h, 100 * c["shifted_high"])
+            tallest = max(tallest, top)
             ax.annotate(text, (x, top), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8)
         ax.set_xticks(places, [label.replace(" ", "\n", 2) for label in EVENTS.values()], fontsize=8)
-        ax.set(title=f"{name}: {cells[0]['spikes']} spikes", ylim=(0, 105))
+        ax.set_title(f"{name}: {cells[0]['spikes']} spikes")
+    axes[0].set_ylim(0, 1.35 * max(tallest, 5))  # room for the words above the bars
     axes[0].set_ylabel("% with such an event")
     axes[1].legend(loc="upper left", fontsize=8)
     return fig

@@ -66,7 +66,9 @@ def test_runs_that_never_had_a_finite_score_are_summarised_as_infinitely_bad():
     assert summary["clipped"]["mean"]["valid"] == 4
     assert np.isnan(summary["unclipped"]["mean"]["valid"])
     assert [run["valid"] for run in summary["best_valid_of_each_run"]].count(np.inf) == 4
-    fig = natural_report.learning_curves(result, curves, 1.0, "nats", "title", "epoch", 9.0)
+    counts, edges = natural_report.norm_histograms(norms)
+    arrays = {**curves, **result.grid, "norm_counts": counts, "norm_edges": edges}
+    fig = natural_report.learning_curves(arrays, 1.0, "nats", "title", "epoch", 9.0)
     assert len(fig.axes) == 2
 
 
