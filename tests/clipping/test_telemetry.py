@@ -49,7 +49,7 @@ def test_invariance_updates_are_the_same_to_the_bit_and_the_state_can_be_donated
 
 
 def test_parity_what_a_rule_reports_is_what_a_look_at_the_gradient_finds():
-    """The short cut for rules that only rescale, against the passes over the memory that any other rule costs."""
+    """The short cut for rules that say what they did, against the passes over the memory that any other rule costs."""
     rules = {
         "global": clipping.clip_by_global_norm(1.0),
         "soft": clipping.soft_clip_by_global_norm(1.0, nonfinite="skip"),
@@ -91,6 +91,53 @@ def test_parity_what_a_rule_reports_is_what_a_look_at_the_gradient_finds():
             np.testing.assert_allclose(a, b, rtol=3e-7, atol=1e-35, err_msg=f"{name}: {field}")
         np.testing.assert_array_equal(told.clipped, seen.clipped)
     assert run()["global"][0].clipped.tolist() == [0, 1, 1, 0, 0, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "grads", "want"),
+    [
+        # One entry far above the others, which exceed the limit, too.
+        (clipping.clip(1e-2), [1e37] + [0.1] * 1000, [1e-2] * 1001),
+        (clipping.clip(1e-9), [1e30, 1e-8], [1e-9, 1e-9]),
+        # Limits so far below the gradient that their quotient is no float.
+        (clipping.clip_by_global_norm(1e-36), [1e-28], [1e-36]),
+        (clipping.clip_by_global_norm(1e-31), [1e15], [1e-31]),
+        (clipping.clip_by_block_rms(1e-36), [1e-28], [1e-36]),
+        (clipping.clip_by_block_rms(1e-31), [1e15, -1e15], [1e-31, -1e-31]),
+        (clipping.clip_by_block_rms(1e-28), [1e30, 1e-25], [2**0.5 * 1e-28, 0.0]),
+        (clipping.clip_by_leaf_norm(1e-30), [3e15, 4e15], [6e-31, 8e-31]),
+    ],
+)
+def test_analytic_limits_far_below_the_gradient(rule, grads, want):
+    transform, grads = with_telemetry(rule), jnp.array(grads)
+    updates, state = jax.jit(transform.update)(grads, transform.init(grads))
+    np.testing.assert_allclose(updates, want, rtol=1e-6)
+    log, exact, cut = read_telemetry(state), np.asarray(grads, float), np.array(want)
+    np.testing.assert_allclose(log["norm_after"], np.linalg.norm(cut), rtol=1e-6)
+    np.testing.assert_allclose(log["cosine"], exact @ cut / np.linalg.norm(exact) / np.linalg.norm(cut), rtol=1e-6)
+    assert log["clipped"] == 1
+
+
+def test_property_at_the_limit_nothing_changes_unflagged():
+    transform = with_telemetry(clipping.clip_by_block_rms(0.4))
+    update = jax.jit(lambda grads: transform.update(grads, transform.init(grads)))
+    for n in range(1, 30):
+        grads = jnp.full(n, 0.4) * (-1) ** jnp.arange(n)
+        updates, state = update(grads)
+        assert state.clipped or (updates == grads).all()
+
+
+def test_parity_thresholds_of_more_precision_than_the_gradient(x64):
+    grads = {"w_rec": jnp.full((2, 2), 2.0, jnp.float32)}
+    for make in (clipping.clip_or_shrink, clipping.clip_by_global_norm, clipping.clip, clipping.clip_by_block_rms):
+
+        def update(threshold, make=make):
+            transform = with_telemetry(make(threshold))
+            return transform.update(grads, transform.init(grads), grads)
+
+        updates, state = jax.vmap(update)(jnp.linspace(0.5, 2.0, 3))
+        assert updates["w_rec"].dtype == state.norm_after.dtype == jnp.float32
+        np.testing.assert_allclose(state.norm_after, jnp.linalg.norm(updates["w_rec"], axis=(1, 2)), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

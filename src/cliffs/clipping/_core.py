@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 NO_PARAMS = "params is None, but this rule needs them: update(updates, state, params)"
 Number = Any
@@ -54,6 +54,7 @@ def real_parts(x: Array) -> tuple[Array, ...]:
 
 
 def sum_squares(leaves: list[Array], dtype: Any) -> Array:
+    """The sum of the squared moduli of all entries, in this precision."""
     total = jnp.zeros((), dtype)
     for x in leaves:
         for part in real_parts(x):
@@ -62,6 +63,7 @@ def sum_squares(leaves: list[Array], dtype: Any) -> Array:
 
 
 def largest(leaves: list[Array], dtype: Any) -> Array:
+    """The largest absolute value of a real or imaginary part; there must be a leaf."""
     tops = [jnp.max(jnp.abs(p)) for x in leaves for p in real_parts(x)]
     return jnp.max(jnp.stack([t.astype(dtype) for t in tops]))
 
@@ -122,17 +124,18 @@ def tree_norm(tree: PyTree) -> Norm:
     return Norm(*_norm_parts(leaves))
 
 
-def clip_to(tree: PyTree, norm: Norm, limit: Array) -> PyTree:
+def clip_to(tree: PyTree, norm: Norm, limit: ArrayLike) -> PyTree:
     """`tree * limit / norm` where the norm exceeds the limit, the same bits elsewhere."""
     clip = norm.value > limit
-    # Inputs of the branch not taken are made harmless, so its derivative is too.
-    factor = jnp.where(clip, limit, 1.0) / jnp.where(clip, norm.relative, 1.0)
+    # Inputs of the branch not taken are made harmless, so its derivative is too. First to length 1, then to the limit:
+    # their quotient may be too small for a float.
+    unit, length = 1 / jnp.where(clip, norm.relative, 1.0), jnp.where(clip, limit, 1.0)
 
     def one(x):
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             return x
         y = wide(x, norm.scale.dtype)
-        return jnp.where(clip, (y / norm.scale * factor).astype(x.dtype), x)
+        return jnp.where(clip, (y / norm.scale * unit * length).astype(x.dtype), x)
 
     return jax.tree.map(one, tree)
 

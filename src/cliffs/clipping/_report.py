@@ -5,19 +5,18 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from cliffs.clipping._core import Norm, clip_to, compute_dtype, inexact, real_parts, sum_squares, tree_norm, wide
 
 
 class Told(NamedTuple):
-    """What was done to a finite gradient."""
+    """What was done to a gradient."""
 
     changed: Bool[Array, ""]
-    norm: Float[Array, ""]
-    """Of the result."""
+    norm_after: Float[Array, ""]
     cosine: Array | float = 1.0
-    """Between gradient and result, where neither is 0."""
+    """Between gradient and result; a rule need not think of gradients and results that are 0 or not finite."""
 
 
 class Result(NamedTuple):
@@ -25,7 +24,9 @@ class Result(NamedTuple):
 
     tree: PyTree
     tell: Callable[[PyTree], Told]
-    """Called only where somebody wants to know, with the gradient as it came in (a copy would cost a pass)."""
+    """Called only where somebody wants to know, with the gradient as it came in (a cleaned copy would cost a pass).
+
+    If that is not finite, the answer may be anything: it is thrown away."""
 
 
 class Report(NamedTuple):
@@ -35,8 +36,9 @@ class Report(NamedTuple):
     told: Told | None
 
 
-def clip_norm(tree: PyTree, norm: Norm, limit: Array) -> Result:
+def clip_norm(tree: PyTree, norm: Norm, limit: ArrayLike) -> Result:
     """`clip_to` for a whole gradient, as a strategy's rule returns it."""
+    limit = jnp.asarray(limit, norm.value.dtype)
     changed = norm.value > limit
     return Result(clip_to(tree, norm, limit), lambda _: Told(changed, jnp.where(changed, limit, norm.value)))
 
@@ -53,7 +55,7 @@ def tell_parts(before: list[Array], after: list[Array]) -> Told:
     return Told(jnp.any(m != n), left.value, jnp.minimum(jnp.sum(unit[0] * unit[1]), 1.0))
 
 
-def tell_clipped_entries(tree: PyTree, norm: Norm, limit: Array) -> Told:
+def tell_clipped_entries(tree: PyTree, norm: Norm, limit: ArrayLike) -> Told:
     """What clipping every real number of a tree to `[-limit, limit]` does.
 
     With `u = clip(g / limit)` and the excess `e_j = max(|g_j| - limit, 0)` the result has the norm `limit ||u||` and
@@ -63,14 +65,20 @@ def tell_clipped_entries(tree: PyTree, norm: Norm, limit: Array) -> Told:
     limit = jnp.asarray(limit, dtype)
 
     def cut(leaves, unit):
-        # The bound is below the norm here, so its reciprocal is a normal number; products run faster than quotients.
-        bound = jnp.maximum(limit if unit is None else limit * unit, 4 * jnp.finfo(dtype).tiny)
-        inverse = 1 / bound
+        # Reciprocals are normal numbers here, since the limit is below the norm; products run faster than quotients.
+        tiny = 4 * jnp.finfo(dtype).tiny
+        low = jnp.maximum(limit, tiny)
+        bound = low if unit is None else limit * unit
         squares, excess = jnp.zeros((), dtype), jnp.zeros((), dtype)
         for part in (p.astype(dtype) for x in leaves for p in real_parts(x)):
-            part = part if unit is None else part * unit
-            squares += jnp.sum(jnp.square(jnp.clip(part * inverse, -1, 1)))
-            excess += jnp.sum(jnp.maximum(jnp.abs(part) - bound, 0))
+            if unit is None:
+                share, scaled = part * (1 / low), part
+            else:
+                scaled = part * unit
+                # A limit that is lost beside the largest entry may still be one for the others.
+                share = jnp.where(bound > tiny, scaled * (1 / jnp.maximum(bound, tiny)), part * (1 / low))
+            squares += jnp.sum(jnp.square(jnp.clip(share, -1, 1)))
+            excess += jnp.sum(jnp.maximum(jnp.abs(scaled) - bound, 0))
         changed, root = excess > 0, jnp.sqrt(squares)
         product = norm.relative * root
         cosine = jnp.minimum((squares * bound + excess) / jnp.where(product > 0, product, 1.0), 1.0)

@@ -19,7 +19,8 @@ NonFinite = Literal["propagate", "zero", "skip", "raise"]
 - `"skip"`: the whole update becomes 0;
 - `"raise"`: a `FloatingPointError` from the host (under `jit` JAX wraps it in a `JaxRuntimeError`).
 
-In every case but `"zero"` the state stays as it was: no average, buffer or counter ever sees the bad step.
+In every case but `"zero"` the state stays as it was: no average, buffer or counter ever sees the bad step
+(`clip_or_shrink` has an answer of its own to such a gradient, `"shrink"`, and counts it).
 """
 MODES = ("propagate", "zero", "skip", "raise")
 
@@ -89,8 +90,9 @@ def strategy(
         # "zero" has changed what came in: nothing known here is about that.
         if asked and nonfinite != "zero":
             told = None
-            # In half precision rounding changes the norm: a look is needed.
-            if isinstance(new, Result) and all(jnp.finfo(x.dtype).bits >= 32 for x in inexact(updates)):
+            # A leaf of less precision than the norm may be rounded away: a look is needed.
+            same = all(jnp.finfo(x.dtype).dtype == norm.value.dtype for x in inexact(updates))
+            if isinstance(new, Result) and same:
                 told = _told(new.tell(updates), found, bad)
             report = Report(found, told)
         if isinstance(new, Result):
@@ -116,7 +118,7 @@ def strategy(
 def _told(told: Told, found: Norm, bad: PyTree) -> Told:
     """What a rule told of the finite gradient that it saw, for the gradient that came in; `bad` if it is not finite."""
     finite, dtype = found.finite, found.value.dtype
-    after = jax.lax.cond(finite, lambda: told.norm.astype(dtype), lambda: tree_norm(bad).value.astype(dtype))
+    after = jax.lax.cond(finite, lambda: told.norm_after.astype(dtype), lambda: tree_norm(bad).value.astype(dtype))
     some, none = (found.relative > 0) & (after > 0), (found.relative == 0) & (after == 0)
     cosine = jnp.where(some, jnp.asarray(told.cosine, dtype), none.astype(dtype))
     return Told(finite & told.changed, after, jnp.where(finite, cosine, jnp.nan))

@@ -2,7 +2,9 @@
 
 Nothing is written again here: every rule runs optax's code. All of them are positively homogeneous in gradient and
 threshold together, `rule(s tau)(s g) = s rule(tau)(g)`, so a gradient whose squares would overflow or vanish is
-divided by a power of two, given to optax with a threshold divided likewise, and multiplied back.
+divided by a power of two, given to optax with a threshold divided likewise, and multiplied back. Rules that only
+rescale are homogeneous in the threshold alone where they clip: one too far below the gradient is replaced by a larger
+one, and the result brought to its length.
 """
 
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from cliffs.clipping._core import (
     NO_PARAMS,
@@ -23,10 +25,11 @@ from cliffs.clipping._core import (
     largest,
     multiple,
     power_of_two,
+    real_parts,
     tree_norm,
     wide,
 )
-from cliffs.clipping._report import Result, Told, tell_clipped_entries, tell_parts
+from cliffs.clipping._report import Result, tell_clipped_entries, tell_parts
 from cliffs.clipping._strategy import strategy
 
 _HEADROOM = 2.0**40  # largest entry after rescaling: squares stay finite, and the threshold far from underflow
@@ -37,7 +40,7 @@ def safely(
     threshold: Number,
     *args: Any,
     per_leaf: bool = False,
-    rescales: Callable[[Array, Array | PyTree], Array] | None = None,
+    norm_limit: Callable[[Array, list[Array]], Array] | None = None,
     nonfinite: str = "propagate",
     **kwargs: Any,
 ) -> optax.GradientTransformation:
@@ -49,8 +52,8 @@ def safely(
       satisfy `rule(s tau)(s g) = s rule(tau)(g)`.
     - `threshold`: `>= 0`; a number, a traced array or a schedule.
     - `per_leaf`: whether the rule treats every leaf by itself, so that each may have its own scale.
-    - `rescales`: for a rule that is exactly `g min(1, limit / ||g||)`, of a leaf if `per_leaf`: its limit, from the
-      threshold and the leaf or tree. It spares telemetry its work.
+    - `norm_limit`: for a rule that is exactly `g min(1, limit / ||g||)` of all leaves, or of each if `per_leaf`: this
+      limit, from the threshold and the leaves. It then says by itself what it did, which spares telemetry its work.
     - `nonfinite`: see `cliffs.clipping.NonFinite`.
     - further arguments go to the factory; positional ones may be schedules.
 
@@ -79,53 +82,41 @@ def safely(
         low = jax.tree.map(lambda p: wide(p, dtype) if jnp.issubdtype(p.dtype, jnp.inexact) else p, params)
         # A threshold far above the rescaled gradient says nothing more, but its products could overflow.
         bound = jnp.minimum(limit.astype(dtype) / scale, float(jnp.finfo(dtype).max) ** 0.8)
-        back_scale = scale
-        if rescales:
-            # Far below the gradient a limit changes the length alone: no quotient of the two has to be a float.
-            least = jax.lax.stop_gradient(top) / scale * 2.0**-24  # below the root mean square of any array
-            tight = bound < least
-            bound = jnp.where(tight, least, bound)
-            back_scale = jnp.where(tight, limit.astype(dtype) / jnp.where(tight, least, 1.0), scale)
+        size = jnp.maximum(jax.lax.stop_gradient(top) / scale, lent)
+        # No quotient of gradient and limit has to be a float if a limit far below is raised, and the length set after.
+        least = size * 2.0**-24  # below the root mean square of any array of up to 2^48 entries
+        tight = (bound < least) & (bound < jnp.sqrt(size) * lent) if norm_limit else jnp.array(False)
+        bound = jnp.where(tight, least, bound)
+        length = jnp.where(tight, limit.astype(dtype), 1.0)  # an infinite one must not reach a derivative
         inner = factory(bound, *others, **kwargs)
         out, _ = inner.update(scaled, inner.init(low), low)
 
         def back(new, old, x):
-            value = (new * back_scale).astype(x.dtype)
+            value = jnp.where(tight, new / least * length, new * scale).astype(x.dtype)
             value = jnp.where(x == 0, value - jax.lax.stop_gradient(value), value)
             # The rule's own select decides what is untouched: those entries return to the bit they came with.
-            return value if rescales and not per_leaf else jnp.where(new == old, x, value)
+            return value if norm_limit else jnp.where(new == old, x, value)
 
         return jax.tree.map(back, out, scaled, updates)
 
     def rule(updates, state, params, norm):
         limit, others = jnp.asarray(at(threshold, state.count)), [at(arg, state.count) for arg in args]
         leaves, treedef = jax.tree.flatten(updates)
-        numbers = [jnp.issubdtype(x.dtype, jnp.inexact) and x.size > 0 for x in leaves]
-        weights = jax.tree.leaves(params) if params is not None else [None] * len(leaves)
-        picked = [x for x, use in zip(leaves, numbers) if use]
-        chosen = [jnp.asarray(w) for w, use in zip(weights, numbers) if use and w is not None]
-        if per_leaf:
-            pairs = zip(picked, chosen or picked)
-            new = [one([x], [w] if params is not None else None, limit, others) for x, w in pairs]
-            new = [leaf for (leaf,) in new]
-        else:
-            new = one(picked, chosen if params is not None else None, limit, others)
-        result = iter(new)
-        tree = treedef.unflatten([next(result) if use else x for x, use in zip(leaves, numbers)])
-        if not rescales:
-            return tree, state
-        if per_leaf:
-            limits = [rescales(limit, x) for x in picked]
-
-            def tell(grads):
-                norms = [tree_norm(x).value for x in inexact(grads)]
-                return tell_parts(norms, [jnp.minimum(n, own) for n, own in zip(norms, limits)])
-
-            return Result(tree, tell), state
-        bound = rescales(limit, updates)
-        changed = norm.value > bound
-        tree = jax.tree.map(lambda u, x: jnp.where(changed, u, x), tree, updates)
-        return Result(tree, lambda _: Told(changed, jnp.where(changed, bound, norm.value))), state
+        weights = jax.tree.leaves(params) if params is not None else None
+        numbers = [i for i, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.inexact) and x.size > 0]
+        before, after = [], []
+        for part in [[i] for i in numbers] if per_leaf else [numbers]:
+            old = [leaves[i] for i in part]
+            new = one(old, weights and [jnp.asarray(weights[i]) for i in part], limit, others)
+            if norm_limit:
+                own = (tree_norm(old) if per_leaf else norm).value
+                bound = norm_limit(limit.astype(own.dtype), old)
+                new = [jnp.where(own > bound, u, x) for u, x in zip(new, old)]
+                before, after = [*before, own], [*after, jnp.minimum(own, bound)]
+            for i, x in zip(part, new):
+                leaves[i] = x
+        tree = treedef.unflatten(leaves)
+        return Result(tree, lambda _: tell_parts(before, after)) if norm_limit else tree, state
 
     return strategy(None, rule, nonfinite)
 
@@ -153,7 +144,7 @@ def clip_by_global_norm(max_norm: Number, *, nonfinite: str = "propagate") -> op
     [4.9752, 0.4975]
     """
     check("max_norm", max_norm)
-    return safely(optax.clip_by_global_norm, max_norm, rescales=lambda tau, tree: tau, nonfinite=nonfinite)
+    return safely(optax.clip_by_global_norm, max_norm, norm_limit=lambda tau, _: tau, nonfinite=nonfinite)
 
 
 def clip(max_delta: Number, *, nonfinite: str = "propagate") -> optax.GradientTransformation:
@@ -183,7 +174,7 @@ def clip(max_delta: Number, *, nonfinite: str = "propagate") -> optax.GradientTr
                 return x
             # Compared in float32, so that a threshold that bfloat16 cannot hold still leaves smaller entries alone.
             y = wide(x, compute_dtype(x))
-            parts = (y.real, y.imag) if jnp.iscomplexobj(y) else (y,)
+            parts = real_parts(y)
             inner = optax.clip(jnp.asarray(limit, parts[0].dtype))
             cut: Any = inner.update(parts, inner.init(parts))[0]
             return (jax.lax.complex(*cut) if len(cut) == 2 else cut[0]).astype(x.dtype)
@@ -214,7 +205,7 @@ def clip_by_block_rms(threshold: Number, *, nonfinite: str = "propagate") -> opt
         optax.clip_by_block_rms,
         threshold,
         per_leaf=True,
-        rescales=lambda tau, x: multiple(x.size**0.5, tau.astype(compute_dtype(x))),
+        norm_limit=lambda tau, leaves: multiple(leaves[0].size ** 0.5, tau),
         nonfinite=nonfinite,
     )
 

@@ -227,7 +227,7 @@ def clip_or_shrink(
 
             def known(grads, params):
                 told = clipped.tell(grads)
-                return told._replace(cosine=jnp.ones_like(told.norm))
+                return told._replace(cosine=jnp.ones_like(told.norm_after))
 
             return jax.lax.cond(broken, look, known, grads, params)
 
