@@ -15,7 +15,11 @@ os.environ.setdefault(
 
 import hypothesis
 import jax
+import jaxtyping
 import pytest
+
+# Annotated types and shapes are checked at every call, so they cannot lie. Must precede the import of cliffs.
+jaxtyping.install_import_hook("cliffs", "typechecker.check")
 
 hypothesis.settings.register_profile(
     "cliffs",
@@ -27,6 +31,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("cliffs")
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def errors_of_our_own(request):
+    """Tests of what wrong arguments give see the library's own errors, not those of the type check."""
+    off = any(word in request.node.name for word in ("error", "wrong", "refused"))
+    jaxtyping.config.update("jaxtyping_disable", off)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def cliff_profile(
 
 def cliff_profiles(
     loss: Callable[[Any, Array], Array],
-    lengths: Int[Array, " k"],
+    lengths: Int[Array | np.ndarray, " k"],
     params: PyTree,
     direction: PyTree,
     bounds: tuple[float, float] = (-1.0, 1.0),

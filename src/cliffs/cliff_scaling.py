@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Real
 
 from cliffs.cliff import CliffProfile
 from cliffs.dynamics import find_fixed_points
@@ -60,7 +60,7 @@ class LawComparison(NamedTuple):
 
 
 def cliff_law(
-    lengths: Sequence[float] | Float[np.ndarray, " k"],
+    lengths: Sequence[float] | Real[np.ndarray, " k"],
     profiles: CliffProfile | Sequence[CliffProfile],
     *,
     multiplier: float | None = None,
@@ -150,7 +150,7 @@ def cliff_law(
     )
 
 
-def compare_laws(lengths: Float[np.ndarray, " k"], values: Float[np.ndarray, " k"]) -> LawComparison:
+def compare_laws(lengths: Real[np.ndarray, " k"], values: Float[np.ndarray, " k"]) -> LawComparison:
     """Whether positive numbers grow (or fall) exponentially or as a power of the sequence length.
 
     `log y` is fitted by least squares against `T` and against `log T`, both with two parameters, and the fits are

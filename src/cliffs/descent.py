@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -38,7 +39,7 @@ class StabilityMap(NamedTuple):
     """The loss at the path's last point where it is finite; NaN only for a start where it is not."""
 
     @property
-    def left_share(self) -> Float[Array, "rates thresholds"]:
+    def left_share(self) -> Float[Array | np.ndarray, "rates thresholds"]:
         """The share of starts that left the valley at any time."""
         return (self.left_at >= 0).mean(-1)
 

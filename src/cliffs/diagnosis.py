@@ -244,7 +244,7 @@ def _running_median(x: np.ndarray) -> np.ndarray:
 def _last_stretch(flags: np.ndarray) -> int:
     """How many of the last entries are true without a gap."""
     gaps = np.flatnonzero(~flags)
-    return len(flags) - (gaps[-1] + 1 if len(gaps) else 0)
+    return len(flags) - (int(gaps[-1]) + 1 if len(gaps) else 0)
 
 
 def _theil_sen(x: np.ndarray) -> float:

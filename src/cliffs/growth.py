@@ -1,12 +1,14 @@
 """Can gradients explode? What the recurrent matrix alone says, and the paper's lower bound along a trajectory."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Real
 
 from cliffs import _products
 from cliffs.initializers import spectral_radius
@@ -40,7 +42,11 @@ class GrowthReport(NamedTuple):
     """The spectral radius is below 1, and yet some products grow: `peak_power_norm` says by how much."""
 
 
-def growth_report(w_rec: Float[Array, "n n"], activation: str = "identity", num_powers: int = 100) -> GrowthReport:
+def growth_report(
+    w_rec: Real[Array | np.ndarray, "n n"] | Sequence[Sequence[float]],
+    activation: str = "identity",
+    num_powers: int = 100,
+) -> GrowthReport:
     """Can gradients explode? Singular value, spectral radius and transient growth of a recurrent matrix.
 
     **Arguments**

@@ -22,7 +22,7 @@ from cliffs.directions import shift as shift
 class Surface(NamedTuple):
     """A loss on a grid of offsets along one or two directions; `...` is `[points]` or `[points, points]`."""
 
-    offsets: tuple[Float[Array, " points"], ...]
+    offsets: tuple[Float[Array, " _"], ...]
     """The grid's coordinates along each direction."""
     loss: Float[Array, "..."]
     """First direction first."""
@@ -40,7 +40,7 @@ def surface(
     loss: Callable[[Any], Array],
     params: PyTree,
     directions: Sequence[PyTree],
-    offsets: Sequence[Float[Array, " points"]],
+    offsets: Sequence[Float[Array | np.ndarray, " _"]],
     *,
     gradient: bool = True,
     optimizer: optax.GradientTransformation | None = None,

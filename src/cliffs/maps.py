@@ -38,7 +38,9 @@ def one_unit_step(params: OneUnitParams, state: Array, inputs: Any = None, *, ac
     return params.w * ACTIVATIONS[activation](state) + params.b
 
 
-def one_unit_cost(params: OneUnitParams, *, x0: float = 0.5, target: float = 0.7, num_steps: int = 50) -> Array:
+def one_unit_cost(
+    params: OneUnitParams, *, x0: float | Array = 0.5, target: float | Array = 0.7, num_steps: int = 50
+) -> Array:
     """The error `E = (logistic(x_T) - target)^2` of Fig. 3, with `x_0` and `T = num_steps` given.
 
     >>> round(float(one_unit_cost(OneUnitParams(5.0, -2.5))), 4)

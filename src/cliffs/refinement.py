@@ -48,7 +48,7 @@ def find_walls(
     loss: Callable[[Any], Array],
     params: PyTree,
     directions: Sequence[PyTree],
-    offsets: Sequence[Float[Array, " points"]],
+    offsets: Sequence[Float[Array | np.ndarray, " _"]],
     *,
     contrast: float = 10.0,
     batch_size: int = 256,

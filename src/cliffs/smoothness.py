@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
@@ -150,11 +151,11 @@ def smoothness_along(
 
 
 def fit_smoothness(
-    smoothness: Float[Array, " steps"],
-    grad_norm: Float[Array, " steps"],
+    smoothness: Float[Array | np.ndarray, " steps"],
+    grad_norm: Float[Array | np.ndarray, " steps"],
     *,
     quantile: float = 0.5,
-    weights: Float[Array, " steps"] | None = None,
+    weights: Float[Array | np.ndarray, " steps"] | None = None,
 ) -> SmoothnessFit:
     """`smoothness ~ L0 + L1 ||grad||` with `L0, L1 >= 0`: a quantile regression of the logarithms.
 
@@ -264,12 +265,12 @@ class _Logs(NamedTuple):
 
 
 def bootstrap_fit(
-    smoothness: Float[Array, " steps"],
-    grad_norm: Float[Array, " steps"],
+    smoothness: Float[Array | np.ndarray, " steps"],
+    grad_norm: Float[Array | np.ndarray, " steps"],
     key: Key[Array, ""],
     *,
     quantile: float = 0.5,
-    weights: Float[Array, " steps"] | None = None,
+    weights: Float[Array | np.ndarray, " steps"] | None = None,
     block_length: int | None = None,
     num_resamples: int = 200,
 ) -> SmoothnessFit:

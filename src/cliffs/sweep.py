@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from cliffs.training import StepMetrics, TrainState
 
@@ -77,7 +77,7 @@ def use_all_cores(count: int | None = None) -> int:
     return count
 
 
-def product_grid(**axes: Sequence[Any]) -> dict[str, np.ndarray]:
+def product_grid(**axes: Sequence[Any] | np.ndarray | Array) -> dict[str, np.ndarray]:
     """All combinations of the given values as a grid, the last axis varying fastest.
 
     **Arguments**: one sequence per name. Use `inf` for "no threshold".

@@ -150,7 +150,7 @@ def clip_by_norm_quantile(
 def clip_by_zscore(
     z_threshold: Number = 2.5,
     decay: Number = 0.97,
-    warmup: int = 25,
+    warmup: Number = 25,
     max_norm: Number | None = None,
     clip_factor: Number = 1.0,
     mode: Literal["reciprocal", "mean", "percentile"] = "reciprocal",

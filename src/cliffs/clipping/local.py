@@ -29,7 +29,7 @@ class SpikeState(NamedTuple):
 def clip_by_ema_leaf_norm(
     multiplier: Number = 1.05,
     decay: Number = 0.98,
-    warmup: int = 100,
+    warmup: Number = 100,
     max_norm: Number = 1.0,
     *,
     nonfinite: str = "propagate",
@@ -98,7 +98,7 @@ def clip_by_ema_leaf_norm(
 
 
 def clip_spikes(
-    theta: Number = 5000.0, decay: Number = 0.999, warmup: int = 20, *, nonfinite: str = "propagate"
+    theta: Number = 5000.0, decay: Number = 0.999, warmup: Number = 20, *, nonfinite: str = "propagate"
 ) -> optax.GradientTransformation:
     """Clip single entries that stand out from their own history: `|g_j| <= sqrt(theta v_j)` (SPAM).
 

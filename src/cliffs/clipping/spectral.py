@@ -28,7 +28,7 @@ class SpectralState(NamedTuple):
 def spectral_normalize(
     max_norm: Number = 1.0,
     select: Callable[[str], bool] | None = None,
-    num_iterations: int = 1,
+    num_iterations: Number = 1,
     *,
     nonfinite: str = "propagate",
 ) -> optax.GradientTransformation:
@@ -64,7 +64,7 @@ def spectral_normalize(
 def project_spectral_radius(
     max_norm: Number = 1.0,
     select: Callable[[str], bool] | None = None,
-    num_iterations: int = 2,
+    num_iterations: Number = 2,
     *,
     nonfinite: str = "propagate",
 ) -> optax.GradientTransformation:
@@ -87,7 +87,7 @@ def project_spectral_radius(
     return _constraint(max_norm, select, num_iterations, nonfinite, _ritz_radius)
 
 
-def _constraint(limit: Number, select, num_iterations: int, nonfinite: str, measure) -> optax.GradientTransformation:
+def _constraint(limit: Number, select, num_iterations: Number, nonfinite: str, measure) -> optax.GradientTransformation:
     select = select or is_recurrent
     check("max_norm", limit)
     if not isinstance(num_iterations, Tracer):
@@ -149,7 +149,7 @@ def _scaled(w: Array) -> tuple[Array, Array]:
     return w / scale, scale
 
 
-def _largest_singular_value(w: Array, basis: Array, iterations: int) -> tuple[Array, Array]:
+def _largest_singular_value(w: Array, basis: Array, iterations: int | Array) -> tuple[Array, Array]:
     w, scale = _scaled(w)
     frozen = jax.lax.stop_gradient(w)
     basis = jax.lax.fori_loop(0, iterations, lambda _, q: jnp.linalg.qr(frozen.T @ (frozen @ q))[0], basis)
@@ -162,7 +162,7 @@ def _largest_singular_value(w: Array, basis: Array, iterations: int) -> tuple[Ar
     return scale * jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0), basis
 
 
-def _ritz_radius(w: Array, basis: Array, iterations: int) -> tuple[Array, Array]:
+def _ritz_radius(w: Array, basis: Array, iterations: int | Array) -> tuple[Array, Array]:
     w, scale = _scaled(w)
     frozen = jax.lax.stop_gradient(w)
     basis = jax.lax.fori_loop(0, iterations, lambda _, q: jnp.linalg.qr(frozen @ q)[0], basis)

@@ -114,7 +114,7 @@ def frozen_settings(settings: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((name, x.item() if hasattr(x, "item") else x) for name, x in settings.items()))
 
 
-def reachable_tolerance(tolerance: float | None, dtype: Any, *, double: float, single: float = 1e-5) -> float:
+def reachable_tolerance(tolerance: float | Array | None, dtype: Any, *, double: float, single: float = 1e-5) -> float:
     """The default of a dtype, or the given tolerance if the dtype resolves it; else `ValueError`.
 
     The one place where the dynamics package decides what a dtype can reach: four spacings at 1.
@@ -133,7 +133,7 @@ def reachable_tolerance(tolerance: float | None, dtype: Any, *, double: float, s
             f"tolerance={tolerance} is out of reach for {jnp.dtype(dtype).name}, which can reach {4 * eps:.1e}: pass "
             "float64 states (jax_enable_x64) or a larger tolerance"
         )
-    return tolerance
+    return float(tolerance)
 
 
 def unit_margin(dtype: Any) -> float:

@@ -78,7 +78,7 @@ def trace(
     step_size: Array,
     max_step: Array,
     min_step: Array,
-    tolerance: float,
+    tolerance: float | Array,
     home: Float[Array, " m"] | None = None,
     away: Bool[Array, ""] | bool = False,
 ) -> Trace:

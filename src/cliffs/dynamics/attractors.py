@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from cliffs.dynamics._parameter import Path, get_parameter, set_parameter
@@ -17,7 +18,7 @@ def attractor_diagram(
     step: Step,
     params: PyTree,
     path: Path,
-    values: Float[Array, " values"],
+    values: Float[Array | np.ndarray, " values"],
     starts: PyTree,
     *,
     inputs: Any = None,

@@ -112,7 +112,7 @@ def crossing_report(
     *,
     loss: Callable[[Any, Any], Array] | None = None,
     num_samples: int = 33,
-    merge_distance: float | None = None,
+    merge_distance: float | Array | None = None,
     **settings: Any,
 ) -> CrossingReport:
     """Which basin boundaries and bifurcations a change of parameters and start state crosses, and the gradients there.

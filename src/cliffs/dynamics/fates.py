@@ -16,7 +16,7 @@ from cliffs.dynamics.basins import Settled, settle
 from cliffs.rnn import Step
 
 
-def same_fate(a: Settled, b: Settled, merge: float, *, looseness: float = 0.2) -> Bool[Array, " starts"]:
+def same_fate(a: Settled, b: Settled, merge: float | Array, *, looseness: float = 0.2) -> Bool[Array, " starts"]:
     """Whether two ends are on the same attractor (flat states): both escaped, or on one cycle.
 
     Where an end has no period (invariant circle, chaos, not yet settled) means and spreads are compared instead: with
@@ -44,12 +44,12 @@ class FateChange(NamedTuple):
     """Whether the two have the same period (0: no cycle) or both escape."""
 
     @property
-    def basin(self) -> Bool[Array, " starts"]:
+    def basin(self) -> Bool[Array, "*runs starts"]:
         """A basin boundary was crossed: both attractors persist, be they fixed points, cycles or escape."""
         return ~self.forward & ~self.backward
 
     @property
-    def bifurcation(self) -> Bool[Array, " starts"]:
+    def bifurcation(self) -> Bool[Array, "*runs starts"]:
         """The attractor ended, began or changed its type."""
         return (self.forward != self.backward) | (self.forward & self.backward & ~self.same_type)
 
@@ -62,7 +62,7 @@ def compare_fates(
     new_ends: Settled,
     inputs: Any = None,
     *,
-    merge_distance: float | None = None,
+    merge_distance: float | Array | None = None,
     looseness: float = 0.2,
     **settings: Any,
 ) -> FateChange:

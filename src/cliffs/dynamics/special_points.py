@@ -125,7 +125,7 @@ def locate_bifurcation(
     params: PyTree,
     path: Path,
     state: Float[Array, " n"],
-    value: float,
+    value: float | np.floating | Array,
     *,
     inputs: Any = None,
     period: int = 1,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from cliffs.rnn import ModelParams, RNNStep, readout, unroll
 
@@ -55,8 +55,8 @@ def character_nats(
     step: RNNStep,
     params: ModelParams,
     state: Float[Array, "batch hidden"],
-    inputs: Int[Array, "time batch"],
-    targets: Int[Array, "time batch"],
+    inputs: Integer[Array, "time batch"],
+    targets: Integer[Array, "time batch"],
 ) -> tuple[Float[Array, "time batch"], Float[Array, "batch hidden"]]:
     """Negative log likelihood `-log p(target)` of every character, in nats, and the state after the last.
 

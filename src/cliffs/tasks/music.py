@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from cliffs.rnn import ModelParams, RNNStep, readout, unroll
 
@@ -63,9 +63,9 @@ def music_nats(
     step: RNNStep,
     params: ModelParams,
     state: Float[Array, "*batch hidden"],
-    inputs: Float[Array, "time *batch keys"],
-    targets: Float[Array, "time *batch keys"],
-    mask: Array,
+    inputs: Real[Array | np.ndarray, "time *batch keys"],
+    targets: Real[Array | np.ndarray, "time *batch keys"],
+    mask: Array | np.ndarray,
 ) -> tuple[Float[Array, "time *batch"], Float[Array, "*batch hidden"]]:
     """`-sum_k log Bernoulli(target_k)` per time step in nats, 0 on padding, and the state after the piece.
 
