@@ -12,6 +12,9 @@ os.environ.setdefault(
     "--xla_force_host_platform_device_count=4"
     + " --xla_cpu_use_fusion_emitters=false" * (importlib.metadata.version("jaxlib") == "0.10.2"),
 )
+# Compiled programs are kept in the checkout, so that the test workers share them and a second run is quick.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).resolve().parents[1] / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import hypothesis
 import jax

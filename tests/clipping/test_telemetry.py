@@ -127,7 +127,7 @@ def test_analytic_limits_far_below_the_gradient(rule, grads, want):
 def test_property_at_the_limit_nothing_changes_unflagged():
     transform = with_telemetry(clipping.clip_by_block_rms(0.4))
     update = jax.jit(lambda grads: transform.update(grads, transform.init(grads)))
-    for n in range(1, 30):
+    for n in (1, 6, 19, 20, 29, 33):
         grads = jnp.full(n, 0.4) * (-1) ** jnp.arange(n)
         updates, state = update(grads)
         assert state.clipped or (updates == grads).all()
