@@ -28,6 +28,7 @@ def test_analytic_truth_counts_norms_and_cosine():
     json.dumps(logs[-1], allow_nan=False)
     assert [log["clipped"] for log in logs] == [1, 0, 0, 1, 0, 0, 0]
     assert (logs[-1]["clip_count"], logs[-1]["step"], logs[-1]["nonfinite_count"]) == (2, 7, 2)
+    assert logs[-1]["compared_count"] == 5
     np.testing.assert_allclose(logs[0]["norm_before"], np.sqrt(10), rtol=1e-6)
     np.testing.assert_allclose(logs[0]["norm_after"], np.sqrt(5), rtol=1e-6)
     np.testing.assert_allclose(logs[0]["cosine"], 7 / np.sqrt(50), rtol=1e-6)
@@ -37,6 +38,39 @@ def test_analytic_truth_counts_norms_and_cosine():
     flags = np.array([1, 0, 1, 0, 0])  # finite steps only
     weights = 0.5 ** np.arange(5)[::-1]
     np.testing.assert_allclose(logs[-1]["clip_fraction"], (flags * weights).sum() / weights.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [clipping.clip(2.0, nonfinite="skip"), optax.clip(2.0)])
+def test_parity_looking_at_every_third_step_records_what_looking_at_all_does_there(rule):
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(())}
+    often, seldom = (with_telemetry(rule, decay=0.5, per_leaf=True, every=k) for k in (1, 3))
+    states, logs = [often.init(params), seldom.init(params)], []
+    updates = [jax.jit(tx.update) for tx in (often, seldom)]
+    series = np.append(SERIES, [30.0, 1.0, np.nan, 4.0, 1.0, 7.0])
+    for x in series:
+        grads = {"a": jnp.array([x, 1.0]), "b": jnp.array(0.5)}
+        (new, states[0]), (same, states[1]) = (f(grads, s) for f, s in zip(updates, states))
+        jax.tree.map(np.testing.assert_array_equal, new, same)
+        logs.append([read_telemetry(s) for s in states])
+    always = ("step", "norm_before", "nonfinite_count")
+    counts = ("clip_count", "compared_count", "clip_fraction")
+    for i, (every_step, third) in enumerate(logs):
+        at_last_look = logs[i - i % 3][0]
+        for name in third.keys() - counts:
+            np.testing.assert_equal(third[name], (every_step if name in always else at_last_look)[name])
+    looked = series[::3]
+    flags = looked[np.isfinite(looked)] > 2
+    weights = 0.5 ** np.arange(len(flags))[::-1]
+    last = logs[-1][1]
+    assert (last["clip_count"], last["compared_count"]) == (flags.sum(), len(flags))
+    assert 0 < flags.sum() < len(flags) < len(looked)
+    np.testing.assert_allclose(last["clip_fraction"], (flags * weights).sum() / weights.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("every", [0, -1, 2.0, "3"])
+def test_wrong_steps_between_looks(every):
+    with pytest.raises(ValueError, match=f"every must be a whole number >= 1, got {every!r}"):
+        with_telemetry(optax.clip(1.0), every=every)
 
 
 def test_invariance_updates_are_the_same_to_the_bit_and_the_state_can_be_donated():

@@ -54,7 +54,8 @@ A transformer run, with AdamW (the clip comes first, since Adam normalises what 
 ...     params, state, value = train_step(params, state, jnp.ones((2, 4)))
 >>> log = read_telemetry(state)  # a flat dict of floats for any logger
 >>> sorted(log)
-['clip_count', 'clip_fraction', 'clipped', 'cosine', 'nonfinite_count', 'norm_after', 'norm_before', 'step']
+['clip_count', 'clip_fraction', 'clipped', 'compared_count', 'cosine', 'nonfinite_count', 'norm_after', 'norm_before',
+ 'step']
 >>> log["norm_after"] <= 1.0001, log["clip_count"], log["nonfinite_count"]
 (True, 3.0, 0.0)
 """

@@ -30,10 +30,13 @@ class Result(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a strategy knows of its step: the norm that it needed anyway, and what its rule tells, if it does."""
+    """What a strategy knows of its step: the norm that it needed anyway, and what its rule tells if asked.
+
+    Asking may cost passes over the gradient, and may happen under `jax.lax.cond`. None: the rule has no answer.
+    """
 
     before: Norm
-    told: Told | None
+    tell: Callable[[], Told] | None
 
 
 def clip_norm(tree: PyTree, norm: Norm, limit: ArrayLike) -> Result:

@@ -1,5 +1,6 @@
 """The frame of every strategy: one treatment of non-finite gradients, and what is left for telemetry to find out."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -89,12 +90,12 @@ def strategy(
         report = None
         # "zero" has changed what came in: nothing known here is about that.
         if asked and nonfinite != "zero":
-            told = None
+            tell = None
             # A leaf of less precision than the norm may be rounded away: a look is needed.
             same = all(jnp.finfo(x.dtype).dtype == norm.value.dtype for x in inexact(updates))
             if isinstance(new, Result) and same:
-                told = _told(new.tell(updates), found, bad)
-            report = Report(found, told)
+                tell = functools.partial(_told, new, updates, found, bad)
+            report = Report(found, tell)
         if isinstance(new, Result):
             new = new.tree
         new_state = new_state._replace(count=optax.safe_increment(state.count))
@@ -115,9 +116,9 @@ def strategy(
     return made
 
 
-def _told(told: Told, found: Norm, bad: PyTree) -> Told:
-    """What a rule told of the finite gradient that it saw, for the gradient that came in; `bad` if it is not finite."""
-    finite, dtype = found.finite, found.value.dtype
+def _told(result: Result, updates: PyTree, found: Norm, bad: PyTree) -> Told:
+    """What a rule tells of the finite gradient that it saw, for `updates` that came in; `bad` if it is not finite."""
+    told, finite, dtype = result.tell(updates), found.finite, found.value.dtype
     after = jax.lax.cond(finite, lambda: told.norm_after.astype(dtype), lambda: tree_norm(bad).value.astype(dtype))
     some, none = (found.relative > 0) & (after > 0), (found.relative == 0) & (after == 0)
     cosine = jnp.where(some, jnp.asarray(told.cosine, dtype), none.astype(dtype))

@@ -15,7 +15,10 @@ from cliffs.clipping._strategy import Strategy
 
 
 class TelemetryState(NamedTuple):
-    """State of `with_telemetry`. Norms are those of the last step, whatever it was."""
+    """State of `with_telemetry`. `norm_before` is that of the last step, whatever it was.
+
+    `norm_after`, `cosine`, `clipped` and `leaves` are those of the last step that was looked at, see `every`.
+    """
 
     inner: Any
     step: Int[Array, ""]
@@ -24,17 +27,19 @@ class TelemetryState(NamedTuple):
     cosine: Float[Array, ""]
     """Between gradient and result: 1 where both are 0, 0 where one is, NaN where either is not finite."""
     clipped: Bool[Array, ""]
-    """Whether the last gradient was finite and the result differed from it."""
+    """Whether the gradient was finite and the result differed from it."""
     clip_count: Int[Array, ""]
+    compared_count: Int[Array, ""]
+    """Finite gradients looked at: `clip_count / compared_count` of them were clipped."""
     clip_fraction: Float[Array, ""]
-    """Bias-corrected moving average of `clipped` over finite steps."""
+    """Bias-corrected moving average of `clipped` over the finite gradients looked at."""
     nonfinite_count: Int[Array, ""]
     leaves: PyTree
     """`{path: (norm before, norm after)}` when asked for, else None."""
 
 
 def with_telemetry(
-    transform: optax.GradientTransformation, *, decay: float = 0.99, per_leaf: bool = False
+    transform: optax.GradientTransformation, *, decay: float = 0.99, per_leaf: bool = False, every: int = 1
 ) -> optax.GradientTransformationExtraArgs:
     """Any transformation, with a record of what it does; the updates are the same to the bit.
 
@@ -62,10 +67,12 @@ def with_telemetry(
     - `transform`: any optax transformation.
     - `decay`: of the clip fraction's moving average, in `[0, 1)`.
     - `per_leaf`: whether to record norms of every leaf, too.
+    - `every`: look at the result of the first and then of every `every`-th step only. The norm before, steps and
+      non-finite gradients are recorded at every step all the same.
 
     **Returns** an `optax.GradientTransformationExtraArgs` with `TelemetryState`; read it with `read_telemetry`.
 
-    **Raises** `ValueError` for a decay out of range.
+    **Raises** `ValueError` for a decay or an `every` out of range.
 
     >>> optimizer = optax.chain(with_telemetry(optax.clip_by_global_norm(1.0)), optax.sgd(0.1))
     >>> params = jnp.zeros(2)
@@ -75,6 +82,8 @@ def with_telemetry(
     (5.0, 1.0, 1.0)
     """
     check("decay", decay, high=1.0, open_high=True, static=True)
+    if not isinstance(every, (int, np.integer)) or every < 1:
+        raise ValueError(f"every must be a whole number >= 1, got {every!r}")
     inner = optax.with_extra_args_support(transform)
 
     def init(params):
@@ -89,8 +98,10 @@ def with_telemetry(
 
         leaves = {name: (zero(), zero()) for name in path_names(params)} if per_leaf else None
         return TelemetryState(
-            inner.init(params), count(), zero(), zero(), zero(), jnp.array(False), count(), zero(), count(), leaves
-        )
+            inner=inner.init(params), step=count(), norm_before=zero(), norm_after=zero(), cosine=zero(),
+            clipped=jnp.array(False), clip_count=count(), compared_count=count(), clip_fraction=zero(),
+            nonfinite_count=count(), leaves=leaves,
+        )  # fmt: skip
 
     def update(updates, state, params=None, **extra):
         dtype, report = state.cosine.dtype, None
@@ -102,27 +113,38 @@ def with_telemetry(
             lambda g, u: g.mean(0) if jnp.ndim(g) == jnp.ndim(u) + 1 and g.shape[1:] == u.shape else g, updates, new
         )
         norm = tree_norm(before) if report is None else report.before
-        told = compare(before, new, norm) if report is None or report.told is None else report.told
-        clipped = norm.finite & told.changed
-        # Bias correction as in Adam: the average over k finite steps divides by 1 - decay^k.
-        k = (state.step - state.nonfinite_count).astype(dtype)
+
+        def look():
+            told = compare(before, new, norm) if report is None or report.tell is None else report.tell()
+            leaves = state.leaves
+            if per_leaf:
+                flat = zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(new))
+                leaves = {name: (_value(g, dtype), _value(u, dtype)) for name, g, u in flat}
+            numbers = (jnp.asarray(x, dtype) for x in (told.norm_after, told.cosine))
+            return *numbers, norm.finite & told.changed, leaves
+
+        def keep():
+            return state.norm_after, state.cosine, state.clipped, state.leaves
+
+        looked = state.step % every == 0
+        norm_after, cosine, clipped, leaves = look() if every == 1 else jax.lax.cond(looked, look, keep)
+        counts = looked & norm.finite
+        # Bias correction as in Adam: the average over k gradients divides by 1 - decay^k.
+        k = state.compared_count.astype(dtype)
         raw = decay * state.clip_fraction * (1 - decay**k) + (1 - decay) * clipped
-        fraction = jnp.minimum(jnp.where(norm.finite, raw / (1 - decay ** (k + 1)), state.clip_fraction), 1.0)
-        leaves = state.leaves
-        if per_leaf:
-            flat = zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(new))
-            leaves = {name: (_value(g, dtype), _value(u, dtype)) for name, g, u in flat}
+        fraction = jnp.minimum(jnp.where(counts, raw / (1 - decay ** (k + 1)), state.clip_fraction), 1.0)
         return new, TelemetryState(
-            inner_state,
-            state.step + 1,
-            norm.value.astype(dtype),
-            told.norm_after.astype(dtype),
-            jnp.asarray(told.cosine, dtype),
-            clipped,
-            state.clip_count + clipped,
-            fraction.astype(dtype),
-            state.nonfinite_count + ~norm.finite,
-            leaves,
+            inner=inner_state,
+            step=state.step + 1,
+            norm_before=norm.value.astype(dtype),
+            norm_after=norm_after,
+            cosine=cosine,
+            clipped=clipped,
+            clip_count=state.clip_count + (counts & clipped),
+            compared_count=state.compared_count + counts,
+            clip_fraction=fraction.astype(dtype),
+            nonfinite_count=state.nonfinite_count + ~norm.finite,
+            leaves=leaves,
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -139,8 +161,8 @@ def read_telemetry(state: PyTree) -> dict[str, float]:
     `inject_hyperparams`, `MultiSteps`, a train state, ...).
 
     **Returns** names to floats: `step`, `norm_before`, `norm_after`, `cosine`, `clipped`, `clip_count`,
-    `clip_fraction`, `nonfinite_count`, and per leaf `"leaf/<path>/norm_before"`. Where there are several
-    telemetries the names start with `"0/"`, `"1/"`, ... in the order of the tree.
+    `compared_count`, `clip_fraction`, `nonfinite_count`, and per leaf `"leaf/<path>/norm_before"`. Where there are
+    several telemetries the names start with `"0/"`, `"1/"`, ... in the order of the tree.
 
     **Raises** `ValueError` when there is none, when the state has a run axis (read one run of it:
     `jax.tree.map(lambda x: x[i], state)`), or when it is traced (read it outside of `jit`). After a gradient with an
