@@ -51,13 +51,13 @@ def with_telemetry(
     The price in per cent of a step of SGD with a million parameters, on 2 CPU cores, where the rule leaves the gradient
     alone / changes it (`experiments/benchmarks/telemetry.py`); the recurrent network has 50 steps and 20 sequences:
 
-    | around | three layers, batch 128 | recurrent |
-    | --- | --- | --- |
-    | rules by a norm, block RMS, AdaGC, 2013 code | 1 to 5 | 3 / 3 |
-    | `clip` | 5 / 16 | 0 / 4 |
-    | spectral rules | 5 to 7 / 13 to 14 | |
-    | AGC, SPAM | 12 to 14 / 17 to 18 | 1 to 2 / 4 |
-    | anything else, whole chains | 31 / 29 to 34 | 2 / 3 to 4 |
+    | around | three layers, batch 128 | with `every=10` | recurrent |
+    | --- | --- | --- | --- |
+    | rules by a norm, block RMS, AdaGC, 2013 code | 1 to 6 | | 0 / 1 |
+    | `clip` | 4 / 17 | 5 / 5 | 3 / 0 |
+    | spectral rules | 8 / 13 | 9 to 10 / 8 to 10 | |
+    | AGC, SPAM | 14 to 16 / 19 to 20 | 4 to 6 / 2 to 4 | 0 to 2 / 2 to 7 |
+    | anything else, whole chains | 30 / 30 to 38 | 15 / 18 to 20 | 1 / 0 to 8 |
 
     The first know what they did; around the last the price is the time to read gradient and result from memory. Where
     a leaf has less precision than the norm, and with `nonfinite="zero"`, every rule costs as much as those.
