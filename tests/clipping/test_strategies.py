@@ -332,6 +332,33 @@ def test_invariance_sharded_gradients(name):
     np.testing.assert_allclose(got["w_rec"], want["w_rec"], rtol=1e-6)
 
 
+def test_invariance_shard_map_with_a_gradient_of_its_own_on_each_device():
+    """Clipped before it is summed over devices, with JAX's check of what varies over them, in one program for all."""
+    params = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4), "bias": jnp.ones(3)}
+    rules = [clipping.with_telemetry(STRATEGIES[n].make(0.5)) for n in NAMES]
+    rules += [clipping.with_telemetry(optax.adam(0.1), per_leaf=True, every=k) for k in (1, 2)]
+
+    def play(scale):
+        grads, found = jax.tree.map(lambda w: scale * w, params), []
+        for rule in rules:
+            # A state of its own on each device, too.
+            state = jax.tree.map(lambda x: jnp.where(scale > 0, x, x), rule.init(params))
+            updates, state = rule.update(grads, state, params)
+            found.append((updates, state.norm_after, state.cosine))
+        return found
+
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("x")
+    spread = jax.shard_map(
+        lambda s: jax.tree.map(lambda x: x[None], play(s[0])), mesh=mesh, in_specs=spec, out_specs=spec
+    )
+    scales = jnp.array([1.0, 3.0])
+    want = jax.jit(lambda s: [play(x) for x in s])(scales)
+    for i in range(2):
+        got = jax.tree.map(lambda x, i=i: x[i], jax.jit(spread)(scales))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), got, want[i])
+
+
 BAD = [
     *[(n, (bad,), {}) for n in ("clip", "clip_by_global_norm", "clip_by_block_rms", "adaptive_grad_clip",
        "clip_by_leaf_norm", "clip_by_group_norm", "soft_clip_by_global_norm", "clip_or_shrink", "clip_by_ema_norm",

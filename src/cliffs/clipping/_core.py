@@ -92,7 +92,7 @@ def _norm_parts(leaves: list[Array]) -> tuple[Array, Array]:
         # Subnormal entries are zeros for most devices: say so instead of leaving it to the device.
         return scale, jnp.where(top < info.tiny, 0.0, relative)
 
-    return jax.lax.cond(safe, lambda _: (jnp.ones((), dtype), jnp.sqrt(squares)), rescaled, leaves)
+    return jax.lax.cond(safe, lambda _: (jnp.ones_like(squares), jnp.sqrt(squares)), rescaled, leaves)
 
 
 @_norm_parts.defjvp

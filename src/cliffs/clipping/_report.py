@@ -89,7 +89,7 @@ def tell_clipped_entries(tree: PyTree, norm: Norm, limit: ArrayLike) -> Told:
         return Told(changed, after, jnp.where(changed, cosine, 1.0))
 
     def same(leaves):
-        return Told(jnp.array(False), norm.value, jnp.ones((), dtype))
+        return Told(jnp.zeros_like(norm.finite), norm.value, jnp.ones_like(norm.value))
 
     kind = jnp.where(norm.value <= limit, 0, jnp.where(norm.scale == 1, 1, 2))
     branches = (same, lambda leaves: cut(leaves, None), lambda leaves: cut(leaves, 1 / norm.scale))
@@ -139,7 +139,7 @@ def _norm_and_dot(a: list[Array], b: list[Array], norm: Norm) -> tuple[Norm, Arr
         own = Norm(own.scale.astype(dtype), own.relative.astype(dtype))
         return own, _dot(a, b, dtype, norm.scale.astype(dtype), own.scale)
 
-    return jax.lax.cond(safe, lambda: (Norm(jnp.ones((), dtype), jnp.sqrt(squares)), dot), rescaled)
+    return jax.lax.cond(safe, lambda: (Norm(jnp.ones_like(squares), jnp.sqrt(squares)), dot), rescaled)
 
 
 def _dot(a, b, dtype, scale_a, scale_b) -> Array:

@@ -152,6 +152,7 @@ def _scaled(w: Array) -> tuple[Array, Array]:
 def _largest_singular_value(w: Array, basis: Array, iterations: int | Array) -> tuple[Array, Array]:
     w, scale = _scaled(w)
     frozen = jax.lax.stop_gradient(w)
+    basis = basis + jnp.zeros_like(frozen[:, :1])  # under shard_map it must vary over devices where the matrix does
     basis = jax.lax.fori_loop(0, iterations, lambda _, q: jnp.linalg.qr(frozen.T @ (frozen @ q))[0], basis)
     basis = jax.lax.stop_gradient(basis)
     image = w @ basis
@@ -165,6 +166,7 @@ def _largest_singular_value(w: Array, basis: Array, iterations: int | Array) -> 
 def _ritz_radius(w: Array, basis: Array, iterations: int | Array) -> tuple[Array, Array]:
     w, scale = _scaled(w)
     frozen = jax.lax.stop_gradient(w)
+    basis = basis + jnp.zeros_like(frozen[:, :1])
     basis = jax.lax.fori_loop(0, iterations, lambda _, q: jnp.linalg.qr(frozen @ q)[0], basis)
     basis = jax.lax.stop_gradient(basis)
     return scale * _gelfand(basis.T @ w @ basis), basis
@@ -182,5 +184,6 @@ def _gelfand(small: Float[Array, "k k"], squarings: int = 30) -> Float[Array, ""
         return (power @ power, log_radius + jnp.log(safe) * weight, alive), None
 
     weights = 0.5 ** jnp.arange(squarings, dtype=small.dtype)
-    (_, log_radius, alive), _ = jax.lax.scan(square, (small, jnp.zeros((), small.dtype), jnp.array(True)), weights)
+    start = small, jnp.zeros_like(small[0, 0]), jnp.ones_like(small[0, 0], bool)
+    (_, log_radius, alive), _ = jax.lax.scan(square, start, weights)
     return jnp.where(alive, jnp.exp(log_radius), 0.0)
