@@ -135,7 +135,8 @@ def test_parity_what_a_rule_reports_is_what_a_look_at_the_gradient_finds():
     for name, (told, seen) in run().items():
         for field in told._fields[1:9]:
             a, b = getattr(told, field), getattr(seen, field)
-            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-35, err_msg=f"{name}: {field}")
+            np.testing.assert_allclose(a[:10], b[:10], rtol=3e-7, atol=1e-35, err_msg=f"{name}: {field}")
+            np.testing.assert_allclose(a[10:], b[10:], rtol=1e-6, atol=1e-35, err_msg=f"{name}: {field}, drawn")
         np.testing.assert_array_equal(told.clipped, seen.clipped)
     assert run()["global"][0].clipped[:10].tolist() == [0, 1, 1, 0, 0, 1, 1, 0, 0, 0]
 

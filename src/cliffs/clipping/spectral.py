@@ -149,12 +149,20 @@ def _scaled(w: Array) -> tuple[Array, Array]:
     return w / scale, scale
 
 
+def _subspace_iteration(w: Array, basis: Array, iterations: int | Array, twice: bool) -> Array:
+    """An orthonormal basis after some products with `W`, or with `W^T W` if `twice`; a constant for derivatives."""
+    frozen = jax.lax.stop_gradient(w)
+    start = basis + jnp.zeros_like(frozen[:, :1])  # under shard_map it must vary over devices where the matrix does
+
+    def multiply(_, q):
+        return jnp.linalg.qr(frozen.T @ (frozen @ q) if twice else frozen @ q)[0]
+
+    return jax.lax.stop_gradient(jax.lax.fori_loop(0, iterations, multiply, start))
+
+
 def _largest_singular_value(w: Array, basis: Array, iterations: int | Array) -> tuple[Array, Array]:
     w, scale = _scaled(w)
-    frozen = jax.lax.stop_gradient(w)
-    basis = basis + jnp.zeros_like(frozen[:, :1])  # under shard_map it must vary over devices where the matrix does
-    basis = jax.lax.fori_loop(0, iterations, lambda _, q: jnp.linalg.qr(frozen.T @ (frozen @ q))[0], basis)
-    basis = jax.lax.stop_gradient(basis)
+    basis = _subspace_iteration(w, basis, iterations, twice=True)
     image = w @ basis
     gram = image.T @ image  # block x block: its largest eigenvalue is the Ritz value of W^T W
     vector = jax.lax.stop_gradient(jnp.linalg.eigh(gram)[1][:, -1])
@@ -165,10 +173,7 @@ def _largest_singular_value(w: Array, basis: Array, iterations: int | Array) -> 
 
 def _ritz_radius(w: Array, basis: Array, iterations: int | Array) -> tuple[Array, Array]:
     w, scale = _scaled(w)
-    frozen = jax.lax.stop_gradient(w)
-    basis = basis + jnp.zeros_like(frozen[:, :1])
-    basis = jax.lax.fori_loop(0, iterations, lambda _, q: jnp.linalg.qr(frozen @ q)[0], basis)
-    basis = jax.lax.stop_gradient(basis)
+    basis = _subspace_iteration(w, basis, iterations, twice=False)
     return scale * _gelfand(basis.T @ w @ basis), basis
 
 
