@@ -46,7 +46,7 @@ def analyse(config: Config):
     import jax.numpy as jnp
 
     from cliffs.dynamics import attractor_diagram, bifurcation_diagram
-    from cliffs.maps import OneUnitParams, one_unit_step
+    from cliffs.recurrent import OneUnitParams, one_unit_step
 
     bounds = (config.b_low, config.b_high)
     with jax.enable_x64(True):
@@ -75,8 +75,7 @@ def analyse(config: Config):
 
 def draw(config: Config, diagram, values, states, folds):
     """The figure."""
-    from cliffs.plotting import COLORS, figure
-    from cliffs.plotting.bifurcations import add_attractors, add_flow, plot_bifurcation_diagram
+    from cliffs.plotting import COLORS, add_attractors, add_flow, figure, plot_bifurcation_diagram
 
     fig, (left, right) = figure(1, 2, size=(11.6, 4.9), sharey=True, width_ratios=[1.35, 1])
     low, high = -3.6, 3.9

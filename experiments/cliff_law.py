@@ -63,10 +63,16 @@ def one_unit(config: Config):
     import jax.numpy as jnp
     import numpy as np
 
-    from cliffs.cliff import cliff_profiles
-    from cliffs.cliff_scaling import boundary_multiplier, cliff_law, compare_laws, locate_boundary, state_after
-    from cliffs.directions import parameter_direction
-    from cliffs.maps import OneUnitParams, one_unit_step
+    from cliffs.landscape import (
+        boundary_multiplier,
+        cliff_law,
+        cliff_profiles,
+        compare_laws,
+        locate_boundary,
+        parameter_direction,
+        state_after,
+    )
+    from cliffs.recurrent import OneUnitParams, one_unit_step
 
     lengths = np.array(config.lengths)
 
@@ -111,10 +117,8 @@ def kinds(lengths):
     import jax.numpy as jnp
     import numpy as np
 
-    from cliffs.cliff import cliff_profiles
-    from cliffs.cliff_scaling import compare_laws, state_after
-    from cliffs.directions import parameter_direction
-    from cliffs.maps import OneUnitParams, linear_step, one_unit_step
+    from cliffs.landscape import cliff_profiles, compare_laws, parameter_direction, state_after
+    from cliffs.recurrent import OneUnitParams, linear_step, one_unit_step
 
     most = int(max(lengths))
 
@@ -161,18 +165,22 @@ def networks(config: Config):
     import numpy as np
     import optax
 
-    from cliffs import initializers, rnn, tasks, training
-    from cliffs.cliff import cliff_profiles
-    from cliffs.cliff_scaling import compare_laws
-    from cliffs.directions import eigenvector_direction, gradient_direction, random_direction
+    from cliffs import recurrent, tasks, training
+    from cliffs.landscape import (
+        cliff_profiles,
+        compare_laws,
+        eigenvector_direction,
+        gradient_direction,
+        random_direction,
+    )
 
-    loss = training.classification_loss(rnn.rnn_step("tanh"))
+    loss = training.classification_loss(recurrent.rnn_step("tanh"))
     root = jax.random.key(config.seed)
     chain = optax.chain(optax.clip_by_global_norm(config.threshold), optax.sgd(config.learning_rate))
 
     def train(seed):
         key = jax.random.fold_in(root, seed)
-        params = initializers.paper_init("basic_tanh", jax.random.fold_in(key, 0), 6, config.hidden, 4)
+        params = recurrent.paper_init("basic_tanh", jax.random.fold_in(key, 0), 6, config.hidden, 4)
         return training.fit(
             loss, chain, params, lambda k: tasks.temporal_order(k, 20, 20), jax.random.fold_in(key, 1), config.updates
         )  # fmt: skip
@@ -244,17 +252,15 @@ def networks(config: Config):
 
 def main(config: Config) -> pathlib.Path:
     """Measure, draw, write results/cliff_law/."""
-    from cliffs.sweep import use_all_cores
+    from cliffs.sweeps import use_all_cores
 
     use_all_cores()
     import jax
     import numpy as np
 
-    from cliffs.directions import parameter_direction
-    from cliffs.maps import OneUnitParams
-    from cliffs.plotting import COLORS, figure
-    from cliffs.plotting.cliff import plot_cliff_law, plot_profile
-    from cliffs.refinement import sample_line
+    from cliffs.landscape import parameter_direction, sample_line
+    from cliffs.plotting import COLORS, figure, plot_cliff_law, plot_profile
+    from cliffs.recurrent import OneUnitParams
     from experiments import common
 
     started = time.perf_counter()

@@ -37,16 +37,16 @@ def initial_kernels(hidden):
     """Initialisers of the recurrent kernels; the first is that of `torch.nn.RNN`, which the lesson's code uses."""
     import jax
 
-    from cliffs import initializers
+    from cliffs import recurrent
 
     bound = hidden**-0.5
     return {
         "uniform (PyTorch)": lambda k, s, d: jax.random.uniform(k, s, d, -bound, bound),
-        "orthogonal": initializers.orthogonal(),
-        "normal, radius 1": initializers.gaussian(bound),
-        "normal, radius 1.5": initializers.gaussian(1.5 * bound),
-        "normal, radius 2": initializers.gaussian(2 * bound),
-        "normal, radius 3": initializers.gaussian(3 * bound),
+        "orthogonal": recurrent.orthogonal(),
+        "normal, radius 1": recurrent.gaussian(bound),
+        "normal, radius 1.5": recurrent.gaussian(1.5 * bound),
+        "normal, radius 2": recurrent.gaussian(2 * bound),
+        "normal, radius 3": recurrent.gaussian(3 * bound),
     }
 
 
@@ -78,16 +78,15 @@ def main(config: Config) -> pathlib.Path:
     import numpy as np
     import optax
 
-    from cliffs import cells, rnn
-    from cliffs.directions import random_direction
-    from cliffs.landscape import surface
+    from cliffs import recurrent
+    from cliffs.landscape import random_direction, surface
     from cliffs.plotting import COLORS, figure
     from experiments import common
 
     started = time.perf_counter()
     steps = {
-        "RNN": cells.simple_cell(config.hidden), "LSTM": cells.lstm_cell(config.hidden),
-        "GRU": cells.gru_cell(config.hidden),
+        "RNN": recurrent.simple_cell(config.hidden), "LSTM": recurrent.lstm_cell(config.hidden),
+        "GRU": recurrent.gru_cell(config.hidden),
     }  # fmt: skip
     kernels = initial_kernels(config.hidden)
     offsets = jnp.linspace(-config.reach, config.reach, config.points)
@@ -98,7 +97,7 @@ def main(config: Config) -> pathlib.Path:
         def loss(kernel):
             whole = {n: leaf | ({"kernel": kernel[n]} if n in kernel else {}) for n, leaf in params.items()}
             inputs = jnp.ones((config.length, 1))
-            return step.features(rnn.unroll(step, whole, step.initial_state(), inputs))[-1].sum()
+            return step.features(recurrent.unroll(step, whole, step.initial_state(), inputs))[-1].sum()
 
         direction = random_direction(key, jax.tree.map(jnp.ones_like, kernel), normalize="global")
         unit = optax.tree.scale(1 / optax.tree.norm(direction), direction)

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from cliffs import clipping as c
-from cliffs import initializers, rnn, sweep, tasks, training
+from cliffs import recurrent, sweeps, tasks, training
 from cliffs.diagnosis import diagnose
 from experiments import common
 
@@ -67,16 +67,16 @@ def optimizer(name: str, threshold, learning_rate: float) -> optax.GradientTrans
     return optax.chain(*parts)
 
 
-def run_strategy(name: str, config: Config) -> sweep.SweepResult:
+def run_strategy(name: str, config: Config) -> sweeps.SweepResult:
     """All seeds and thresholds of one strategy as one compiled sweep."""
-    loss = training.classification_loss(rnn.rnn_step("tanh"))
+    loss = training.classification_loss(recurrent.rnn_step("tanh"))
     place = 1 if name in ON_MATRIX else 0
 
     def key(run, what):
         return jax.random.fold_in(jax.random.key(run["seed"]), what)
 
     def init(run):
-        params = initializers.paper_init("smart_tanh", key(run, 0), 6, config.hidden, 4)
+        params = recurrent.paper_init("smart_tanh", key(run, 0), 6, config.hidden, 4)
         return training.init_train_state(params, optimizer(name, run["threshold"], config.learning_rate))
 
     def update(state, run):
@@ -91,12 +91,12 @@ def run_strategy(name: str, config: Config) -> sweep.SweepResult:
         error = loss(state.params, tasks.temporal_order(fresh, config.test_sequences, config.length))[1]
         return {"error": error, "solved": error < 0.01}
 
-    grid = sweep.product_grid(threshold=np.float32(STRATEGIES[name][1]), seed=np.arange(config.seeds))
-    return sweep.sweep(init, update, grid, config.steps, evaluate=evaluate, evaluate_every=config.evaluate_every,
+    grid = sweeps.product_grid(threshold=np.float32(STRATEGIES[name][1]), seed=np.arange(config.seeds))
+    return sweeps.sweep(init, update, grid, config.steps, evaluate=evaluate, evaluate_every=config.evaluate_every,
                        stop_when_solved=True, progress=False)  # fmt: skip
 
 
-def summarise(result: sweep.SweepResult) -> list[dict]:
+def summarise(result: sweeps.SweepResult) -> list[dict]:
     """One dict per threshold."""
     rows = []
     for threshold in np.unique(result.grid["threshold"]):
@@ -142,8 +142,7 @@ def spike_passing() -> dict:
 
 def main(config: Config) -> dict:
     """Run all strategies and write the result."""
-    from cliffs.plotting.clipping import plot_norm_versus_value, plot_strategies
-    from cliffs.plotting.diagnosis import plot_diagnosis
+    from cliffs.plotting import plot_diagnosis, plot_norm_versus_value, plot_strategies
 
     started = time.perf_counter()
     rows, arrays, norms = {}, {}, None
@@ -175,5 +174,5 @@ def main(config: Config) -> dict:
 if __name__ == "__main__":
     import tyro
 
-    sweep.use_all_cores()
+    sweeps.use_all_cores()
     main(tyro.cli(Config))

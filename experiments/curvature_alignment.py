@@ -28,7 +28,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
 from scipy import stats
 
-from cliffs import curvature, initializers, rnn, smoothness, spectrum, sweep, tasks, training
+from cliffs import curvature, recurrent, sweeps, tasks, training
 from experiments import common
 from experiments.curvature_comparison import SUBSETS, correct, number, over_seeds, slope, split, verdict
 
@@ -76,15 +76,15 @@ class Problem:
 
     def __init__(self, config: Config):
         self.config = config
-        self.step = rnn.rnn_step("tanh")
+        self.step = recurrent.rnn_step("tanh")
         self.task_loss = training.classification_loss(self.step)
-        flat, self.unravel = ravel_pytree(initializers.paper_init(config.init, jax.random.key(0), 6, config.hidden, 4))
+        flat, self.unravel = ravel_pytree(recurrent.paper_init(config.init, jax.random.key(0), 6, config.hidden, 4))
         self.size = flat.size
 
     def logits(self, flat, batch):
         params, inputs = self.unravel(flat), batch.inputs
         start = jnp.zeros((*inputs.shape[1:-1], self.config.hidden))
-        return rnn.readout(params.readout, rnn.unroll(self.step, params.rnn, start, inputs)[-1])
+        return recurrent.readout(params.readout, recurrent.unroll(self.step, params.rnn, start, inputs)[-1])
 
     def batch(self, seed, step, what=1):
         key = jax.random.fold_in(key_of(seed, what), step)
@@ -97,7 +97,7 @@ class Problem:
         return optax.chain(optax.clip_by_global_norm(max_norm), optax.sgd(self.config.learning_rate))
 
     def init(self, seed, max_norm):
-        params = initializers.paper_init(self.config.init, key_of(seed, 0), 6, self.config.hidden, 4)
+        params = recurrent.paper_init(self.config.init, key_of(seed, 0), 6, self.config.hidden, 4)
         return training.init_train_state(ravel_pytree(params)[0], self.optimizer(max_norm))
 
     def train(self, state, seed, max_norm):
@@ -116,7 +116,7 @@ class Problem:
         starts = jnp.arange(0, CHUNK - 1, self.config.smoothness_every)
 
         def one(i):
-            return smoothness.smoothness_between(lambda p: self.loss(p, batch)[0], path[i], path[i + 1])
+            return curvature.smoothness_between(lambda p: self.loss(p, batch)[0], path[i], path[i + 1])
 
         return jax.lax.map(one, starts)
 
@@ -220,7 +220,7 @@ def fit_paths(arm: dict, config: Config) -> dict:
     along, norms, weights = arm["path_smoothness"], arm["path_grad_norm"], arm["path_resolved"].astype(np.float32)
     fits = {}
     for name, quantile in (("median", 0.5), ("bound", 0.99)):
-        fit = jax.vmap(lambda y, g, w, q=quantile: smoothness.fit_smoothness(y, g, quantile=q, weights=w))(
+        fit = jax.vmap(lambda y, g, w, q=quantile: curvature.fit_smoothness(y, g, quantile=q, weights=w))(
             along, norms, weights
         )
         fits[name] = {k: over_seeds(getattr(fit, k), config.resamples) for k in ("l0", "l1")}
@@ -233,8 +233,8 @@ def fit_paths(arm: dict, config: Config) -> dict:
 
 def figures(size: int, groups: dict, results: dict, density) -> dict:
     """The figures; that of the spectrum only where it was measured."""
+    from cliffs import plotting as draw
     from cliffs.plotting import COLORS, figure
-    from cliffs.plotting import curvature as draw
 
     colors = dict(zip(GROUPS, (COLORS["unclipped"], COLORS["clipped"], COLORS["unstable"])))
     bars = (
@@ -286,11 +286,11 @@ def spectra(problem: Problem, picked: dict) -> tuple[np.ndarray, dict]:
         flat, step = jnp.asarray(picked["params"][0, group, place]), picked["step"][0, group, place]
         here = functools.partial(problem.loss, batch=problem.batch(0, step))
         matvec = curvature.hessian_operator(lambda p, here=here: here(p)[0], flat)
-        nodes[GROUPS[group]] = spectrum.spectral_density(matvec, flat, jax.random.key(4), num_probes=6)
+        nodes[GROUPS[group]] = curvature.spectral_density(matvec, flat, jax.random.key(4), num_probes=6)
     reach = max(float(jnp.max(jnp.abs(d.nodes))) for d in nodes.values())
     low = min(float(jnp.min(d.nodes)) for d in nodes.values())
     points = np.linspace(low - 0.05 * reach, 1.05 * reach, 1500)
-    return points, {k: np.asarray(spectrum.smoothed(d, jnp.asarray(points), 0.006 * reach)) for k, d in nodes.items()}
+    return points, {k: np.asarray(curvature.smoothed(d, jnp.asarray(points), 0.006 * reach)) for k, d in nodes.items()}
 
 
 def measure_all(problem: Problem) -> tuple[dict, tuple]:
@@ -382,5 +382,5 @@ def main(config: Config) -> dict:
 if __name__ == "__main__":
     import tyro
 
-    sweep.use_all_cores()
+    sweeps.use_all_cores()
     main(tyro.cli(Config))

@@ -44,7 +44,7 @@ def curves(config: Config):
     import jax.numpy as jnp
 
     from cliffs.dynamics import bifurcation_curve
-    from cliffs.maps import OneUnitParams, one_unit_step
+    from cliffs.recurrent import OneUnitParams, one_unit_step
 
     found, errors = {}, {}
     for kind, w, b, x, sign in (("fold", 5.0, -2.66, 0.96, 1), ("flip", -5.0, 0.42, -0.96, -1)):
@@ -66,7 +66,7 @@ def slices():
     import jax.numpy as jnp
 
     from cliffs.dynamics import bifurcation_diagram
-    from cliffs.maps import OneUnitParams, one_unit_step
+    from cliffs.recurrent import OneUnitParams, one_unit_step
 
     with jax.enable_x64(True):
         starts = jnp.linspace(-8.0, 8.0, 17)[:, None]
@@ -82,7 +82,7 @@ def phases(config: Config):
     import jax.numpy as jnp
 
     from cliffs.dynamics import attractor_diagram
-    from cliffs.maps import OneUnitParams, one_unit_step
+    from cliffs.recurrent import OneUnitParams, one_unit_step
 
     w = np.linspace(-config.w_max, config.w_max, config.pixels, dtype=np.float32)
     b = np.linspace(*BOX, config.pixels, dtype=np.float32)

@@ -44,15 +44,9 @@ def main(config: Config) -> pathlib.Path:
     import numpy as np
     import optax
 
-    from cliffs.cliff_scaling import locate_boundary, state_after
-    from cliffs.descent import descend
-    from cliffs.directions import parameter_direction
-    from cliffs.landscape import surface
-    from cliffs.maps import OneUnitParams, one_unit_cost, one_unit_step
-    from cliffs.plotting import figure
-    from cliffs.plotting.landscape import plot_paths, plot_steps, plot_surface, plot_surface_3d
-    from cliffs.plotting.surface_html import surface_html
-    from cliffs.refinement import find_walls
+    from cliffs.landscape import descend, find_walls, locate_boundary, parameter_direction, state_after, surface
+    from cliffs.plotting import figure, plot_paths, plot_steps, plot_surface, plot_surface_3d, surface_html
+    from cliffs.recurrent import OneUnitParams, one_unit_cost, one_unit_step
     from experiments import common
 
     started = time.perf_counter()

@@ -44,7 +44,7 @@ def network() -> tuple[Any, Any]:
     """Two tanh units, bistable along one direction and contracting across it."""
     import jax.numpy as jnp
 
-    from cliffs.rnn import RNNParams, rnn_step
+    from cliffs.recurrent import RNNParams, rnn_step
 
     w = jnp.array([[1.45, 0.35], [0.45, 0.45]])
     return rnn_step("tanh", "pre_activation"), RNNParams(w, jnp.eye(2), jnp.array([0.05, -0.02]))
@@ -64,7 +64,7 @@ def compute(config: Config) -> dict[str, Any]:
     import jax.numpy as jnp
     import numpy as np
 
-    from cliffs.dynamics import (
+    from cliffs.dynamics import (  # fmt: skip
         basins_of_attraction,
         compose,
         find_fixed_points,
@@ -73,8 +73,8 @@ def compute(config: Config) -> dict[str, Any]:
         split_path,
         split_step,
         state_grid,
-    )  # fmt: skip
-    from cliffs.rnn import unroll
+    )
+    from cliffs.recurrent import unroll
 
     step, params = network()
     still = split_step(step).autonomous
@@ -150,8 +150,7 @@ def draw_fig5(result: dict[str, Any]) -> Any:
     """Two trajectories under the same maps, and their distance."""
     import numpy as np
 
-    from cliffs.plotting import COLORS, figure
-    from cliffs.plotting.basins import plot_basins
+    from cliffs.plotting import COLORS, figure, plot_basins
 
     fig, (left, right) = figure(1, 2, size=(10.5, 4.4))
     plot_basins(left, result["basins"].labels, result["axis"], result["axis"])
@@ -195,8 +194,7 @@ def draw_fig6(result: dict[str, Any]) -> Any:
     """The split of every step; switches by distance; the gradient along a line of starts."""
     import numpy as np
 
-    from cliffs.plotting import COLORS, figure
-    from cliffs.plotting.basins import plot_basins, plot_split_path
+    from cliffs.plotting import COLORS, figure, plot_basins, plot_split_path
 
     fig, (left, middle, right) = figure(1, 3, size=(15, 4.4))
     plot_basins(left, result["basins"].labels, result["axis"], result["axis"])

@@ -22,10 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cliffs import initializers, rnn, training
+from cliffs import recurrent, tasks, training
 from cliffs.data import load_penn_treebank, load_polyphonic
-from cliffs.sweep import product_grid, sweep, use_all_cores
-from cliffs.tasks import characters, music
+from cliffs.sweeps import product_grid, sweep, use_all_cores
 from experiments import common
 from experiments.natural_report import report
 
@@ -117,16 +116,16 @@ def piece_orders(config: Music, song: np.ndarray) -> np.ndarray:
 def run_music(config: Music, data_dir=None, progress=True):
     """Train clipped and unclipped; per epoch the mean NLL of train (as met), validation and test."""
     songs = load_polyphonic(config.dataset, data_dir)
-    step = rnn.rnn_step("tanh")
+    step = recurrent.rnn_step("tanh")
     keys = songs.train[0].shape[1]
-    pieces = music.song_pieces(songs.train, config.piece_length)
+    pieces = tasks.song_pieces(songs.train, config.piece_length)
     count = len(pieces.first)
     decay = config.final_rate ** (1 / max(config.epochs - 1, 1))
     data = {
         "pieces": pieces._replace(song=pieces.song.astype(np.int32)),
         "order": piece_orders(config, pieces.song),
-        "valid": music.song_batches(songs.valid, 200),
-        "test": music.song_batches(songs.test, 200),
+        "valid": tasks.song_batches(songs.valid, 200),
+        "test": tasks.song_batches(songs.test, 200),
     }
     steps_in = pieces.mask.sum()
 
@@ -134,10 +133,10 @@ def run_music(config: Music, data_dir=None, progress=True):
         return optimizer(run, decay, count)
 
     def init(run):
-        params = initializers.init_model(
+        params = recurrent.init_model(
             jax.random.key(run["seed"]), keys, config.hidden, keys,
-            w_rec=initializers.gaussian(config.std), w_in=initializers.gaussian(config.std),
-            w_out=initializers.gaussian(config.std),
+            w_rec=recurrent.gaussian(config.std), w_in=recurrent.gaussian(config.std),
+            w_out=recurrent.gaussian(config.std),
         )  # fmt: skip
         bias = jnp.full(keys, config.output_bias)
         params = params._replace(readout=params.readout._replace(bias=bias))
@@ -149,14 +148,14 @@ def run_music(config: Music, data_dir=None, progress=True):
         hidden = jnp.where(first, 0, state.hidden)
 
         def loss(params, _):
-            nats, after = music.music_nats(step, params, hidden, inputs, targets, mask)
+            nats, after = tasks.music_nats(step, params, hidden, inputs, targets, mask)
             return nats.sum(), after
 
         return carry_on(state, loss, make(run))
 
     def evaluate(state, run, data):
         params = state.train.params
-        return {fold: music.nats_per_step(step, params, data[fold]) for fold in ("valid", "test")}
+        return {fold: tasks.nats_per_step(step, params, data[fold]) for fold in ("valid", "test")}
 
     grid = product_grid(
         learning_rate=config.learning_rates, max_norm=[config.threshold, INF], seed=list(range(config.seeds))
@@ -172,17 +171,17 @@ def run_music(config: Music, data_dir=None, progress=True):
 def run_characters(config: Characters, data_dir=None, progress=True):
     """Train clipped and unclipped; at every evaluation the bits per character of train (as met), validation, test."""
     corpus = load_penn_treebank(data_dir)
-    step = rnn.rnn_step("logistic")
+    step = recurrent.rnn_step("logistic")
     symbols = len(corpus.symbols)
     data = {
-        fold: characters.contiguous_pieces(getattr(corpus, fold), config.batch_size, config.piece_length)
+        fold: tasks.contiguous_pieces(getattr(corpus, fold), config.batch_size, config.piece_length)
         for fold in corpus._fields[:3]
     }
     count = len(data["train"].inputs)
 
     def init(run):
-        gauss = initializers.gaussian(config.std)
-        params = initializers.init_model(
+        gauss = recurrent.gaussian(config.std)
+        params = recurrent.init_model(
             jax.random.key(run["seed"]), symbols, config.hidden, symbols,
             w_rec=gauss, w_in=gauss, w_out=gauss, bias=False,
         )  # fmt: skip
@@ -195,7 +194,7 @@ def run_characters(config: Characters, data_dir=None, progress=True):
         hidden = jnp.where(at == 0, 0, state.hidden)
 
         def loss(params, _):
-            nats, after = characters.character_nats(step, params, hidden, inputs, targets)
+            nats, after = tasks.character_nats(step, params, hidden, inputs, targets)
             return nats.sum(0).mean(), after
 
         return carry_on(state, loss, optimizer(run))
@@ -203,8 +202,7 @@ def run_characters(config: Characters, data_dir=None, progress=True):
     def evaluate(state, run, data):
         start = jnp.zeros((config.batch_size, config.hidden))
         return {
-            fold: characters.bits_per_character(step, state.train.params, data[fold], start)
-            for fold in ("valid", "test")
+            fold: tasks.bits_per_character(step, state.train.params, data[fold], start) for fold in ("valid", "test")
         }
 
     grid = product_grid(

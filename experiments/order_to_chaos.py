@@ -1,7 +1,7 @@
 """Random tanh networks turn from order to chaos at gain 1: measured Lyapunov exponents against mean field.
 
 `x' = g J tanh(x)` with `J_ij ~ N(0, 1/n)`, autonomous, from a random start. For n to infinity the largest exponent
-has a closed form up to one fixed-point equation (`cliffs.mean_field`): log g below g = 1, positive above. Finite
+has a closed form up to one fixed-point equation (`cliffs.spectra`): log g below g = 1, positive above. Finite
 networks are ordered a little beyond g = 1 (fixed points and cycles); the figure and the metrics say by how much.
 """
 
@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cliffs.lyapunov import kaplan_yorke_dimension, lyapunov_exponents
-from cliffs.mean_field import mean_field_exponent
-from cliffs.plotting.lyapunov import plot_order_to_chaos
+from cliffs.plotting import plot_order_to_chaos
+from cliffs.spectra import kaplan_yorke_dimension, lyapunov_exponents, mean_field_exponent
 from experiments import common
 
 

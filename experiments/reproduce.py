@@ -37,9 +37,8 @@ def error_surface(steps: int = 50, points: int = 160) -> dict[str, Any]:
     import optax
 
     from cliffs.landscape import descend, surface
-    from cliffs.maps import OneUnitParams, one_unit_cost
-    from cliffs.plotting import figure
-    from cliffs.plotting.landscape import plot_paths, plot_surface
+    from cliffs.plotting import figure, plot_paths, plot_surface
+    from cliffs.recurrent import OneUnitParams, one_unit_cost
 
     learning_rate, threshold, start, updates = 0.1, 0.1, (5.0, -2.3), 300
     with jax.enable_x64(True):
@@ -111,7 +110,7 @@ def error_surface(steps: int = 50, points: int = 160) -> dict[str, Any]:
 
 def main(config: Config) -> pathlib.Path:
     """Run all parts, write results/reproduce/, print the table."""
-    from cliffs.sweep import use_all_cores
+    from cliffs.sweeps import use_all_cores
 
     use_all_cores()
     from experiments import bifurcation_diagram, common, natural, temporal_order

@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cliffs import cells, growth, initializers, rnn
-from cliffs import jacobians as j
-from cliffs.jacobian_operators import leading_singular_values
-from cliffs.plotting.spectra import plot_growth_rates, plot_singular_value_growth, plot_temporal_components
+from cliffs import recurrent, spectra
+from cliffs import spectra as j
+from cliffs.plotting import plot_growth_rates, plot_singular_value_growth, plot_temporal_components
+from cliffs.spectra import leading_singular_values
 from experiments import common
 
 
@@ -47,26 +47,26 @@ class Config:
 STEPS = (1, 2, 4, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 
 
-def vanilla(init: Callable[[jax.Array, int, int], rnn.RNNParams], activation: str):
+def vanilla(init: Callable[[jax.Array, int, int], recurrent.RNNParams], activation: str):
     """`(step, params from a key, zero state, activation)` of a vanilla network."""
-    return rnn.rnn_step(activation), init, lambda n: jnp.zeros(n), activation
+    return recurrent.rnn_step(activation), init, lambda n: jnp.zeros(n), activation
 
 
 def from_recipe(name: str):
     """Recurrent part of one of the paper's three initialisations."""
 
     def init(key, symbols, hidden):
-        return initializers.paper_init(name, key, symbols, hidden, 4, jnp.float64).rnn
+        return recurrent.paper_init(name, key, symbols, hidden, 4, jnp.float64).rnn
 
     return init
 
 
-def from_matrix(w_rec: initializers.Initializer, w_in: initializers.Initializer):
+def from_matrix(w_rec: recurrent.Initializer, w_in: recurrent.Initializer):
     """A network with the given initialisers and zero biases."""
 
     def init(key, symbols, hidden):
         k_rec, k_in = jax.random.split(key)
-        return rnn.RNNParams(
+        return recurrent.RNNParams(
             w_rec(k_rec, (hidden, hidden), jnp.float64), w_in(k_in, (symbols, hidden), jnp.float64), jnp.zeros(hidden)
         )
 
@@ -76,7 +76,7 @@ def from_matrix(w_rec: initializers.Initializer, w_in: initializers.Initializer)
 def networks(config: Config) -> dict[str, Any]:
     """Every initialisation by its name in the figures."""
     i = initializers
-    lstm = cells.lstm_cell(config.hidden // 2, forget_bias=1.0)
+    lstm = recurrent.lstm_cell(config.hidden // 2, forget_bias=1.0)
     return {
         "sigmoid (paper)": vanilla(from_recipe("sigmoid"), "logistic"),
         "basic_tanh (paper)": vanilla(from_recipe("basic_tanh"), "tanh"),
@@ -101,7 +101,7 @@ def trajectory(network, key, config: Config):
     params, state = init(k_init, config.symbols, config.hidden), zero(config.hidden)
     symbols = jax.random.randint(k_inputs, (config.length,), 0, config.symbols)
     inputs = jax.nn.one_hot(symbols, config.symbols, dtype=jnp.float64)
-    states = rnn.unroll(step, params, state, inputs)
+    states = recurrent.unroll(step, params, state, inputs)
     before = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs[:-1]]), state, states)
     return params, before, inputs
 
@@ -112,7 +112,7 @@ def measure(network, config: Config, steps: np.ndarray):
     def products(key):
         params, states, inputs = trajectory(network, key, config)
         product = j.jacobian_products(j.step_jacobians(network[0], params, states, inputs))
-        report = growth.growth_report(params.w_rec, network[3]) if network[3] else None
+        report = spectra.growth_report(params.w_rec, network[3]) if network[3] else None
         return jax.tree.map(lambda x: x[steps - 1], product), report
 
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(config.seed), i))(jnp.arange(config.seeds))
@@ -156,10 +156,10 @@ def measure_large(config: Config) -> dict[str, Any]:
 
     n, time_steps, k = config.large, config.large_length, config.large_values
     keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 99), 3)
-    params = rnn.RNNParams(1.5 * jax.random.normal(keys[0], (n, n), jnp.float64) / n**0.5, jnp.zeros((1, n)))
-    step, start = rnn.rnn_step("tanh", "pre_activation"), jax.random.normal(keys[1], (n,))
+    params = recurrent.RNNParams(1.5 * jax.random.normal(keys[0], (n, n), jnp.float64) / n**0.5, jnp.zeros((1, n)))
+    step, start = recurrent.rnn_step("tanh", "pre_activation"), jax.random.normal(keys[1], (n,))
     inputs = jnp.zeros((time_steps, 1))
-    states = rnn.unroll(step, params, start, inputs)
+    states = recurrent.unroll(step, params, start, inputs)
     before = jnp.concatenate([start[None], states[:-1]])
     run = jax.jit(
         lambda p: leading_singular_values(

@@ -39,10 +39,9 @@ def main(config: Config) -> pathlib.Path:
     import numpy as np
     import optax
 
-    from cliffs.descent import stability_map
-    from cliffs.maps import OneUnitParams, one_unit_cost
-    from cliffs.plotting import COLORS, figure
-    from cliffs.plotting.landscape import plot_stability_map
+    from cliffs.landscape import stability_map
+    from cliffs.plotting import COLORS, figure, plot_stability_map
+    from cliffs.recurrent import OneUnitParams, one_unit_cost
     from experiments import common
 
     started = time.perf_counter()

@@ -53,10 +53,10 @@ def train(config: TemporalOrder, seed: int = 0, progress: bool = True):
     import jax
     import optax
 
-    from cliffs import initializers, rnn, tasks, training
-    from cliffs.sweep import product_grid, sweep
+    from cliffs import recurrent, tasks, training
+    from cliffs.sweeps import product_grid, sweep
 
-    step = rnn.rnn_step("logistic" if config.init == "sigmoid" else "tanh")
+    step = recurrent.rnn_step("logistic" if config.init == "sigmoid" else "tanh")
     loss = training.classification_loss(step)
 
     def keys(run):
@@ -69,7 +69,7 @@ def train(config: TemporalOrder, seed: int = 0, progress: bool = True):
         return tasks.temporal_order(key, size, config.length, max_length=config.max_length)
 
     def init(run):
-        params = initializers.paper_init(config.init, keys(run)[0], 6, config.hidden, 4)
+        params = recurrent.paper_init(config.init, keys(run)[0], 6, config.hidden, 4)
         return training.init_train_state(params, optimizer(run))
 
     def update(state, run):
@@ -168,7 +168,7 @@ if __name__ == "__main__":
     import tyro
 
     config = tyro.cli(TemporalOrder)
-    from cliffs.sweep import use_all_cores
+    from cliffs.sweeps import use_all_cores
 
     use_all_cores()
     from experiments import common

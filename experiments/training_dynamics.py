@@ -58,14 +58,14 @@ def train(config: Config) -> dict[str, Any]:
     import numpy as np
     import optax
 
-    from cliffs import initializers, rnn, training
+    from cliffs import recurrent, training
 
-    loss = training.classification_loss(rnn.rnn_step("tanh"))
+    loss = training.classification_loss(recurrent.rnn_step("tanh"))
 
     def one(run_seed, max_norm):
         key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), run_seed), 2)[0]
         chain = optax.chain(optax.clip_by_global_norm(max_norm), optax.sgd(config.learning_rate))
-        params = initializers.paper_init("smart_tanh", key, 6, config.hidden, 4)
+        params = recurrent.paper_init("smart_tanh", key, 6, config.hidden, 4)
 
         def body(state, _):
             batch = batch_of(config, run_seed, state.step)
@@ -115,11 +115,11 @@ def attractors(config: Config, seeds: Any, params: Any) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from cliffs import rnn
+    from cliffs import recurrent
     from cliffs.dynamics import compare_fates, settle
-    from cliffs.lyapunov import lyapunov_exponents
+    from cliffs.spectra import lyapunov_exponents
 
-    step, held, zero = rnn.rnn_step("tanh"), jnp.array(HELD), jnp.zeros(config.hidden)
+    step, held, zero = recurrent.rnn_step("tanh"), jnp.array(HELD), jnp.zeros(config.hidden)
     options: dict[str, Any] = {"max_period": 2, "window": config.settle_steps // 2, "tolerance": 1e-5}
 
     def one(seed, p):
@@ -130,7 +130,7 @@ def attractors(config: Config, seeds: Any, params: Any) -> dict[str, Any]:
             inputs = batch_of(config, seed, t).inputs
 
             def ends(params):
-                last = rnn.unroll(step, params, jnp.zeros((config.batch_size, config.hidden)), inputs)[-1]
+                last = recurrent.unroll(step, params, jnp.zeros((config.batch_size, config.hidden)), inputs)[-1]
                 return settle(step, params, last, held, max_steps=config.settle_steps, **options)
 
             first, second, third = ends(before), ends(here), ends(after)
@@ -159,7 +159,7 @@ def _count_ends(ends: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    from cliffs.dynamics.fates import same_fate
+    from cliffs.dynamics._attractor_matching import same_fate
 
     def pick(i):
         return jax.tree.map(lambda v: v[i][None], ends)
@@ -180,10 +180,10 @@ def tracked_point(config: Config, params: Any) -> dict[str, Any]:
     import jax.numpy as jnp
     import numpy as np
 
-    from cliffs import rnn
+    from cliffs import recurrent
     from cliffs.dynamics import settle, solve_fixed_points
 
-    step, held = rnn.rnn_step("tanh"), jnp.array(HELD)
+    step, held = recurrent.rnn_step("tanh"), jnp.array(HELD)
 
     def one(p):
         first = settle(step, jax.tree.map(lambda v: v[0], p), jnp.zeros((1, config.hidden)), held).orbit[0, 0]
@@ -248,12 +248,12 @@ def count_fixed_points(config: Config, params: Any) -> Any:
     import jax.numpy as jnp
     import numpy as np
 
-    from cliffs import rnn
+    from cliffs import recurrent
     from cliffs.dynamics import find_fixed_points
 
     starts = jnp.tanh(1.5 * jax.random.normal(jax.random.key(config.seed + 2), (64, config.hidden)))
     times = np.linspace(0, config.updates, config.snapshots).astype(int)
-    step, runs = rnn.rnn_step("tanh"), len(jax.tree.leaves(params)[0])
+    step, runs = recurrent.rnn_step("tanh"), len(jax.tree.leaves(params)[0])
 
     def at(run, t):
         here = jax.tree.map(lambda p: jnp.asarray(p[run, t]), params)

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
-from cliffs import jacobian_operators
+from cliffs import spectra
 
 
 def test_a_call_against_its_annotation_is_noticed():
     with pytest.raises(jaxtyping.TypeCheckError, match="vectors"):
-        jacobian_operators.multiply_by_product(lambda p, x, u: x, None, jnp.ones((3, 2)), None, jnp.ones(2))
+        spectra.multiply_by_product(lambda p, x, u: x, None, jnp.ones((3, 2)), None, jnp.ones(2))

@@ -130,10 +130,10 @@ def test_integration_real_runs_with_a_large_and_a_sensible_recurrent_matrix():
     import jax
     import jax.numpy as jnp
 
-    from cliffs import initializers, rnn, tasks, training
+    from cliffs import recurrent, tasks, training
 
-    loss = training.classification_loss(rnn.rnn_step("tanh"))
-    params = initializers.paper_init("sigmoid", jax.random.key(0), 6, 20, 4)
+    loss = training.classification_loss(recurrent.rnn_step("tanh"))
+    params = recurrent.paper_init("sigmoid", jax.random.key(0), 6, 20, 4)
 
     def norms(radius):
         import optax

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cliffs.dynamics import continue_branch, solve_bifurcation
-from cliffs.maps import OneUnitParams, one_unit_step
+from cliffs.recurrent import OneUnitParams, one_unit_step
 from experiments import common
 
 BOUNDS = (-8.0, 0.0)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cliffs import curvature, initializers, rnn, tasks, training
+from cliffs import curvature, recurrent, tasks, training
 from experiments import common
 
 BARS = {"hvp": 4.0, "lanczos": 3.0}
@@ -44,8 +44,8 @@ class Config:
 
 def contestants(config: Config, dtype) -> dict:
     """Compiled functions without arguments, all of the same loss at the same parameters."""
-    step = rnn.rnn_step("tanh")
-    params = initializers.paper_init("smart_tanh", jax.random.key(0), 6, config.hidden, 4, dtype=dtype)
+    step = recurrent.rnn_step("tanh")
+    params = recurrent.paper_init("smart_tanh", jax.random.key(0), 6, config.hidden, 4, dtype=dtype)
     batch = tasks.temporal_order(jax.random.key(1), config.batch, config.length)
     inputs = batch.inputs.astype(dtype)
     vector = jax.tree.map(lambda p: jax.random.normal(jax.random.key(2), p.shape, p.dtype), params)
@@ -56,7 +56,7 @@ def contestants(config: Config, dtype) -> dict:
 
     def logits(p):
         start = jnp.zeros((config.batch, config.hidden), dtype)
-        return rnn.readout(p.readout, rnn.unroll(step, p.rnn, start, inputs)[-1])
+        return recurrent.readout(p.readout, recurrent.unroll(step, p.rnn, start, inputs)[-1])
 
     def cross_entropy(y):
         return optax.softmax_cross_entropy_with_integer_labels(y, batch.targets).mean()

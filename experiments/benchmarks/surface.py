@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from cliffs.sweep import use_all_cores
+from cliffs.sweeps import use_all_cores
 
 use_all_cores()
 
@@ -26,9 +26,8 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
-from cliffs import initializers, rnn, tasks, training  # noqa: E402
-from cliffs.directions import random_direction, shift  # noqa: E402
-from cliffs.landscape import surface  # noqa: E402
+from cliffs import recurrent, tasks, training  # noqa: E402
+from cliffs.landscape import random_direction, shift, surface  # noqa: E402
 from experiments import common  # noqa: E402
 
 
@@ -50,10 +49,10 @@ def main(config: Config):
     """Ratios on patches, then the whole surface; print and save."""
     started = time.perf_counter()
     batch = tasks.temporal_order(jax.random.key(1), config.batch, config.length)
-    params = initializers.paper_init("basic_tanh", jax.random.key(0), 6, config.hidden, 4)
+    params = recurrent.paper_init("basic_tanh", jax.random.key(0), 6, config.hidden, 4)
     directions = [random_direction(k, params, normalize="filter") for k in jax.random.split(jax.random.key(2))]
-    fast = training.classification_loss(rnn.rnn_step("tanh"))
-    plain = training.classification_loss(rnn.rnn_step("tanh"), method="scan")
+    fast = training.classification_loss(recurrent.rnn_step("tanh"))
+    plain = training.classification_loss(recurrent.rnn_step("tanh"), method="scan")
     devices = jax.local_devices()
 
     def ours(first, second, gradient):

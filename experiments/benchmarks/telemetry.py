@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from cliffs import clipping
-from cliffs.rnn import RNNParams, rnn_step, unroll
+from cliffs.recurrent import RNNParams, rnn_step, unroll
 from experiments import common
 
 

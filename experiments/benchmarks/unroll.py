@@ -4,7 +4,7 @@
 
 Seed-steps per second for S networks with batch B, length T, H units. "naive" is what one writes first: a scan,
 `jax.grad`, `jit(vmap)` over seeds, one device. "ours" is `cliffs.unroll` in groups of lanes over one host device per
-core, as `cliffs.sweep` runs it. The contestants take turns, so that a slow spell of the machine hits all of them, and
+core, as `cliffs.sweeps` runs it. The contestants take turns, so that a slow spell of the machine hits all of them, and
 each is given by its best turn. The last line is one JSON object.
 """
 
@@ -16,7 +16,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from cliffs.sweep import use_all_cores
+from cliffs.sweeps import use_all_cores
 
 use_all_cores()
 
@@ -27,7 +27,7 @@ import optax  # noqa: E402
 from jax.sharding import NamedSharding  # noqa: E402
 from jax.sharding import PartitionSpec as P  # noqa: E402
 
-from cliffs import rnn, training  # noqa: E402
+from cliffs import recurrent, training  # noqa: E402
 from cliffs.tasks import SequenceBatch  # noqa: E402
 from experiments import common  # noqa: E402
 
@@ -53,9 +53,9 @@ def problem(seeds, batch, time_steps, hidden):
     def normal(*shape, std=0.1):
         return jnp.asarray(std * rng.normal(size=(seeds, *shape)), jnp.float32)
 
-    params = rnn.ModelParams(
-        rnn.RNNParams(normal(hidden, hidden), normal(FEATURES, hidden), normal(hidden)),
-        rnn.ReadoutParams(normal(hidden, OUTPUTS), normal(OUTPUTS)),
+    params = recurrent.ModelParams(
+        recurrent.RNNParams(normal(hidden, hidden), normal(FEATURES, hidden), normal(hidden)),
+        recurrent.ReadoutParams(normal(hidden, OUTPUTS), normal(OUTPUTS)),
     )
     symbols = rng.integers(0, FEATURES, (seeds, time_steps, batch))
     inputs = jnp.asarray(np.eye(FEATURES, dtype=np.float32)[symbols])
@@ -65,7 +65,7 @@ def problem(seeds, batch, time_steps, hidden):
 
 def sgd_step(method):
     """One clipped SGD step of one network."""
-    loss = training.classification_loss(rnn.rnn_step("tanh"), method=method)
+    loss = training.classification_loss(recurrent.rnn_step("tanh"), method=method)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.01))
 
     def step(params, batch):

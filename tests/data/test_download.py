@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from cliffs.data.download import CACHE_DIR_VARIABLE, DATA_DIR_VARIABLE, DataError, Source, download, locate
+from cliffs.data import CACHE_DIR_VARIABLE, DATA_DIR_VARIABLE, DataError, Source, download, locate
 
 CONTENT = bytes(range(256)) * 1000
 SUM = hashlib.sha256(CONTENT).hexdigest()
@@ -79,7 +79,7 @@ def test_integration_a_broken_download_goes_on_where_it_stopped(tmp_path, ranges
 def test_integration_a_killed_process_leaves_a_part_that_is_taken_up(tmp_path):
     part, at = tmp_path / "file.bin.part", 3 * 65536
     script = (
-        "import pathlib, sys; from cliffs.data.download import Source, download\n"
+        "import pathlib, sys; from cliffs.data import Source, download\n"
         "download(Source('file.bin', sys.argv[1], int(sys.argv[2]), sys.argv[3]), pathlib.Path(sys.argv[4]))"
     )
     with server(stall_first_at=at) as (url, asked):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from cliffs.data import DataError, load_penn_treebank
-from cliffs.data.penn_treebank import characters_of, encode
+from cliffs.data import DataError, characters_of, encode, load_penn_treebank
 
 
 @pytest.mark.parametrize(

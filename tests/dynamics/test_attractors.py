@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cliffs.dynamics import attractor_diagram
-from cliffs.maps import OneUnitParams, one_unit_step
+from cliffs.recurrent import OneUnitParams, one_unit_step
 
 
 def logistic(r, x, _):

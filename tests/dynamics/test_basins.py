@@ -16,7 +16,7 @@ from cliffs.dynamics import (
     settle,
     state_grid,
 )
-from cliffs.maps import OneUnitParams, one_unit_step
+from cliffs.recurrent import OneUnitParams, one_unit_step
 
 
 def logistic_step(r, x, inputs=None):

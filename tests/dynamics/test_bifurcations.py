@@ -5,11 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs.dynamics import (
-    attractor_diagram,
-    bifurcation_diagram,
-)
-from cliffs.maps import OneUnitParams, one_unit_cost, one_unit_step
+from cliffs.dynamics import attractor_diagram, bifurcation_diagram
+from cliffs.recurrent import OneUnitParams, one_unit_cost, one_unit_step
 
 # numpy: float64 inside x64, float32 outside
 UNIT = np.linspace(0, 1, 7)[:, None]

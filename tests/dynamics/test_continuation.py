@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cliffs.dynamics import continue_branch
-from cliffs.maps import OneUnitParams, one_unit_step
+from cliffs.recurrent import OneUnitParams, one_unit_step
 
 
 def logistic(r, x, _):

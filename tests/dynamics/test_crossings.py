@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cliffs.dynamics import compare_fates, crossing_report, settle
-from cliffs.maps import OneUnitParams, one_unit_cost, one_unit_step
+from cliffs.recurrent import OneUnitParams, one_unit_cost, one_unit_step
 
 
 def cost(params, start):

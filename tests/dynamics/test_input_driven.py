@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs import rnn
+from cliffs import recurrent
 from cliffs.dynamics import compose, find_fixed_points, separation, split_path, split_step
 
 
 def network(key, hidden=4, features=3, dtype=jnp.float64):
     keys = jax.random.split(key, 3)
-    return rnn.RNNParams(
+    return recurrent.RNNParams(
         1.2 * jax.random.normal(keys[0], (hidden, hidden), dtype) / hidden**0.5,
         jax.random.normal(keys[1], (features, hidden), dtype),
         0.3 * jax.random.normal(keys[2], (hidden,), dtype),
@@ -32,27 +32,27 @@ def test_analytic_periodic_response_of_a_linear_network_and_its_floquet_multipli
 
 
 def test_property_a_period_of_the_composed_map_repeats_under_the_network(x64):
-    step, params = rnn.rnn_step("tanh"), network(jax.random.key(1))
+    step, params = recurrent.rnn_step("tanh"), network(jax.random.key(1))
     inputs = jax.random.normal(jax.random.key(2), (5, 3))
     starts = jax.random.normal(jax.random.key(3), (16, 4))
     found = find_fixed_points(compose(step), params, starts, inputs, slow_speed=0.0)
     assert len(found.points) >= 1
     for point in found.points:
-        path = rnn.unroll(step, params, jnp.asarray(point), jnp.tile(inputs, (3, 1)))
+        path = recurrent.unroll(step, params, jnp.asarray(point), jnp.tile(inputs, (3, 1)))
         np.testing.assert_allclose(path[4], point, atol=1e-10)
     stable = found.points[found.stable]
     if len(stable):  # a stable response attracts nearby states
-        path = rnn.unroll(step, params, jnp.asarray(stable[0]) + 1e-3, jnp.tile(inputs, (200, 1)))
+        path = recurrent.unroll(step, params, jnp.asarray(stable[0]) + 1e-3, jnp.tile(inputs, (200, 1)))
         np.testing.assert_allclose(path[-1], stable[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "logistic", "relu"])
 def test_property_the_split_is_exact_for_the_papers_form(x64, activation):
-    step, params = rnn.rnn_step(activation, "pre_activation"), network(jax.random.key(4))
+    step, params = recurrent.rnn_step(activation, "pre_activation"), network(jax.random.key(4))
     start, inputs = jax.random.normal(jax.random.key(5), (4,)), jax.random.normal(jax.random.key(6), (20, 3))
     path = split_path(step, params, start, inputs)
-    np.testing.assert_allclose(path.pushed, rnn.unroll(step, params, start, inputs), atol=1e-13)
-    act = rnn.ACTIVATIONS[activation]
+    np.testing.assert_allclose(path.pushed, recurrent.unroll(step, params, start, inputs), atol=1e-13)
+    act = recurrent.ACTIVATIONS[activation]
     np.testing.assert_allclose(path.pulled, act(path.before) @ params.w_rec + params.bias, atol=1e-13)
     np.testing.assert_allclose(path.pushed - path.pulled, inputs @ params.w_in, atol=1e-13)
     # Class indices push like their one-hot vectors.
@@ -63,8 +63,8 @@ def test_property_the_split_is_exact_for_the_papers_form(x64, activation):
 def test_analytic_pre_activations_of_the_other_form_follow_the_split(x64):
     params, start = network(jax.random.key(7)), jax.random.normal(jax.random.key(8), (4,))
     inputs = jax.random.normal(jax.random.key(9), (12, 3))
-    activity = rnn.unroll(rnn.rnn_step("tanh"), params, jnp.tanh(start), inputs)
-    path = split_path(rnn.rnn_step("tanh", "pre_activation"), params, start, inputs)
+    activity = recurrent.unroll(recurrent.rnn_step("tanh"), params, jnp.tanh(start), inputs)
+    path = split_path(recurrent.rnn_step("tanh", "pre_activation"), params, start, inputs)
     np.testing.assert_allclose(jnp.tanh(path.pushed), activity, atol=1e-12)
 
 
@@ -79,16 +79,18 @@ def test_analytic_separation_of_a_linear_map_grows_by_its_eigenvalue():
 
 
 def test_invariance_gradient_goes_through_the_composed_step(x64):
-    step, params = compose(rnn.rnn_step("tanh")), network(jax.random.key(10))
+    step, params = compose(recurrent.rnn_step("tanh")), network(jax.random.key(10))
     inputs = jax.random.normal(jax.random.key(11), (6, 3))
     start = jnp.zeros(4)
     through = jax.jit(jax.grad(lambda p: jnp.sum(step(p, start, inputs) ** 2)))(params)
-    direct = jax.grad(lambda p: jnp.sum(rnn.unroll(rnn.rnn_step("tanh"), p, start, inputs)[-1] ** 2))(params)
+    direct = jax.grad(lambda p: jnp.sum(recurrent.unroll(recurrent.rnn_step("tanh"), p, start, inputs)[-1] ** 2))(
+        params
+    )
     for a, b in zip(jax.tree.leaves(through), jax.tree.leaves(direct)):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-@pytest.mark.parametrize("step", [rnn.rnn_step("tanh"), lambda p, x, u: x])
+@pytest.mark.parametrize("step", [recurrent.rnn_step("tanh"), lambda p, x, u: x])
 def test_wrong_use_only_the_papers_form_splits(step):
     with pytest.raises(ValueError, match="pre_activation"):
         split_step(step)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cliffs.dynamics import continue_branch, locate_bifurcation, solve_bifurcation
-from cliffs.maps import OneUnitParams, one_unit_step
+from cliffs.recurrent import OneUnitParams, one_unit_step
 
 TANH = functools.partial(one_unit_step, activation="tanh")
 

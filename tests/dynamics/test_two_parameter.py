@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cliffs.dynamics import bifurcation_curve
-from cliffs.maps import HenonParams, OneUnitParams, henon_step, one_unit_step
+from cliffs.recurrent import HenonParams, OneUnitParams, henon_step, one_unit_step
 
 PATHS, BOX = (("unit", "w"), ("unit", "b")), ((3.0, 8.0), (-8.0, 0.0))
 

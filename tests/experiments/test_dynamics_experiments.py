@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from experiments import input_driven, order_to_chaos
 
-from cliffs.lyapunov import kaplan_yorke_dimension
+from cliffs.spectra import kaplan_yorke_dimension
 
 
 @pytest.mark.parametrize("count", [800, 801])

@@ -8,9 +8,7 @@ import pytest
 from experiments import cliff_law, common, stability_map
 
 from cliffs.landscape import Surface
-from cliffs.plotting import figure
-from cliffs.plotting.landscape import plot_surface_3d
-from cliffs.plotting.surface_html import surface_html
+from cliffs.plotting import figure, plot_surface_3d, surface_html
 
 
 def test_integration_stability_map(tmp_path, monkeypatch):
@@ -34,7 +32,7 @@ def test_integration_stability_map(tmp_path, monkeypatch):
 def test_analytic_verdict_counts_laws_of_networks_that_learned():
     def row(width, direction="random 0", **change):
         t = np.array([20.0, 40, 60, 80, 100])
-        from cliffs.cliff_scaling import compare_laws
+        from cliffs.landscape import compare_laws
 
         return {
             "network": 0, "direction": direction, "learned": True, "peak": 1 / width(t), "width": width(t),

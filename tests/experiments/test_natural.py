@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from experiments import common, natural, natural_report
 
-from cliffs.sweep import SweepResult, product_grid
+from cliffs.sweeps import SweepResult, product_grid
 from cliffs.training import StepMetrics
 
 

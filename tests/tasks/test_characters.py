@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliffs import initializers, rnn
-from cliffs.tasks import characters
+from cliffs import recurrent, tasks
 
 
 @given(length=st.integers(30, 400), batch=st.integers(1, 5), piece=st.integers(1, 6))
 def test_property_lanes_read_on_and_targets_are_the_next_character(length, batch, piece):
     stream = np.arange(length)
-    pieces = characters.contiguous_pieces(stream, batch, piece)
+    pieces = tasks.contiguous_pieces(stream, batch, piece)
     for lane in range(batch):
         read = pieces.inputs[:, :, lane].ravel()
         assert (np.diff(read) == 1).all()
@@ -26,29 +25,29 @@ def test_property_lanes_read_on_and_targets_are_the_next_character(length, batch
 
 
 def test_invariance_carried_state_equals_one_long_unroll(x64):
-    step = rnn.rnn_step("logistic")
-    weights = initializers.gaussian(0.5)
-    params = initializers.init_model(
+    step = recurrent.rnn_step("logistic")
+    weights = recurrent.gaussian(0.5)
+    params = recurrent.init_model(
         jax.random.key(0), 7, 4, 7, w_rec=weights, w_in=weights, w_out=weights, bias=False, dtype=jnp.float64
     )
     stream = np.asarray(jax.random.randint(jax.random.key(1), (61,), 0, 7))
     start = jnp.zeros((2, 4))
-    short = characters.bits_per_character(step, params, characters.contiguous_pieces(stream, 2, 5), start)
-    whole = characters.bits_per_character(step, params, characters.contiguous_pieces(stream, 2, 30), start)
+    short = tasks.bits_per_character(step, params, tasks.contiguous_pieces(stream, 2, 5), start)
+    whole = tasks.bits_per_character(step, params, tasks.contiguous_pieces(stream, 2, 30), start)
     assert float(short) == pytest.approx(float(whole), rel=1e-12)
 
 
 @pytest.mark.parametrize("symbols", [2, 49, 50])
 def test_analytic_a_uniform_model_costs_log2_of_the_alphabet(symbols):
-    params = initializers.paper_init("sigmoid", jax.random.key(0), symbols, 3, symbols)
+    params = recurrent.paper_init("sigmoid", jax.random.key(0), symbols, 3, symbols)
     params = params._replace(readout=jax.tree.map(jnp.zeros_like, params.readout))
-    pieces = characters.contiguous_pieces(np.arange(100) % symbols, 3, 8)
-    bits = characters.bits_per_character(rnn.rnn_step("logistic"), params, pieces, jnp.zeros((3, 3)))
+    pieces = tasks.contiguous_pieces(np.arange(100) % symbols, 3, 8)
+    bits = tasks.bits_per_character(recurrent.rnn_step("logistic"), params, pieces, jnp.zeros((3, 3)))
     assert float(bits) == pytest.approx(math.log2(symbols), rel=1e-6)
 
 
 def test_wrong_use_names_the_argument():
     with pytest.raises(ValueError, match="too short"):
-        characters.contiguous_pieces(np.arange(10), 3, 4)
+        tasks.contiguous_pieces(np.arange(10), 3, 4)
     with pytest.raises(ValueError, match="batch_size"):
-        characters.contiguous_pieces(np.arange(10), 0, 4)
+        tasks.contiguous_pieces(np.arange(10), 0, 4)

@@ -186,7 +186,7 @@ def path_names(tree: PyTree) -> list[str]:
 
 
 def is_recurrent(path: str) -> bool:
-    """Whether a path ends in `w_rec`, as the recurrent matrix is called in `cliffs.rnn`."""
+    """Whether a path ends in `w_rec`, as the recurrent matrix is called in `cliffs.recurrent`."""
     return path.rsplit("/", 1)[-1] == "w_rec"
 
 

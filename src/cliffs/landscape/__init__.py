@@ -1,0 +1,32 @@
+"""The error surface: directions, surfaces, descent on them, walls, and the law of a cliff's height and width."""
+
+from cliffs.landscape._cliff import CliffProfile as CliffProfile
+from cliffs.landscape._cliff import cliff_profile as cliff_profile
+from cliffs.landscape._cliff import cliff_profiles as cliff_profiles
+from cliffs.landscape._cliff_law import CliffLaw as CliffLaw
+from cliffs.landscape._cliff_law import LawComparison as LawComparison
+from cliffs.landscape._cliff_law import boundary_multiplier as boundary_multiplier
+from cliffs.landscape._cliff_law import cliff_law as cliff_law
+from cliffs.landscape._cliff_law import compare_laws as compare_laws
+from cliffs.landscape._cliff_law import locate_boundary as locate_boundary
+from cliffs.landscape._cliff_law import state_after as state_after
+from cliffs.landscape._descent import DescentPath as DescentPath
+from cliffs.landscape._descent import StabilityMap as StabilityMap
+from cliffs.landscape._descent import descend as descend
+from cliffs.landscape._descent import stability_map as stability_map
+from cliffs.landscape._directions import PathDirections as PathDirections
+from cliffs.landscape._directions import PathProjection as PathProjection
+from cliffs.landscape._directions import along as along
+from cliffs.landscape._directions import eigenvector_direction as eigenvector_direction
+from cliffs.landscape._directions import gradient_direction as gradient_direction
+from cliffs.landscape._directions import parameter_direction as parameter_direction
+from cliffs.landscape._directions import pca_directions as pca_directions
+from cliffs.landscape._directions import project_path as project_path
+from cliffs.landscape._directions import random_direction as random_direction
+from cliffs.landscape._directions import shift as shift
+from cliffs.landscape._surface import Surface as Surface
+from cliffs.landscape._surface import surface as surface
+from cliffs.landscape._walls import LineSamples as LineSamples
+from cliffs.landscape._walls import Walls as Walls
+from cliffs.landscape._walls import find_walls as find_walls
+from cliffs.landscape._walls import sample_line as sample_line

@@ -1,0 +1,33 @@
+"""The recurrent model: steps of vanilla, gated and small hand-made maps, their initialisers, and the unroll in time.
+
+A step is any function `step(params, state, inputs) -> state` on pytrees; nothing has to be registered.
+"""
+
+from cliffs.recurrent._fast_unroll import ACTIVATIONS as ACTIVATIONS
+from cliffs.recurrent._gated import CellStep as CellStep
+from cliffs.recurrent._gated import gru_cell as gru_cell
+from cliffs.recurrent._gated import lstm_cell as lstm_cell
+from cliffs.recurrent._gated import simple_cell as simple_cell
+from cliffs.recurrent._initializers import gaussian as gaussian
+from cliffs.recurrent._initializers import glorot as glorot
+from cliffs.recurrent._initializers import identity_plus_noise as identity_plus_noise
+from cliffs.recurrent._initializers import init_model as init_model
+from cliffs.recurrent._initializers import orthogonal as orthogonal
+from cliffs.recurrent._initializers import paper_init as paper_init
+from cliffs.recurrent._initializers import scale_to_spectral_radius as scale_to_spectral_radius
+from cliffs.recurrent._initializers import sparse_spectral as sparse_spectral
+from cliffs.recurrent._initializers import spectral_radius as spectral_radius
+from cliffs.recurrent._maps import HenonParams as HenonParams
+from cliffs.recurrent._maps import OneUnitParams as OneUnitParams
+from cliffs.recurrent._maps import henon_step as henon_step
+from cliffs.recurrent._maps import linear_step as linear_step
+from cliffs.recurrent._maps import one_unit_cost as one_unit_cost
+from cliffs.recurrent._maps import one_unit_step as one_unit_step
+from cliffs.recurrent._vanilla import ModelParams as ModelParams
+from cliffs.recurrent._vanilla import ReadoutParams as ReadoutParams
+from cliffs.recurrent._vanilla import RNNParams as RNNParams
+from cliffs.recurrent._vanilla import RNNStep as RNNStep
+from cliffs.recurrent._vanilla import project_inputs as project_inputs
+from cliffs.recurrent._vanilla import readout as readout
+from cliffs.recurrent._vanilla import rnn_step as rnn_step
+from cliffs.recurrent._vanilla import unroll as unroll

@@ -1,0 +1,8 @@
+"""Training as a pure function: a loss, an optax transformation and a sampler become one scan."""
+
+from cliffs.training._step import StepMetrics as StepMetrics
+from cliffs.training._step import TrainState as TrainState
+from cliffs.training._step import classification_loss as classification_loss
+from cliffs.training._step import fit as fit
+from cliffs.training._step import init_train_state as init_train_state
+from cliffs.training._step import train_step as train_step
