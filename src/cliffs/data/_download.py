@@ -54,6 +54,13 @@ def locate(source: Source, data_dir: str | os.PathLike | None = None) -> pathlib
     **Returns** its path.
 
     **Raises** `DataError` when the named folder lacks the file, the sum is wrong, or the download fails.
+
+    >>> import hashlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (folder / "notes.txt").write_text("a b c")
+    >>> source = Source("notes.txt", hashlib.sha256(b"a b c").hexdigest(), 5, "https://example.org/notes.txt")
+    >>> locate(source, folder).name
+    'notes.txt'
     """
     data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)
     if not data_dir:
@@ -82,6 +89,13 @@ def download(source: Source, target: pathlib.Path, *, timeout: float = 30.0) -> 
 
     **Raises** `DataError` when the address cannot be read, or what it gives has the wrong sum (the partial file is
     removed in that case, and kept otherwise).
+
+    >>> import hashlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> _ = (folder / "there.txt").write_text("a b c")
+    >>> source = Source("there.txt", hashlib.sha256(b"a b c").hexdigest(), 5, (folder / "there.txt").as_uri())
+    >>> download(source, folder / "copy.txt").read_text()
+    'a b c'
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with _exclusive(target.parent):

@@ -85,6 +85,10 @@ def load_penn_treebank(data_dir: str | os.PathLike | None = None, *, newline: bo
     **Raises** `DataError`, saying what to do, when a file is missing or not the expected one.
 
     Source: Mikolov et al. (2012), Subword language modeling with neural networks; Pascanu et al. (2012), 4.3.
+
+    >>> corpus = load_penn_treebank("folder/with/data")  # doctest: +SKIP
+    >>> corpus.train.shape, len(corpus.symbols)  # doctest: +SKIP
+    ((4975414,), 49)
     """
     texts = {fold: locate(source, data_dir).read_text("ascii") for fold, source in SOURCES.items()}
     return encode({fold: characters_of(text, newline) for fold, text in texts.items()})

@@ -50,6 +50,10 @@ def load_polyphonic(name: str, data_dir: str | os.PathLike | None = None) -> Mus
     **Returns** a `MusicSet`.
 
     **Raises** `ValueError` for another name; `DataError`, saying what to do, for a missing or damaged file.
+
+    >>> songs = load_polyphonic("Nottingham", "folder/with/data")  # doctest: +SKIP
+    >>> len(songs.train), songs.train[0].shape[1]  # doctest: +SKIP
+    (694, 88)
     """
     if name not in SOURCES:
         raise ValueError(f"name must be one of {sorted(SOURCES)}, got {name!r}")
@@ -60,6 +64,14 @@ def read_mat(path: str | os.PathLike) -> MusicSet:
     """The piano rolls of a MATLAB file with keys traindata, validdata, testdata.
 
     **Raises** `DataError` when the file is truncated or no MATLAB file, or a key is missing.
+
+    >>> import tempfile, scipy.io
+    >>> song = np.zeros((1, 1), object)
+    >>> song[0, 0] = np.eye(4, 88)
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "four_notes.mat"
+    >>> scipy.io.savemat(path, {"traindata": song, "validdata": song, "testdata": song})
+    >>> [song.shape for song in read_mat(path).train]
+    [(4, 88)]
     """
     try:
         from scipy.io import loadmat
@@ -114,6 +126,12 @@ def read_pickle(path: str | os.PathLike) -> MusicSet:
     """The piano rolls of an original pickle: folds of songs of steps of MIDI pitches 21 to 108.
 
     **Raises** `DataError` for a damaged file, a forbidden object, a missing fold or a pitch off the keyboard.
+
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "one_chord.pickle"
+    >>> _ = path.write_bytes(pickle.dumps({fold: [[[60, 64, 67]]] for fold in MusicSet._fields}))
+    >>> np.flatnonzero(read_pickle(path).test[0][0]).tolist()
+    [39, 43, 46]
     """
     try:
         content = _ArraysOnly(io.BytesIO(pathlib.Path(path).read_bytes()), encoding="latin1").load()

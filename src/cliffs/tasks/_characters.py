@@ -63,6 +63,13 @@ def character_nats(
     **Arguments**: a step of `rnn_step`, its parameters with read-out, the state before the piece, the piece.
 
     **Returns** `(nats [time, batch], state [batch, hidden])`.
+
+    >>> from cliffs import recurrent
+    >>> params = recurrent.paper_init("sigmoid", jax.random.key(0), 4, 3, 4)
+    >>> piece = jnp.zeros((7, 2), jnp.int32)
+    >>> nats, state = character_nats(recurrent.rnn_step("logistic"), params, jnp.zeros((2, 3)), piece, piece)
+    >>> nats.shape, state.shape
+    ((7, 2), (2, 3))
     """
     states = unroll(step, params.rnn, state, inputs.astype(jnp.int32))
     logits = readout(params.readout, step.features(states))

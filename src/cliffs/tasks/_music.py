@@ -73,6 +73,13 @@ def music_nats(
 
     **Returns** `(nats [time, *batch], state [*batch, hidden])`. Padding only ends a song, so the state after a
     padded piece is never carried on.
+
+    >>> from cliffs import recurrent
+    >>> params = recurrent.paper_init("basic_tanh", jax.random.key(0), 88, 3, 88)
+    >>> roll, mask = jnp.zeros((4, 88)), jnp.array([True, True, True, False])
+    >>> nats, state = music_nats(recurrent.rnn_step("tanh"), params, jnp.zeros(3), roll, roll, mask)
+    >>> round(float(nats[0] / jnp.log(2.0))), float(nats[3])  # 88 keys, one bit each
+    (88, 0.0)
     """
     dtype = params.readout.w_out.dtype
     states = unroll(step, params.rnn, state, inputs.astype(dtype))
