@@ -221,7 +221,7 @@ def networks(config: Config):
                     for length in config.network_lengths:
                         wall = cliff_profiles(
                             cost, np.array([length]), params, direction, bounds,
-                            num_points=129, num_walls=2, batch_size=1,
+                            num_points=129, num_walls=2, chunk_size=1,
                         )  # fmt: skip
                         found.append(wall)
                         # The steepest wall of all of the line is another one at each length: stay with this one.

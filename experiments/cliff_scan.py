@@ -103,7 +103,7 @@ def main(config: Config) -> pathlib.Path:
         unit = optax.tree.scale(1 / optax.tree.norm(direction), direction)
         long = optax.tree.scale(optax.tree.norm(kernel), unit)
         return jnp.stack([
-            surface(loss, kernel, [d], [offsets], batch_size=config.points).grad_norm for d in (unit, long)
+            surface(loss, kernel, [d], [offsets], chunk_size=config.points).grad_norm for d in (unit, long)
         ])  # fmt: skip
 
     norms, rows = {}, []

@@ -65,9 +65,9 @@ def main(config: Config) -> pathlib.Path:
             return descend(cost, OneUnitParams(*map(jnp.asarray, config.start)), chain(threshold), config.updates)
 
         clipped = chain(config.threshold)
-        seen = jax.jit(lambda: surface(cost, origin, directions, [w, b], optimizer=clipped, batch_size=4096))()
+        seen = jax.jit(lambda: surface(cost, origin, directions, [w, b], optimizer=clipped, chunk_size=4096))()
         dense = [jnp.linspace(*r, config.fine_points) for r in (config.w_range, config.b_range)]
-        fine = jax.jit(lambda: surface(cost, origin, directions, dense, gradient=False, batch_size=4096))()
+        fine = jax.jit(lambda: surface(cost, origin, directions, dense, gradient=False, chunk_size=4096))()
         both = jax.jit(jax.vmap(follow))(jnp.array([jnp.inf, config.threshold]))
 
         def boundary(w):

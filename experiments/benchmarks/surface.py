@@ -58,7 +58,7 @@ def main(config: Config):
     def ours(first, second, gradient):
         axes = [first, second]
         return surface(
-            lambda p: fast(p, batch)[0], params, directions, axes, gradient=gradient, batch_size=1, devices=devices
+            lambda p: fast(p, batch)[0], params, directions, axes, gradient=gradient, chunk_size=1, devices=devices
         )  # fmt: skip
 
     move = shift(params, directions)

@@ -215,7 +215,7 @@ def test_analytic_density_of_a_known_spectrum(x64):
     diagonal = jnp.repeat(jnp.array([-2.0, 1.0, 6.0]), jnp.array([10, 30, 60]), total_repeat_length=100)
     # Five steps more than the space has: they may add nodes, but only of weight 0.
     density = curvature.spectral_density(
-        lambda v: diagonal * v, jnp.zeros(100), jax.random.key(0), num_probes=200, num_iterations=8, batch_size=50
+        lambda v: diagonal * v, jnp.zeros(100), jax.random.key(0), num_probes=200, num_iterations=8, chunk_size=50
     )
     near = [np.abs(density.nodes - x) < 1e-9 for x in (-2, 1, 6)]
     shares = [np.sum(np.where(mask, density.weights, 0), 1) for mask in near]

@@ -13,7 +13,7 @@ from cliffs.landscape import descend
 def test_analytic_quadratic_gives_the_curvature_of_each_step(x64, dtype):
     matrix = jnp.diag(jnp.array([1.0, 10.0], dtype))
     path = {"x": jnp.array([[1.0, 1.0], [2.0, 1.0], [2.0, 3.0], [2.0, 3.0]], dtype)}
-    s = smoothness_along(lambda p: 0.5 * p["x"] @ matrix @ p["x"], path, fractions=(0.25, 1.0), batch_size=2)
+    s = smoothness_along(lambda p: 0.5 * p["x"] @ matrix @ p["x"], path, fractions=(0.25, 1.0), chunk_size=2)
     np.testing.assert_allclose(s.smoothness[:2], [1, 10], rtol=1e-5)
     np.testing.assert_allclose(s.grad_norm, [np.hypot(1, 10), np.hypot(2, 10), np.hypot(2, 30)], rtol=1e-5)
     np.testing.assert_allclose(s.step_norm, [1, 2, 0], rtol=1e-5)
@@ -24,7 +24,7 @@ def test_analytic_quadratic_gives_the_curvature_of_each_step(x64, dtype):
 
 def test_analytic_exponential_is_0_1_smooth_and_a_quartic_is_not_lipschitz(x64):
     steps = jnp.linspace(-2.0, 3.0, 2001)[:, None]
-    s = smoothness_along(lambda p: jnp.exp(p[0]), steps, batch_size=500)
+    s = smoothness_along(lambda p: jnp.exp(p[0]), steps, chunk_size=500)
     fit = fit_smoothness(s.smoothness, s.grad_norm)
     # f'' = f': L0 = 0 and L1 = (e^h - 1) / h over a step of h.
     assert float(fit.l0) < 1e-6

@@ -170,7 +170,7 @@ def test_wrong_use_bounds(bounds):
     [
         ({"num_walls": 0}, "num_walls"),
         ({"num_points": 4}, "num_walls"),
-        ({"batch_size": 0}, "batch_size"),
+        ({"chunk_size": 0}, "chunk_size"),
         ({"direction": jnp.ones(2)}, "shapes"),
         ({"direction": 0.0}, "non-zero"),
         ({"lengths": np.zeros(0)}, "lengths"),

@@ -41,7 +41,7 @@ def test_parity_stability_map_follows_the_paths(x64):
     rates, thresholds = jnp.array([0.03, 0.1]), jnp.array([0.1, jnp.inf])
     run = jax.jit(
         lambda: stability_map(
-            one_unit_cost, starts, clipped_sgd, rates, thresholds, 120, near_the_valley, batch_size=5
+            one_unit_cost, starts, clipped_sgd, rates, thresholds, 120, near_the_valley, chunk_size=5
         )
     )  # fmt: skip
     got = run()

@@ -17,7 +17,7 @@ def test_analytic_quadratic_surface_and_its_step_field(x64, devices):
     center, axes = jnp.array([0.0, 0.0, 1.0]), [jnp.linspace(-1, 1, 5), jnp.linspace(0, 2, 4)]
     directions = [jnp.array([1.0, 0.0, 0.0]), jnp.array([1.0, 1.0, 0.0])]  # oblique
     chain = optax.chain(optax.clip_by_global_norm(1.5), optax.sgd(0.1))
-    options = {"optimizer": chain, "batch_size": 3, "devices": jax.devices()[:devices]}
+    options = {"optimizer": chain, "chunk_size": 3, "devices": jax.devices()[:devices]}
     got = jax.jit(lambda: surface(lambda p: 0.5 * p @ matrix @ p, center, directions, axes, **options))()
     for i, a in enumerate(axes[0]):
         for j, b in enumerate(axes[1]):
@@ -90,7 +90,7 @@ def test_integration_surface_of_a_recurrent_network_on_two_devices():
             return surface(lambda p: loss(p, batch)[0], params, directions, axes, **options)
 
         # 15 points are no multiple of 2 devices x 4 lanes.
-        return run(batch_size=4, devices=jax.devices()[:2]), run(gradient=False)
+        return run(chunk_size=4, devices=jax.devices()[:2]), run(gradient=False)
 
     got, bare = both()
     assert bare.grad_norm is None

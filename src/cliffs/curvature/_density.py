@@ -28,7 +28,7 @@ class SpectralDensity(NamedTuple):
 
 
 def trace(
-    matvec: Operator, like: PyTree, key: Key[Array, ""], *, num_samples: int = 100, batch_size: int = 1
+    matvec: Operator, like: PyTree, key: Key[Array, ""], *, num_samples: int = 100, chunk_size: int = 1
 ) -> TraceEstimate:
     """`tr A`, the mean of `z^T A z` over random signs z (Hutchinson), with its standard error.
 
@@ -39,7 +39,7 @@ def trace(
     - `matvec`, `like`: as in `cliffs.curvature.eigenpairs`.
     - `key`: of the probes.
     - `num_samples`: number of probes, at least 2; one product each.
-    - `batch_size`: products evaluated side by side.
+    - `chunk_size`: products evaluated side by side.
 
     **Returns** `TraceEstimate`; the standard error is the samples' standard deviation over the root of their number.
 
@@ -61,7 +61,7 @@ def trace(
 
     @jax.jit
     def run(key):
-        return jax.lax.map(sample, jax.random.split(key, num_samples), batch_size=min(batch_size, num_samples))
+        return jax.lax.map(sample, jax.random.split(key, num_samples), batch_size=min(chunk_size, num_samples))
 
     samples = run(key)
     return TraceEstimate(samples.mean(), samples.std(ddof=1) / num_samples**0.5, samples)
@@ -74,7 +74,7 @@ def spectral_density(
     *,
     num_probes: int = 8,
     num_iterations: int = 40,
-    batch_size: int = 1,
+    chunk_size: int = 1,
 ) -> SpectralDensity:
     """The distribution of the eigenvalues by stochastic Lanczos quadrature.
 
@@ -84,7 +84,7 @@ def spectral_density(
     - `key`: of the probes.
     - `num_probes`: random unit vectors, uniform on the sphere; the spread between them is the statistical error.
     - `num_iterations`: Lanczos steps of each; moments up to order `2 num_iterations - 1` are exact for the probe.
-    - `batch_size`: probes evaluated side by side.
+    - `chunk_size`: probes evaluated side by side.
 
     **Returns** `SpectralDensity`; draw it with `smoothed`.
 
@@ -110,7 +110,7 @@ def spectral_density(
 
     @jax.jit
     def run(key):
-        return jax.lax.map(probe, jax.random.split(key, num_probes), batch_size=min(batch_size, num_probes))
+        return jax.lax.map(probe, jax.random.split(key, num_probes), batch_size=min(chunk_size, num_probes))
 
     nodes, weights = run(key)
     return SpectralDensity(nodes, weights, size)

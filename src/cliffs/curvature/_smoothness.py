@@ -108,11 +108,11 @@ def smoothness_along(
     *,
     batches: PyTree = None,
     fractions: Sequence[float] = (1.0,),
-    batch_size: int = 1,
+    chunk_size: int = 1,
 ) -> Smoothness:
     """Local smoothness of every step of a path against the gradient norm where the step begins.
 
-    Memory: the path and `batch_size` backward passes, however long the path.
+    Memory: the path and `chunk_size` backward passes, however long the path.
 
     **Arguments**
 
@@ -120,7 +120,7 @@ def smoothness_along(
     - `path`: pytree with leaves `[steps + 1, ...]`, like `cliffs.landscape.DescentPath.params`.
     - `batches`: optional pytree with a leading axis of `steps`: both gradients of a step use its batch.
     - `fractions`: as in `smoothness_between`.
-    - `batch_size`: steps evaluated side by side.
+    - `chunk_size`: steps evaluated side by side.
 
     **Returns** `Smoothness` with leaves `[steps]`.
 
@@ -147,7 +147,7 @@ def smoothness_along(
         args = () if batches is None else (at(batches, i),)
         return smoothness_between(lambda p: loss(p, *args), at(path, i), at(path, i + 1), fractions=fractions)
 
-    return jax.lax.map(step, jnp.arange(points - 1), batch_size=min(batch_size, points - 1))
+    return jax.lax.map(step, jnp.arange(points - 1), batch_size=min(chunk_size, points - 1))
 
 
 def fit_smoothness(

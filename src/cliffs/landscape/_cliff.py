@@ -50,7 +50,7 @@ class CliffProfile(NamedTuple):
 
 def profile_line(
     loss: Callable[[Any], Array], params: PyTree, direction: PyTree, low: Array, high: Array, num_points: int,
-    num_walls: int, batch_size: int,
+    num_walls: int, chunk_size: int,
 ) -> CliffProfile:  # fmt: skip
     """`cliff_profile` as a pure function: arguments are its own, the result holds arrays."""
     move = shift(params, [direction])
@@ -58,7 +58,7 @@ def profile_line(
     resolution = jax.vmap(lambda s: rounding(move(s[None]), direction, s))
 
     def evaluate(points):
-        out = map_points(at, points.reshape(-1), batch_size)
+        out = map_points(at, points.reshape(-1), chunk_size)
         out = {"loss": out["loss"], "slope": out["slopes"][:, 0], "grad_norm": out["grad_norm"]}
         return {k: v.astype(points.dtype).reshape(points.shape) for k, v in out.items()}
 
@@ -92,15 +92,15 @@ def profile_line(
     )  # fmt: skip
 
 
-STATIC = ("loss", "num_points", "num_walls", "batch_size")
+STATIC = ("loss", "num_points", "num_walls", "chunk_size")
 _profile = functools.partial(jax.jit, static_argnames=STATIC)(profile_line)
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
-def _profiles(loss, lengths, params, direction, low, high, num_points, num_walls, batch_size):
+def _profiles(loss, lengths, params, direction, low, high, num_points, num_walls, chunk_size):
     def one(length):
         return profile_line(
-            lambda p: loss(p, length), params, direction, low, high, num_points, num_walls, batch_size
+            lambda p: loss(p, length), params, direction, low, high, num_points, num_walls, chunk_size
         )  # fmt: skip
 
     return jax.vmap(one)(lengths)
@@ -114,7 +114,7 @@ def cliff_profile(
     *,
     num_points: int = 257,
     num_walls: int = 8,
-    batch_size: int = 256,
+    chunk_size: int = 256,
 ) -> CliffProfile:
     """The steepest wall of a loss on the line `params + s d`, also when it is far narrower than any grid.
 
@@ -135,7 +135,7 @@ def cliff_profile(
     - `bounds`: the interval of `s`, `low < high`.
     - `num_points`: size of the first grid.
     - `num_walls`: how many intervals are followed.
-    - `batch_size`: evaluations side by side; for recurrent networks on a CPU 1 is fastest.
+    - `chunk_size`: evaluations side by side; for recurrent networks on a CPU 1 is fastest.
 
     **Returns** a `CliffProfile` of floats. Warns when the wall is narrower than the dtype can resolve.
 
@@ -149,9 +149,9 @@ def cliff_profile(
     >>> abs(profile.position) < 1e-4, round(profile.peak), round(profile.width, 4)  # 2 arcosh(sqrt 2) / 100
     (True, 100, 0.0176)
     """
-    low, high = _check(bounds, num_points, num_walls, batch_size)
+    low, high = _check(bounds, num_points, num_walls, chunk_size)
     params, direction, ends = _cast(params, direction, low, high)
-    out = _profile(loss, params, direction, *ends, num_points, num_walls, batch_size)
+    out = _profile(loss, params, direction, *ends, num_points, num_walls, chunk_size)
     profile = CliffProfile(*(x.item() for x in jax.tree.map(np.asarray, out)))
     _warn(profile, ends[0].dtype)
     return profile
@@ -166,7 +166,7 @@ def cliff_profiles(
     *,
     num_points: int = 257,
     num_walls: int = 8,
-    batch_size: int = 256,
+    chunk_size: int = 256,
 ) -> CliffProfile:
     """`cliff_profile` for every sequence length, in one compiled program.
 
@@ -180,26 +180,26 @@ def cliff_profiles(
     >>> profiles.peak.round(3).tolist()
     [10.0, 20.0]
     """
-    low, high = _check(bounds, num_points, num_walls, batch_size)
+    low, high = _check(bounds, num_points, num_walls, chunk_size)
     lengths = jnp.asarray(lengths)
     if lengths.ndim != 1 or not lengths.size:
         raise ValueError(f"lengths must be a non-empty array [k], got shape {lengths.shape}")
     params, direction, ends = _cast(params, direction, low, high)
     out = jax.tree.map(
-        np.asarray, _profiles(loss, lengths, params, direction, *ends, num_points, num_walls, batch_size)
+        np.asarray, _profiles(loss, lengths, params, direction, *ends, num_points, num_walls, chunk_size)
     )  # fmt: skip
     _warn(out, ends[0].dtype)
     return out
 
 
-def _check(bounds, num_points: int, num_walls: int, batch_size: int) -> tuple[float, float]:
+def _check(bounds, num_points: int, num_walls: int, chunk_size: int) -> tuple[float, float]:
     low, high = map(float, bounds)
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(f"bounds must be finite with low < high, got {bounds}")
     if not 1 <= num_walls < num_points:
         raise ValueError(f"num_walls must be at least 1 and below num_points={num_points}, got {num_walls}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     return low, high
 
 

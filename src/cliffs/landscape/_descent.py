@@ -81,7 +81,7 @@ def stability_map(
     num_steps: int,
     inside: Callable[[Any], Array],
     *,
-    batch_size: int = 4096,
+    chunk_size: int = 4096,
 ) -> StabilityMap:
     """Which starts an optimiser throws out of a valley, for every learning rate x clipping threshold.
 
@@ -96,7 +96,7 @@ def stability_map(
     - `learning_rates`, `thresholds`: the two axes.
     - `num_steps`: updates of every path.
     - `inside`: `inside(params) -> bool`, what the valley is.
-    - `batch_size`: paths computed side by side.
+    - `chunk_size`: paths computed side by side.
 
     **Returns** a `StabilityMap`.
 
@@ -150,5 +150,5 @@ def stability_map(
         return left_at, outside, jnp.where(lost, last, value)
 
     count = shape[0] * shape[1] * shape[2]
-    out = jax.lax.map(follow, jnp.arange(count), batch_size=min(batch_size, count))
+    out = jax.lax.map(follow, jnp.arange(count), batch_size=min(chunk_size, count))
     return StabilityMap(rates, limits, *(x.reshape(shape) for x in out))

@@ -44,7 +44,7 @@ def surface(
     *,
     gradient: bool = True,
     optimizer: optax.GradientTransformation | None = None,
-    batch_size: int = 256,
+    chunk_size: int = 256,
     devices: Sequence[Any] | None = None,
 ) -> Surface:
     """`E(params + a d_1 + b d_2)` on the grid of all `(a, b)`, and `||grad E||` there.
@@ -58,9 +58,9 @@ def surface(
     - `gradient`: whether gradient norm and slopes are wanted; without them only the loss is evaluated.
     - `optimizer`: any optax chain; its first step from a fresh state is wanted at every point. With
       `optax.chain(optax.clip_by_global_norm(c), optax.sgd(lr))` that is the field of clipped steps.
-    - `batch_size`: points evaluated side by side; the memory needed is that of so many unrolls. For a recurrent
+    - `chunk_size`: points evaluated side by side; the memory needed is that of so many unrolls. For a recurrent
       network on a CPU 1 is fastest (its states then stay in the cache), for a map of a few units the default.
-    - `devices`: spread the points over these devices, each doing `batch_size` at a time; the default device only
+    - `devices`: spread the points over these devices, each doing `chunk_size` at a time; the default device only
       when None.
 
     **Returns** a `Surface`. Where the loss is not finite, so are the numbers there; nothing is replaced. Pure, except
@@ -79,8 +79,8 @@ def surface(
     """
     if len(directions) not in (1, 2) or len(offsets) != len(directions):
         raise ValueError(f"directions and offsets must be 1 or 2 each, got {len(directions)} and {len(offsets)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     move = shift(params, directions)
     axes = tuple(jnp.asarray(o) for o in offsets)
     for i, axis in enumerate(axes):
@@ -109,14 +109,14 @@ def surface(
         return out
 
     shape = tuple(len(a) for a in axes)
-    out = {k: v.reshape(*shape, *v.shape[1:]) for k, v in map_points(at, grid, batch_size, devices).items()}
+    out = {k: v.reshape(*shape, *v.shape[1:]) for k, v in map_points(at, grid, chunk_size, devices).items()}
     return Surface(axes, out.pop("loss"), out.pop("grad_norm", None), **out)
 
 
 def map_points(
-    function: Callable[[Any], Any], points: PyTree, batch_size: int, devices: Sequence[Any] | None = None
+    function: Callable[[Any], Any], points: PyTree, chunk_size: int, devices: Sequence[Any] | None = None
 ) -> Any:
-    """`function` at every entry of the leading axis of `points`, `batch_size` of them at a time on each device.
+    """`function` at every entry of the leading axis of `points`, `chunk_size` of them at a time on each device.
 
     >>> map_points(lambda x: x * x, jnp.arange(3.0), 2).tolist()
     [0.0, 1.0, 4.0]
@@ -125,7 +125,7 @@ def map_points(
         raise ValueError("devices must be at least one, or None for the default device, got none")
     count = jax.tree.leaves(points)[0].shape[0]
     spread = 1 if devices is None else len(devices)
-    groups = -(-count // (batch_size * spread))
+    groups = -(-count // (chunk_size * spread))
     lanes = -(-count // (groups * spread))
 
     def pad(x):  # whole groups: a rest would be compiled a second time

@@ -51,7 +51,7 @@ def find_walls(
     offsets: Sequence[Float[Array | np.ndarray, " _"]],
     *,
     contrast: float = 10.0,
-    batch_size: int = 256,
+    chunk_size: int = 256,
 ) -> Walls:
     """The walls of a loss that cross the lines of a grid, also those far narrower than its spacing.
 
@@ -68,7 +68,7 @@ def find_walls(
       strictly increasing, at least two along each direction. One direction is a search on one line.
     - `contrast`: how much steeper than the median of `|dE/ds|` on the grid a wall must be. Points where the loss is
       not finite count for nothing.
-    - `batch_size`: evaluations side by side; for recurrent networks on a CPU 1 is fastest.
+    - `chunk_size`: evaluations side by side; for recurrent networks on a CPU 1 is fastest.
 
     **Returns** `Walls`, none or many. Warns when any of them is narrower than the dtype can resolve.
 
@@ -89,13 +89,13 @@ def find_walls(
     for d in directions:
         check_independent([d])
     directions = [jax.tree.map(lambda p, d: jnp.asarray(d, p.dtype), params, d) for d in directions]
-    grid = jax.tree.map(np.asarray, jax.jit(lambda: surface(loss, params, directions, axes, batch_size=batch_size))())
+    grid = jax.tree.map(np.asarray, jax.jit(lambda: surface(loss, params, directions, axes, chunk_size=chunk_size))())
     base, axis, low, high = _suspects(grid, contrast)
     empty = Walls(np.zeros((0, len(axes))), *(np.zeros(0, t) for t in (int, dtype, dtype, dtype, bool)))
     if len(axis) == 0:
         return empty
     limits = np.array([[a[0], a[-1]] for a in axes])[axis]
-    measure = _measure(loss, params, directions, batch_size)
+    measure = _measure(loss, params, directions, chunk_size)
     found = measure(*(jnp.asarray(x, dtype) for x in (base, low, high, limits)), jnp.asarray(axis))
     position, peak, norm, left, right, resolution = (np.asarray(x) for x in found)
     coordinates = base.astype(position.dtype)
@@ -160,7 +160,7 @@ def _suspects(grid: Surface, contrast: float):
     return tuple(np.array(column) for column in zip(*rows))
 
 
-def _measure(loss, params, directions, batch_size):
+def _measure(loss, params, directions, chunk_size):
     move = shift(params, directions)
     at = slope_at(loss, move, directions)
 
@@ -173,7 +173,7 @@ def _measure(loss, params, directions, batch_size):
 
         def evaluate(points):
             flat = place(points).reshape(-1, base.shape[1])
-            out = map_points(at, flat, batch_size)
+            out = map_points(at, flat, chunk_size)
             chosen = jnp.where(onto[:, None], out.pop("slopes").reshape(*points.shape, -1), 0).sum(-1)
             return {k: v.reshape(points.shape) for k, v in out.items()} | {"slope": chosen}
 
@@ -200,7 +200,7 @@ def sample_line(
     num_points: int = 65,
     tolerance: float = 0.01,
     max_points: int = 4096,
-    batch_size: int = 256,
+    chunk_size: int = 256,
 ) -> LineSamples:
     """A loss and its slope on a line, sampled where they bend: intervals are halved until the trapezoid rule holds.
 
@@ -233,7 +233,7 @@ def sample_line(
     move = shift(params, [direction])
     at = slope_at(loss, lambda s: move(s[None]), [direction])
     resolve = jax.jit(jax.vmap(lambda s: rounding(move(s[None]), direction, s)))
-    run = jax.jit(lambda points: map_points(at, points, batch_size))
+    run = jax.jit(lambda points: map_points(at, points, chunk_size))
 
     def evaluate(points):
         # Padded to powers of two: few compiles serve all rounds.
