@@ -17,7 +17,7 @@ SOURCE = pathlib.Path(cliffs.__file__).parent
 # From the ground up. A room imports from lower floors only, and from the files of its own.
 FLOORS = (
     ("typing",),
-    ("_paths", "_flatten", "_precision", "_devices"),
+    ("_paths", "_flatten", "_losses", "_precision", "_devices"),
     ("clipping", "curvature", "data", "diagnosis", "stats"),
     ("recurrent",),
     ("tasks", "penalties", "training", "dynamics"),

@@ -37,6 +37,17 @@ class Loss(Protocol):
 
 
 @runtime_checkable
+class Objective(Protocol):
+    """A loss of the parameters alone, `objective(params) -> scalar`; an `(scalar, aux)` is taken, too.
+
+    >>> isinstance(lambda params: (params**2).sum(), Objective)
+    True
+    """
+
+    def __call__(self, params: Any, /) -> Any: ...
+
+
+@runtime_checkable
 class Sampler(Protocol):
     """A source of batches, `batch = sample(key)`.
 

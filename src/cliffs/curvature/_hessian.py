@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from cliffs._losses import scalar
 from cliffs.curvature._lanczos import Operator, alike, flatten, product, ritz, safe_norm, tridiagonalise, unit
+from cliffs.typing import Objective
 
 
 class Eigenpairs(NamedTuple):
@@ -40,14 +42,14 @@ class Alignment(NamedTuple):
     """`share[k - 1]`: the part of `||g||^2` in the space of the k pairs of largest |eigenvalue|."""
 
 
-def hessian_vector_product(loss: Callable[[Any], Array], params: PyTree, vector: PyTree) -> PyTree:
+def hessian_vector_product(loss: Objective, params: PyTree, vector: PyTree) -> PyTree:
     """`H v`, the Hessian of the loss times a vector: the derivative of the gradient along `v` (forward over reverse).
 
     It costs about two gradients. It goes through `cliffs.unroll`, whose rule allows `jvp` of `grad`.
 
     **Arguments**
 
-    - `loss`: `loss(params) -> scalar`, twice differentiable.
+    - `loss`: `loss(params) -> scalar`, twice differentiable; `cliffs.training.at_batch` makes one of a training loss.
     - `params`: any pytree of floating-point arrays; its dtype is the precision.
     - `vector`: a pytree like `params`.
 
@@ -61,10 +63,10 @@ def hessian_vector_product(loss: Callable[[Any], Array], params: PyTree, vector:
     [6.0, 2.0]
     """
     params, vector = alike(params, vector, "vector")
-    return jax.jvp(jax.grad(loss), (params,), (vector,))[1]
+    return jax.jvp(jax.grad(scalar(loss)), (params,), (vector,))[1]
 
 
-def hessian_operator(loss: Callable[[Any], Array], params: PyTree) -> Operator:
+def hessian_operator(loss: Objective, params: PyTree) -> Operator:
     """`v -> H v` with the gradient linearised once at `params`.
 
     The forward pass and the residuals of the backward pass are computed here and kept, so that each product is cheaper
@@ -80,7 +82,7 @@ def hessian_operator(loss: Callable[[Any], Array], params: PyTree) -> Operator:
     [1.0, 4.0]
     """
     params = jax.tree.map(jnp.asarray, params)
-    return jax.linearize(jax.grad(loss), params)[1]
+    return jax.linearize(jax.grad(scalar(loss)), params)[1]
 
 
 def gauss_newton_operator(

@@ -11,7 +11,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from cliffs._losses import scalar
 from cliffs.curvature._lanczos import alike, safe_norm
+from cliffs.typing import Loss, Objective
 
 
 class Smoothness(NamedTuple):
@@ -38,7 +40,7 @@ class SmoothnessFit(NamedTuple):
 
 
 def smoothness_between(
-    loss: Callable[[Any], Array], params: PyTree, new_params: PyTree, *, fractions: Sequence[float] = (1.0,)
+    loss: Objective, params: PyTree, new_params: PyTree, *, fractions: Sequence[float] = (1.0,)
 ) -> Smoothness:
     """Local smoothness over one step, `max_f ||grad(x + f d) - grad(x)|| / ||f d||` with `d = x' - x`.
 
@@ -74,7 +76,7 @@ def smoothness_between(
             raise TypeError(f"params must have real floating-point leaves, got one of {leaf.dtype}")
     x, unravel = ravel_pytree(params)
     d = ravel_pytree(new_params)[0] - x
-    gradient = jax.grad(lambda flat: loss(unravel(flat)))
+    gradient = jax.grad(lambda flat: scalar(loss)(unravel(flat)))
     here, length = gradient(x), safe_norm(d)
     size, eps = safe_norm(here), _coarsest_moved(params, new_params)
 
@@ -103,7 +105,7 @@ def _coarsest_moved(params: PyTree, new_params: PyTree) -> Array:
 
 
 def smoothness_along(
-    loss: Callable[..., Array],
+    loss: Objective | Loss,
     path: PyTree,
     *,
     batches: PyTree = None,
@@ -116,7 +118,7 @@ def smoothness_along(
 
     **Arguments**
 
-    - `loss`: `loss(params) -> scalar`, or `loss(params, batch)` when `batches` is given.
+    - `loss`: `loss(params, batch) -> scalar` or `(scalar, aux)`; without `batches` a loss of the parameters alone.
     - `path`: pytree with leaves `[steps + 1, ...]`, like `cliffs.landscape.DescentPath.params`.
     - `batches`: optional pytree with a leading axis of `steps`: both gradients of a step use its batch.
     - `fractions`: as in `smoothness_between`.
@@ -145,7 +147,8 @@ def smoothness_along(
             return jax.tree.map(lambda x: jnp.asarray(x)[k], tree)
 
         args = () if batches is None else (at(batches, i),)
-        return smoothness_between(lambda p: loss(p, *args), at(path, i), at(path, i + 1), fractions=fractions)
+        function: Callable[..., Any] = loss
+        return smoothness_between(lambda p: function(p, *args), at(path, i), at(path, i + 1), fractions=fractions)
 
     return jax.lax.map(step, jnp.arange(points - 1), batch_size=min(chunk_size, points - 1))
 

@@ -2,7 +2,6 @@
 
 import functools
 import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from jaxtyping import Array, Int, PyTree
 from cliffs.landscape._directions import check_independent, shift
 from cliffs.landscape._steepest import half_points, rounding, slope_at, zoom
 from cliffs.landscape._surface import map_points
+from cliffs.typing import Loss, Objective
 
 
 class CliffProfile(NamedTuple):
@@ -49,9 +49,15 @@ class CliffProfile(NamedTuple):
 
 
 def profile_line(
-    loss: Callable[[Any], Array], params: PyTree, direction: PyTree, low: Array, high: Array, num_points: int,
-    num_walls: int, chunk_size: int,
-) -> CliffProfile:  # fmt: skip
+    loss: Objective,
+    params: PyTree,
+    direction: PyTree,
+    low: Array,
+    high: Array,
+    num_points: int,
+    num_walls: int,
+    chunk_size: int,
+) -> CliffProfile:
     """`cliff_profile` as a pure function: arguments are its own, the result holds arrays."""
     move = shift(params, [direction])
     at = slope_at(loss, lambda s: move(s[None]), [direction])
@@ -85,11 +91,18 @@ def profile_line(
     beside = evaluate(jnp.clip(jnp.concatenate([position - 10 * width, position + 10 * width]), low, high))
     floor = jnp.nanmedian(jnp.where(jnp.isfinite(slopes), slopes, jnp.nan))
     return CliffProfile(
-        position=position[0], peak=peak[0], width=width[0], floor=floor,
-        resolved=(width > 16 * resolution(position))[0], grad_norm=grad_norm[0], left=left[0],
-        slope_left=beside["slope"][0], slope_right=beside["slope"][1], rise=beside["loss"][1] - beside["loss"][0],
+        position=position[0],
+        peak=peak[0],
+        width=width[0],
+        floor=floor,
+        resolved=(width > 16 * resolution(position))[0],
+        grad_norm=grad_norm[0],
+        left=left[0],
+        slope_left=beside["slope"][0],
+        slope_right=beside["slope"][1],
+        rise=beside["loss"][1] - beside["loss"][0],
         cut_off=cut_off[0],
-    )  # fmt: skip
+    )
 
 
 STATIC = ("loss", "num_points", "num_walls", "chunk_size")
@@ -99,15 +112,13 @@ _profile = functools.partial(jax.jit, static_argnames=STATIC)(profile_line)
 @functools.partial(jax.jit, static_argnames=STATIC)
 def _profiles(loss, lengths, params, direction, low, high, num_points, num_walls, chunk_size):
     def one(length):
-        return profile_line(
-            lambda p: loss(p, length), params, direction, low, high, num_points, num_walls, chunk_size
-        )  # fmt: skip
+        return profile_line(lambda p: loss(p, length), params, direction, low, high, num_points, num_walls, chunk_size)
 
     return jax.vmap(one)(lengths)
 
 
 def cliff_profile(
-    loss: Callable[[Any], Array],
+    loss: Objective,
     params: PyTree,
     direction: PyTree,
     bounds: tuple[float, float] = (-1.0, 1.0),
@@ -158,7 +169,7 @@ def cliff_profile(
 
 
 def cliff_profiles(
-    loss: Callable[[Any, Array], Array],
+    loss: Loss,
     lengths: Int[Array | np.ndarray, " k"],
     params: PyTree,
     direction: PyTree,
@@ -170,7 +181,7 @@ def cliff_profiles(
 ) -> CliffProfile:
     """`cliff_profile` for every sequence length, in one compiled program.
 
-    **Arguments**: as in `cliff_profile`, but `loss(params, length) -> scalar` with a traced length, for instance by
+    **Arguments**: as in `cliff_profile`, but a loss whose batch is the length: `loss(params, length)`, traced, by
     `cliffs.landscape.state_after`, an unroll of the longest length whose later steps are masked. A loss whose
     length must be static needs a Python loop over `cliff_profile`.
 
@@ -187,7 +198,7 @@ def cliff_profiles(
     params, direction, ends = _cast(params, direction, low, high)
     out = jax.tree.map(
         np.asarray, _profiles(loss, lengths, params, direction, *ends, num_points, num_walls, chunk_size)
-    )  # fmt: skip
+    )
     _warn(out, ends[0].dtype)
     return out
 

@@ -143,8 +143,9 @@ def cliff_law(
         return *(float(x) for x in (*values, *(values * errors))), float(np.sqrt(np.mean(residual**2)))
 
     (peak_c, peak_m, peak_ce, peak_me, peak_rms), (width_c, width_m, width_ce, width_me, width_rms) = (
-        fit(peak, 1), fit(width, -1)
-    )  # fmt: skip
+        fit(peak, 1),
+        fit(width, -1),
+    )
     return CliffLaw(
         peak_m, peak_c, width_m, width_c, multiplier, peak_me, peak_ce, width_me, width_ce, peak_rms, width_rms
     )

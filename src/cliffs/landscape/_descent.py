@@ -9,7 +9,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from cliffs._losses import scalar
 from cliffs.training import init_train_state, train_step
+from cliffs.typing import Objective
 
 
 class DescentPath(NamedTuple):
@@ -44,9 +46,7 @@ class StabilityMap(NamedTuple):
         return (self.left_at >= 0).mean(-1)
 
 
-def descend(
-    loss: Callable[[Any], Array], params: PyTree, optimizer: optax.GradientTransformation, num_steps: int
-) -> DescentPath:
+def descend(loss: Objective, params: PyTree, optimizer: optax.GradientTransformation, num_steps: int) -> DescentPath:
     """The path of an optimiser on a fixed surface; pure, so starts, rates and thresholds can be vmapped.
 
     **Arguments**: `loss(params) -> scalar`; the start; any optax chain; the number of steps.
@@ -64,7 +64,7 @@ def descend(
     params = jax.tree.map(jnp.asarray, params)
 
     def body(state, _):
-        new, metrics = train_step(state, None, lambda p, _: (loss(p), ()), optimizer)
+        new, metrics = train_step(state, None, lambda p, _: loss(p), optimizer)
         return new, (new.params, metrics.loss, metrics.grad_norm)
 
     final, (points, losses, norms) = jax.lax.scan(body, init_train_state(params, optimizer), length=num_steps)
@@ -73,7 +73,7 @@ def descend(
 
 
 def stability_map(
-    loss: Callable[[Any], Array],
+    loss: Objective,
     starts: PyTree,
     make_optimizer: Callable[[Array, Array], optax.GradientTransformation],
     learning_rates: Float[Array, " rates"],
@@ -131,7 +131,7 @@ def stability_map(
 
         def body(carry, _):
             state, left_at, last = carry
-            new, metrics = train_step(state, None, lambda p, _: (loss(p), ()), optimizer)
+            new, metrics = train_step(state, None, lambda p, _: loss(p), optimizer)
             gone = ~jnp.asarray(inside(new.params)) | (new.diverged_at >= 0)
             # What is not finite here is what the step before led to.
             late = (new.diverged_at == state.step) & ~(jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm))
@@ -140,10 +140,10 @@ def stability_map(
             return (new, jnp.where((left_at < 0) & gone, at, left_at), last), None
 
         start = init_train_state(jax.tree.map(lambda x: x[k], starts), optimizer)
-        end = jax.eval_shape(loss, start.params)
+        end = jax.eval_shape(scalar(loss), start.params)
         carry = (start, jnp.full((), -1, jnp.int32), jnp.full((), jnp.nan, end.dtype))
         (final, left_at, last), _ = jax.lax.scan(body, carry, length=num_steps)
-        value = loss(final.params)
+        value = scalar(loss)(final.params)
         lost = ~jnp.isfinite(value)
         outside = ~jnp.asarray(inside(final.params)) | (final.diverged_at >= 0) | lost
         left_at = jnp.where((left_at < 0) & lost, num_steps - 1, left_at)

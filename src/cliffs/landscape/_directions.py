@@ -15,9 +15,11 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
+from cliffs._losses import scalar
 from cliffs._paths import get_parameter, set_parameter
 from cliffs.clipping import tree_norm
 from cliffs.curvature import eigenpairs, hessian_operator
+from cliffs.typing import Objective
 
 
 class PathDirections(NamedTuple):
@@ -40,14 +42,14 @@ class PathProjection(NamedTuple):
     """Euclidean distance from the slice: what the picture does not show."""
 
 
-def along(loss: Callable[[Any], Array], params: PyTree, direction: PyTree) -> Callable[[Array], Array]:
+def along(loss: Objective, params: PyTree, direction: PyTree) -> Callable[[Array], Array]:
     """The loss on a line, `s -> E(params + s d)`, in the dtype of `params`.
 
     >>> float(along(lambda p: p["a"] ** 2, {"a": 1.0}, {"a": 2.0})(1.5))
     16.0
     """
     move = shift(params, [direction])
-    return lambda s: loss(move(jnp.asarray(s)[None]))
+    return lambda s: scalar(loss)(move(jnp.asarray(s)[None]))
 
 
 def shift(params: PyTree, directions: Sequence[PyTree]) -> Callable[[Array], PyTree]:
@@ -137,7 +139,7 @@ def random_direction(
     return tree.unflatten([rescale(d, p).reshape(p.shape) for d, p in zip(noise, leaves)])
 
 
-def gradient_direction(loss: Callable[[Any], Array], params: PyTree) -> PyTree:
+def gradient_direction(loss: Objective, params: PyTree) -> PyTree:
     """The unit vector uphill, `grad E / ||grad E||`; zero where the gradient is zero.
 
     **Raises** `ValueError` for parameters without entries.
@@ -147,7 +149,7 @@ def gradient_direction(loss: Callable[[Any], Array], params: PyTree) -> PyTree:
     """
     if not jax.tree.leaves(params):
         raise ValueError(f"params must hold at least one array, got {params}")
-    grads = jax.grad(loss)(jax.tree.map(jnp.asarray, params))
+    grads = jax.grad(scalar(loss))(jax.tree.map(jnp.asarray, params))
     # Scaled by the largest entry first: squares of an exploding gradient overflow long before it does itself.
     largest = jnp.stack([jnp.max(jnp.abs(g), initial=0) for g in jax.tree.leaves(grads)]).max()
     grads = jax.tree.map(lambda g: g / jnp.where(largest > 0, largest, 1).astype(g.dtype), grads)
@@ -156,7 +158,7 @@ def gradient_direction(loss: Callable[[Any], Array], params: PyTree) -> PyTree:
 
 
 def eigenvector_direction(
-    loss: Callable[[Any], Array],
+    loss: Objective,
     params: PyTree,
     key: Key[Array, ""],
     *,

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from cliffs._losses import scalar
 from cliffs.clipping import tree_norm
+from cliffs.typing import Objective
 
 POINTS = 33  # per level: each level divides an interval by 32 / 3
 # Changes of the loss below this many rounding errors say nothing about a slope.
@@ -24,11 +26,11 @@ Evaluate = Callable[[Array], dict[str, Array]]
 """Offsets `[lanes, points]` to loss, slope and gradient norm of that shape."""
 
 
-def slope_at(loss: Callable[[Any], Array], move: Callable[[Array], PyTree], directions: Sequence[PyTree]):
+def slope_at(loss: Objective, move: Callable[[Array], PyTree], directions: Sequence[PyTree]):
     """`point -> loss, slopes along all directions, gradient norm`, one point at a time."""
 
     def at(point):
-        value, grads = jax.value_and_grad(loss)(move(point))
+        value, grads = jax.value_and_grad(scalar(loss))(move(point))
         slopes = jnp.stack([optax.tree.vdot(grads, d) for d in directions])
         return {"loss": value, "slopes": slopes, "grad_norm": tree_norm(grads).value}
 

@@ -9,14 +9,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from cliffs._losses import scalar
 from cliffs.clipping import tree_norm
-from cliffs.landscape._descent import DescentPath as DescentPath
-from cliffs.landscape._descent import descend as descend
-from cliffs.landscape._directions import check_independent
-from cliffs.landscape._directions import parameter_direction as parameter_direction
-from cliffs.landscape._directions import project_path as project_path
-from cliffs.landscape._directions import random_direction as random_direction
-from cliffs.landscape._directions import shift as shift
+from cliffs.landscape._directions import check_independent, shift
+from cliffs.typing import Objective
 
 
 class Surface(NamedTuple):
@@ -37,7 +33,7 @@ class Surface(NamedTuple):
 
 
 def surface(
-    loss: Callable[[Any], Array],
+    loss: Objective,
     params: PyTree,
     directions: Sequence[PyTree],
     offsets: Sequence[Float[Array | np.ndarray, " _"]],
@@ -51,7 +47,7 @@ def surface(
 
     **Arguments**
 
-    - `loss`: `loss(params) -> scalar`.
+    - `loss`: `loss(params) -> scalar`; `cliffs.training.at_batch` makes one of a training loss.
     - `params`: where the slice goes through, any pytree; its dtype is the precision.
     - `directions`: one or two pytrees like `params`, from `cliffs.landscape` or any other.
     - `offsets`: one array of coordinates for each direction.
@@ -97,8 +93,8 @@ def surface(
     def at(point):
         here = move(point)
         if not gradient and optimizer is None:
-            return {"loss": loss(here)}
-        value, grads = jax.value_and_grad(loss)(here)
+            return {"loss": scalar(loss)(here)}
+        value, grads = jax.value_and_grad(scalar(loss))(here)
         slopes = jnp.stack([optax.tree.vdot(grads, d) for d in directions])
         out = {"loss": value, "grad_norm": tree_norm(grads).value, "slopes": slopes}
         if optimizer is not None:

@@ -1,7 +1,7 @@
 """Finding on a slice what its grid is too coarse to show: walls, and the points that a line needs to be drawn."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from cliffs.landscape._directions import check_independent, shift
 from cliffs.landscape._steepest import half_points, rounding, slope_at, zoom
 from cliffs.landscape._surface import Surface, map_points, surface
+from cliffs.typing import Objective
 
 
 class Walls(NamedTuple):
@@ -45,7 +46,7 @@ class LineSamples(NamedTuple):
 
 
 def find_walls(
-    loss: Callable[[Any], Array],
+    loss: Objective,
     params: PyTree,
     directions: Sequence[PyTree],
     offsets: Sequence[Float[Array | np.ndarray, " _"]],
@@ -106,10 +107,12 @@ def find_walls(
     keep: list[int] = []
     for i in order:  # two suspects may have led to the same wall
         same = [
-            k for k in keep
-            if axis[k] == axis[i] and (np.delete(base[k], axis[k]) == np.delete(base[i], axis[i])).all()
+            k
+            for k in keep
+            if axis[k] == axis[i]
+            and (np.delete(base[k], axis[k]) == np.delete(base[i], axis[i])).all()
             and abs(position[k] - position[i]) <= max(width[k], width[i], 4 * resolution[i])
-        ]  # fmt: skip
+        ]
         if not same:
             keep.append(i)
     if not keep:
@@ -192,7 +195,7 @@ def _measure(loss, params, directions, chunk_size):
 
 
 def sample_line(
-    loss: Callable[[Any], Array],
+    loss: Objective,
     params: PyTree,
     direction: PyTree,
     bounds: tuple[float, float] = (-1.0, 1.0),

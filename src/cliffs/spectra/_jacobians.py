@@ -223,7 +223,7 @@ def _cycle(jacobians, q):
 
 
 def temporal_components(
-    loss: Callable[[Any, Any], Array],
+    step_loss: Callable[[Any, Any], Array],
     step: Step,
     params: PyTree,
     initial_state: PyTree,
@@ -238,7 +238,7 @@ def temporal_components(
 
     **Arguments**
 
-    - `loss`: `loss(state, t) -> E_t`, the cost at time t = 0 .. T-1 after step t.
+    - `step_loss`: `step_loss(state, t) -> E_t`, the cost at time t = 0 .. T-1 after step t.
     - `step`, `params`, `initial_state`: the network; the state may be a pytree.
     - `inputs`: `[time, ...]`, or None for an autonomous map, with `num_steps`.
     - `num_steps`: T, needed only without inputs.
@@ -268,7 +268,7 @@ def temporal_components(
         def body(state, x):
             copy, u, t = x
             state = step(copy, state, u)
-            return state, loss(state, t)
+            return state, step_loss(state, t)
 
         return jax.lax.scan(body, initial_state, (copies, inputs, jnp.arange(time)))[1]
 

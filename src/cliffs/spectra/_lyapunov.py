@@ -242,9 +242,15 @@ def gradient_flossing(
     True
     """
     exponents = lyapunov_exponents(
-        step, params, initial_state, inputs,
-        num_steps=num_steps, num_exponents=num_exponents, warmup=warmup, interval=interval,
-    )  # fmt: skip
+        step,
+        params,
+        initial_state,
+        inputs,
+        num_steps=num_steps,
+        num_exponents=num_exponents,
+        warmup=warmup,
+        interval=interval,
+    )
     lost = exponents == -jnp.inf
     return jnp.sum(jnp.where(lost, 0, jnp.where(lost, 0, exponents) - target) ** 2)
 

@@ -1,5 +1,6 @@
 """Training as a pure function: a loss, an optax transformation and a sampler become one scan."""
 
+from cliffs._losses import at_batch as at_batch
 from cliffs.training._step import StepMetrics as StepMetrics
 from cliffs.training._step import TrainState as TrainState
 from cliffs.training._step import classification_loss as classification_loss

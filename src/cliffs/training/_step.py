@@ -1,6 +1,6 @@
 """Training as a pure function: a loss, an optax transformation and a sampler become one scan.
 
-A *loss* is `loss(params, batch) -> (scalar, aux)`, a *sampler* `sample(key) -> batch`. The key of a step is
+A *loss* is `loss(params, batch) -> scalar` or `(scalar, aux)`, a *sampler* `sample(key) -> batch`. The key of a step is
 `fold_in(key, step)`, so a trajectory depends on the run's key alone, not on how steps or runs were grouped.
 """
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from cliffs._losses import with_aux
 from cliffs.clipping import tree_norm
 from cliffs.recurrent import ModelParams, readout, unroll
 from cliffs.typing import Loss, Sampler, Step
@@ -55,7 +56,7 @@ def train_step(
 
     - `state`: `TrainState`.
     - `batch`: whatever `loss` takes.
-    - `loss`: `loss(params, batch) -> (scalar, aux)`.
+    - `loss`: `loss(params, batch) -> scalar` or `(scalar, aux)`.
     - `optimizer`: any optax chain; the loss value is passed on as `value=` for transformations that take it.
 
     **Returns** `(TrainState, StepMetrics)`.
@@ -66,7 +67,7 @@ def train_step(
     >>> state.params.tolist(), float(metrics.loss)
     ([1.0, 1.0], 2.0)
     """
-    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch)
+    (value, aux), grads = jax.value_and_grad(with_aux(loss), has_aux=True)(state.params, batch)
     extra = optax.with_extra_args_support(optimizer)
     updates, opt_state = extra.update(grads, state.opt_state, state.params, value=value)
     params = optax.apply_updates(state.params, updates)
