@@ -1,5 +1,6 @@
 """The recurrent map as a dynamical system: fixed points, continuation, bifurcations."""
 
+from cliffs._paths import InputPath as InputPath
 from cliffs.dynamics._arclength import ENDS as ENDS
 from cliffs.dynamics._attractor_matching import compare_fates as compare_fates
 from cliffs.dynamics._attractors import attractor_diagram as attractor_diagram
