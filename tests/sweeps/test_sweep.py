@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cliffs import recurrent, tasks, training
 from cliffs.sweeps import product_grid, sweep, use_all_cores
-from cliffs.sweeps._sweep import _positions
+from cliffs.sweeps._devices import positions
 
 LOSS = training.classification_loss(recurrent.rnn_step("tanh"))
 INF = float("inf")
@@ -149,11 +149,11 @@ def test_integration_shared_data_is_a_third_argument():
 @given(groups=st.integers(1, 6), lanes=st.integers(1, 4), devices=st.integers(1, 4))
 def test_property_positions_are_a_permutation_that_fills_devices_evenly(groups, lanes, devices):
     padded = groups * lanes * devices
-    spots = _positions(padded, padded, lanes, devices)
+    spots = positions(padded, padded, lanes, devices)
     assert sorted(spots) == list(range(padded))
     for count in range(1, padded + 1):
         per_device = -(-count // (lanes * devices)) * lanes
-        local = _positions(count, padded, lanes, devices) % (padded // devices)
+        local = positions(count, padded, lanes, devices) % (padded // devices)
         assert local.max() < per_device  # what one device must compute when `count` runs are left
 
 
