@@ -157,12 +157,6 @@ def test_property_positions_are_a_permutation_that_fills_devices_evenly(groups, 
         assert local.max() < per_device  # what one device must compute when `count` runs are left
 
 
-def test_product_grid_varies_the_last_axis_fastest():
-    axes = product_grid(a=[1, 2], b=[0.1, 0.2, 0.3])
-    assert axes["a"].tolist() == [1, 1, 1, 2, 2, 2]
-    assert axes["b"].tolist() == [0.1, 0.2, 0.3] * 2
-
-
 def test_use_all_cores_before_and_after_jax_starts():
     code = (
         "from cliffs.sweeps import use_all_cores; use_all_cores(3); import jax; print(jax.local_device_count());"
@@ -183,12 +177,8 @@ def test_use_all_cores_before_and_after_jax_starts():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: run({}), "grid"),
-        (lambda: run({"seed": np.zeros(0)}), "grid"),
-        (lambda: run({"seed": np.zeros(2), "rate": np.zeros(3)}), "grid"),
         (lambda: run(grid(), 50), "num_steps"),
         (lambda: run(grid(), lanes=0), "lanes"),
-        (lambda: product_grid(seed=[]), "seed"),
         (lambda: use_all_cores(0), "count"),
     ],
 )

@@ -8,27 +8,29 @@ trajectory's rounding depends on: results are the same to the bit for any number
 company. (For one device XLA compiles an unpartitioned program, whose last bits can differ.)
 """
 
-import functools
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from cliffs.sweeps._devices import positions
+from cliffs.sweeps._book import Book, new_book
+from cliffs.sweeps._contracts import check_count
+from cliffs.sweeps._devices import Layout
+from cliffs.sweeps._errors import readable_errors
 from cliffs.sweeps._grid import check_grid, rows
-from cliffs.sweeps._history import assemble
-from cliffs.sweeps._keys import without_typed_keys
-from cliffs.sweeps._programs import compile_chunk, compile_init
+from cliffs.sweeps._history import masked
+from cliffs.sweeps._keys import bare, typed
+from cliffs.sweeps._programs import Functions, prepare
 from cliffs.sweeps._progress import progress_bar
 from cliffs.sweeps._result import SweepResult
 from cliffs.typing import Evaluate, Init, Update
 
 # Measured: for 50 units 1 lane is as fast as 2, 4 or 8, and 2.4 times faster than 4 at batch size 1000.
 CPU_LANES = 1
+DEFAULT_BLOCK = 100
 
 
 def sweep(
@@ -38,11 +40,11 @@ def sweep(
     num_steps: int,
     *,
     evaluate: Evaluate | None = None,
-    evaluate_every: int = 100,
+    evaluate_every: int | None = None,
     stop_when_solved: bool = False,
+    data: PyTree = None,
     lanes: int | None = None,
     devices: Sequence[Any] | None = None,
-    data: PyTree = None,
     progress: bool = True,
 ) -> SweepResult:
     """Train every run of a grid, as one compiled program over all local devices.
@@ -56,7 +58,8 @@ def sweep(
     - `grid`: pytree of arrays with a common leading run axis.
     - `num_steps`: updates per run, a multiple of `evaluate_every`.
     - `evaluate`: `evaluate(state, run) -> dict`; its entry `"solved"`, if there, is a bool.
-    - `evaluate_every`: updates between evaluations, progress lines and chances to stop.
+    - `evaluate_every`: updates between evaluations, progress lines and chances to stop; by default 100, or the largest
+      divisor of `num_steps` below.
     - `stop_when_solved`: whether a solved run leaves the sweep; a diverged run always does.
     - `lanes`: runs per `vmap`: 1 on a CPU and all on an accelerator by default.
     - `devices`: the devices to spread over; all local ones by default.
@@ -79,65 +82,83 @@ def sweep(
     >>> result.diverged_at.tolist()
     [-1, 2]
     """
-    runs = check_grid(grid, num_steps, evaluate_every, lanes)
-    grid, init, update, evaluate, typed = without_typed_keys(grid, init, update, evaluate)
-    devices = list(devices or jax.local_devices())
+    runs, grid = check_grid(grid)
+    num_steps, evaluate_every = check_steps(num_steps, evaluate_every)
+    functions = prepare(init, update, evaluate, grid, data, evaluate_every, None, 1)
+    layout = make_layout(runs, lanes, devices)
+    book = new_book(runs, num_steps, evaluate_every, functions)
+    with readable_errors():
+        _advance(book, functions, layout, bare(grid, functions.run_kinds), data, num_steps, stop_when_solved, progress)
+    return _result(book, functions, grid)
+
+
+def check_steps(num_steps: int, evaluate_every: int | None) -> tuple[int, int]:
+    """Both numbers as integers; without `evaluate_every` the largest divisor of `num_steps` up to 100.
+
+    >>> check_steps(50, None), check_steps(1200, None), check_steps(1200, 400)
+    ((50, 50), (1200, 100), (1200, 400))
+    """
+    num_steps = check_count("num_steps", num_steps)
+    if evaluate_every is None:
+        evaluate_every = max(k for k in range(1, min(num_steps, DEFAULT_BLOCK) + 1) if num_steps % k == 0)
+        if 10 * evaluate_every < min(num_steps, DEFAULT_BLOCK):
+            raise ValueError(
+                f"num_steps={num_steps} has no divisor from 10 to {DEFAULT_BLOCK}: give evaluate_every, or take "
+                f"{-(-num_steps // DEFAULT_BLOCK) * DEFAULT_BLOCK} updates"
+            )
+    evaluate_every = check_count("evaluate_every", evaluate_every)
+    if num_steps % evaluate_every:
+        raise ValueError(f"num_steps must be a multiple of evaluate_every, got {num_steps} and {evaluate_every}")
+    return num_steps, evaluate_every
+
+
+def make_layout(runs: int, lanes: int | None, devices: Sequence[Any] | None) -> Layout:
+    """Where the runs go: `lanes` a group, on the given devices or all local ones."""
+    devices = tuple(devices or jax.local_devices())
     if lanes is None:
         lanes = CPU_LANES if devices[0].platform == "cpu" else -(-runs // len(devices))
-    mesh = jax.sharding.Mesh(np.asarray(devices), ("runs",))
-    sharding = NamedSharding(mesh, P("runs"))
-    padded = -(-runs // (lanes * len(devices))) * lanes * len(devices)
+    return Layout(devices, check_count("lanes", lanes), runs)
 
-    def placed(active: np.ndarray) -> np.ndarray:
-        """Which run lies where on the run axis. Padding repeats the last: every group is full of real runs."""
-        source = np.empty(padded, int)
-        source[positions(padded, padded, lanes, len(devices))] = np.pad(active, (0, padded - len(active)), "edge")
-        return source
 
-    grid = jax.tree.map(np.asarray, grid)
-
-    shared = () if data is None else (jax.device_put(data, NamedSharding(mesh, P())),)
-    chunk = compile_chunk(update, evaluate, evaluate_every, lanes, mesh)
-    place = functools.partial(jax.tree.map, lambda x: jax.device_put(x, sharding))
-    on_device = place(rows(grid, placed(np.arange(runs))))
-    state = compile_init(init, lanes, mesh)(on_device)
-
-    active = np.arange(runs)
-    solved_at = np.full(runs, -1)
-    steps_run = np.zeros(runs, int)
-    final: Any = None
-    logs: list[tuple[np.ndarray, Any]] = []
-    diverged = 0
+def _advance(
+    book: Book, functions: Functions, layout: Layout, grid: PyTree, data: PyTree, num_steps: int,
+    stop_when_solved: bool, progress: bool,
+) -> None:  # fmt: skip
+    """Blocks of updates until no run is left to go on with."""
+    shared = () if data is None else (layout.share(data),)
+    advance = functions.advance(layout)
+    cohort = np.arange(book.runs)
+    on_device = layout.place(rows(grid, layout.sources(cohort)))
+    state = functions.start(layout)(on_device)
     bar = progress_bar(num_steps, progress)
-    for done in range(evaluate_every, num_steps + 1, evaluate_every):
-        groups = -(-len(active) // (lanes * len(devices)))
-        state, metrics, evaluation = chunk(state, on_device, np.int32(groups), *shared)
-        spots = positions(len(active), padded, lanes, len(devices))
-        log = rows((metrics, evaluation), spots)
-        logs.append((active, log))
-        steps_run[active] = done
-        solved = np.asarray(log[1].get("solved", np.zeros(len(active), bool)))
-        solved_at[active[solved & (solved_at[active] < 0)]] = done
-        gone = rows(state.diverged_at, spots) >= 0
-        diverged += gone.sum()
-        bar.update(evaluate_every)
-        bar.set_postfix_str(f"{(solved_at >= 0).sum()} solved, {diverged} diverged of {runs}")
-        finished = gone | (solved & stop_when_solved)
-        if not finished.any() and done < num_steps:
+    while len(cohort):
+        state, *log = advance(state, on_device, layout.groups(len(cohort)), *shared)
+        records, evaluation, diverged_at = layout.fetch(log, len(cohort))
+        book.add(cohort, records, evaluation, diverged_at, functions.steps, functions.recording, stop_when_solved)
+        bar.update(functions.steps)
+        bar.set_postfix_str(
+            f"{(book.solved_at >= 0).sum()} solved, {(book.diverged_at >= 0).sum()} diverged of {book.runs}"
+        )
+        following = book.cohort(num_steps)
+        if np.array_equal(following, cohort):
             continue
-        host = rows(state, spots)
-        if final is None:
-            final = jax.tree.map(lambda x: np.zeros((runs, *x.shape[1:]), x.dtype), host)
-        for whole, part in zip(jax.tree.leaves(final), jax.tree.leaves(host)):
-            whole[active] = part
-        active = active[~finished]
-        if len(active) == 0:
-            break
-        # Finished runs leave and the others close ranks at the front of the run axis.
-        source = placed(active)
-        state, on_device = place((rows(final, source), rows(grid, source)))
+        book.keep_states(cohort, layout.fetch(state, len(cohort)))
+        cohort = following
+        if len(cohort):
+            # Finished runs leave and the others close ranks at the front of the run axis.
+            source = layout.sources(cohort)
+            state, on_device = layout.place((rows(book.state, source), rows(grid, source)))
     bar.close()
-    metrics, evaluations = assemble(logs, runs, num_steps // evaluate_every)
-    metrics = jax.tree.map(lambda x: x.reshape(runs, -1, *x.shape[3:]), metrics)
-    grid, final = typed(grid, final)
-    return SweepResult(grid, final, metrics, evaluations, solved_at, np.asarray(final.diverged_at), steps_run)
+
+
+def _result(book: Book, functions: Functions, grid: PyTree) -> SweepResult:
+    result = SweepResult(
+        grid=grid, state=typed(book.state, functions.state_kinds), metrics=book.records, evaluations=book.evaluations,
+        solved_at=book.solved_at, diverged_at=book.diverged_at, steps_run=book.steps_run,
+        evaluate_every=functions.steps, record_every=functions.recording.every,
+    )  # fmt: skip
+    return dataclasses.replace(
+        result,
+        metrics=masked(result.metrics, result.mask),
+        evaluations=masked(result.evaluations, result.evaluation_mask),
+    )
