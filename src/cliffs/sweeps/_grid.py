@@ -100,11 +100,11 @@ def fitting(name: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _column(name: str, values: Any) -> Any:
-    single = hasattr(values, "dtype") and np.ndim(values) == 0
-    if single or isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise ValueError(f"{name} must be a sequence of numbers or keys, got {values!r}")
-    values: Any = values if hasattr(values, "dtype") else list(values)
+def _column(name: str, given: Any) -> Any:
+    single = hasattr(given, "dtype") and np.ndim(given) == 0
+    if single or isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise ValueError(f"{name} must be a sequence of numbers or keys, got {given!r}")
+    values: Any = given if hasattr(given, "dtype") else list(given)
     if isinstance(values, list) and values and all(map(is_key, values)):
         values = jnp.stack(values)
     if len(values) == 0:
