@@ -25,6 +25,7 @@ from cliffs.sweeps._history import masked
 from cliffs.sweeps._keys import bare, typed
 from cliffs.sweeps._programs import Functions, prepare
 from cliffs.sweeps._progress import progress_bar
+from cliffs.sweeps._recording import Record
 from cliffs.sweeps._result import SweepResult
 from cliffs.typing import Evaluate, Init, Update
 
@@ -43,6 +44,8 @@ def sweep(
     evaluate_every: int | None = None,
     stop_when_solved: bool = False,
     data: PyTree = None,
+    record: Record | None = None,
+    record_every: int = 1,
     lanes: int | None = None,
     devices: Sequence[Any] | None = None,
     progress: bool = True,
@@ -63,6 +66,12 @@ def sweep(
     - `stop_when_solved`: whether a solved run leaves the sweep; a diverged run always does.
     - `lanes`: runs per `vmap`: 1 on a CPU and all on an accelerator by default.
     - `devices`: the devices to spread over; all local ones by default.
+    - `record`: which metrics to keep: names (`["loss", "aux"]`, the second with all below it), or a dict from names to
+      what several updates become: `{"loss": "mean", "grad_norm": "max"}` (or `"min"`, `"last"`, which is the default).
+      All by default; `()` keeps none.
+    - `record_every`: updates that share one record, a divisor of `evaluate_every`. The history takes
+      `runs * num_steps / record_every * bytes of one record`: two float32 of 10,000 runs x 10,000 updates are 800 MB
+      with 1, and 8 MB with 100.
     - `data`: arrays that all runs share, given to `update` and `evaluate` as a third argument unless None.
     - `progress`: whether to show a tqdm line (when tqdm is installed).
 
@@ -84,12 +93,14 @@ def sweep(
     """
     runs, grid = check_grid(grid)
     num_steps, evaluate_every = check_steps(num_steps, evaluate_every)
-    functions = prepare(init, update, evaluate, grid, data, evaluate_every, None, 1)
+    if evaluate_every % check_count("record_every", record_every):
+        raise ValueError(f"record_every must divide evaluate_every={evaluate_every}, got {record_every}")
+    functions = prepare(init, update, evaluate, grid, data, evaluate_every, record, record_every)
     layout = make_layout(runs, lanes, devices)
     book = new_book(runs, num_steps, evaluate_every, functions)
     with readable_errors():
         _advance(book, functions, layout, bare(grid, functions.run_kinds), data, num_steps, stop_when_solved, progress)
-    return _result(book, functions, grid)
+    return _result(book, functions, grid, num_steps)
 
 
 def check_steps(num_steps: int, evaluate_every: int | None) -> tuple[int, int]:
@@ -151,11 +162,12 @@ def _advance(
     bar.close()
 
 
-def _result(book: Book, functions: Functions, grid: PyTree) -> SweepResult:
+def _result(book: Book, functions: Functions, grid: PyTree, num_steps: int) -> SweepResult:
     result = SweepResult(
         grid=grid, state=typed(book.state, functions.state_kinds), metrics=book.records, evaluations=book.evaluations,
-        solved_at=book.solved_at, diverged_at=book.diverged_at, steps_run=book.steps_run,
-        evaluate_every=functions.steps, record_every=functions.recording.every,
+        solved_at=book.solved_at, diverged_at=book.diverged_at, steps_run=book.steps_run, pruned_at=book.pruned_at,
+        evaluate_every=functions.steps, record_every=functions.recording.every, num_steps=num_steps,
+        notes=tuple(book.notes),
     )  # fmt: skip
     return dataclasses.replace(
         result,
