@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cliffs import recurrent, tasks, training
 from cliffs.sweeps import product_grid, sweep, use_all_cores
-from cliffs.sweeps._sweep import _positions
+from cliffs.sweeps._devices import positions
 
 LOSS = training.classification_loss(recurrent.rnn_step("tanh"))
 INF = float("inf")
@@ -149,18 +149,12 @@ def test_integration_shared_data_is_a_third_argument():
 @given(groups=st.integers(1, 6), lanes=st.integers(1, 4), devices=st.integers(1, 4))
 def test_property_positions_are_a_permutation_that_fills_devices_evenly(groups, lanes, devices):
     padded = groups * lanes * devices
-    spots = _positions(padded, padded, lanes, devices)
+    spots = positions(padded, padded, lanes, devices)
     assert sorted(spots) == list(range(padded))
     for count in range(1, padded + 1):
         per_device = -(-count // (lanes * devices)) * lanes
-        local = _positions(count, padded, lanes, devices) % (padded // devices)
+        local = positions(count, padded, lanes, devices) % (padded // devices)
         assert local.max() < per_device  # what one device must compute when `count` runs are left
-
-
-def test_product_grid_varies_the_last_axis_fastest():
-    axes = product_grid(a=[1, 2], b=[0.1, 0.2, 0.3])
-    assert axes["a"].tolist() == [1, 1, 1, 2, 2, 2]
-    assert axes["b"].tolist() == [0.1, 0.2, 0.3] * 2
 
 
 def test_use_all_cores_before_and_after_jax_starts():
@@ -183,12 +177,8 @@ def test_use_all_cores_before_and_after_jax_starts():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: run({}), "grid"),
-        (lambda: run({"seed": np.zeros(0)}), "grid"),
-        (lambda: run({"seed": np.zeros(2), "rate": np.zeros(3)}), "grid"),
         (lambda: run(grid(), 50), "num_steps"),
         (lambda: run(grid(), lanes=0), "lanes"),
-        (lambda: product_grid(seed=[]), "seed"),
         (lambda: use_all_cores(0), "count"),
     ],
 )

@@ -1,0 +1,216 @@
+"""What a sweep leaves behind."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from cliffs.sweeps import _tables
+from cliffs.sweeps._files import jsonable, npz_bytes, pack, replace_file, unpack
+from cliffs.sweeps._grid import is_key
+
+FORMAT = 1
+# What lies in the npz file; all else is in the JSON file.
+_TREES = (
+    "grid", "state", "metrics", "evaluations", "solved_at", "diverged_at", "steps_run", "pruned_at",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SweepRun:
+    """One run of a sweep, ready to go on with: `update(run.state, run.settings)`."""
+
+    index: int
+    settings: PyTree
+    """Its entry of the grid."""
+    state: Any
+    """Its last state, as JAX arrays."""
+    metrics: Any
+    """Leaves `[records, ...]`, without empty entries; so are the `evaluations`."""
+    evaluations: Mapping[str, Any]
+    solved_at: int
+    diverged_at: int
+    steps_run: int
+    pruned_at: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SweepResult:
+    """What a sweep leaves behind; numpy arrays, run axis first, in the order of the grid.
+
+    Entries of a history after the step at which its run ended are empty: NaN, and masked (`numpy.ma`) where the dtype
+    has no NaN, so that no mean counts them. `mask` says which entries were computed.
+    """
+
+    grid: PyTree
+    state: Any
+    """The last states, leaves `[runs, ...]`."""
+    metrics: Any
+    """What `update` returned, leaves `[runs, records, ...]`, a record for every `record_every` updates; None in the
+    place of a metric that was not asked for."""
+    evaluations: Mapping[str, Any]
+    """Leaves `[runs, evaluations, ...]`, one evaluation after every `evaluate_every` updates."""
+    solved_at: np.ndarray
+    """`[runs]`: number of updates at the first evaluation that called the run solved; -1 if none did."""
+    diverged_at: np.ndarray
+    """`[runs]`: the step whose loss or parameters were not finite; -1 if none was."""
+    steps_run: np.ndarray
+    """`[runs]`: how many updates were computed."""
+    pruned_at: np.ndarray | None = None
+    """`[runs]`: number of updates after which the run was pruned; -1 if it was not."""
+    evaluate_every: int = 1
+    record_every: int = 1
+    num_steps: int = 0
+    """Updates that were asked for."""
+    complete: bool = True
+    """Whether the sweep came to its end: False after Ctrl-C."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know: an interruption, a checkpoint that could not be read."""
+
+    def __len__(self) -> int:
+        """The number of runs."""
+        return len(self.steps_run)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Bool `[runs, records]`: which entries of `metrics` were computed; the others are empty."""
+        return _filled(self.metrics, self.steps_run // self.record_every)
+
+    @property
+    def evaluation_mask(self) -> np.ndarray:
+        """Bool `[runs, evaluations]`: the same for `evaluations`."""
+        return _filled(self.evaluations, self.steps_run // self.evaluate_every)
+
+    def run(self, index: int) -> SweepRun:
+        """One run: settings, state (as JAX arrays, keys as keys), history without empty entries.
+
+        **Raises** `ValueError` for an index that is no run.
+        """
+        if not -len(self) <= index < len(self):
+            raise ValueError(f"index must be one of the {len(self)} runs, got {index}")
+        i = range(len(self))[index]
+        records, evaluations = self.mask[i].sum(), self.evaluation_mask[i].sum()
+        return SweepRun(
+            index=i,
+            settings=jax.tree.map(lambda x: x[i], self.grid),
+            state=jax.tree.map(lambda x: x[i] if is_key(x) else jnp.asarray(x[i]), self.state),
+            metrics=jax.tree.map(lambda x: np.ma.getdata(x[i, :records]), self.metrics),
+            evaluations=jax.tree.map(lambda x: np.ma.getdata(x[i, :evaluations]), self.evaluations),
+            solved_at=int(self.solved_at[i]), diverged_at=int(self.diverged_at[i]), steps_run=int(self.steps_run[i]),
+            pruned_at=-1 if self.pruned_at is None else int(self.pruned_at[i]),
+        )  # fmt: skip
+
+    def best(self, by: str | Callable[[SweepRun], float], *, largest: bool = False) -> SweepRun:
+        """The run whose last value of `by` is smallest (or largest); diverged runs and NaN do not compete.
+
+        **Arguments**: `by`, the name of an evaluation or of a metric (`"error"`, `"loss"`, `"aux/cosine"`), or
+        `solved_at` (runs that solved nothing do not compete), or a function of a `SweepRun`.
+
+        **Raises** `ValueError` for an unknown name, for values that are no single numbers, or when no run competes.
+        """
+        if callable(by):
+            values = np.array([float(by(self.run(i))) for i in range(len(self))])
+        elif by == "solved_at":
+            values = np.where(self.solved_at >= 0, self.solved_at, np.nan)
+        else:
+            columns = _tables.last_values(self)
+            if by not in columns:
+                raise ValueError(f"by must be a function, 'solved_at' or one of {sorted(columns)}, got {by!r}")
+            values = columns[by]
+        values = np.where(self.diverged_at >= 0, np.nan, values)
+        if np.isnan(values).all():
+            raise ValueError(f"no run has a value of {by!r}: {int((self.diverged_at >= 0).sum())} diverged")
+        return self.run(int(np.nanargmax(values) if largest else np.nanargmin(values)))
+
+    def success_table(self, by: str | Sequence[str]) -> list[dict[str, Any]]:
+        """One row for each value of the grid columns `by`: how many of its runs solved the task, and when.
+
+        **Returns** dicts with the values of `by`, `runs`, `solved`, their share `success` with its Wilson interval
+        `success_low`, `success_high` (95 %), `updates` (median of `solved_at` over solved runs; None where there are none) with its
+        bootstrap interval `updates_low`, `updates_high`, `diverged` and `pruned`.
+
+        **Raises** `ValueError` for a name that is no column of the grid.
+        """
+        return _tables.success_table(self, by)
+
+    def table(self, by: str | Sequence[str]) -> list[dict[str, Any]]:
+        """The `success_table` with the median of the last value of every evaluation and metric.
+
+        **Returns** its rows with `error`, `error_low`, `error_high` for an evaluation `error`: median over the runs
+        that did not diverge, and the bootstrap interval of the median (95 %); None where there is no such run.
+
+        **Raises** `ValueError` for a name that is no column of the grid.
+        """
+        return _tables.table(self, by)
+
+    def to_frame(self, what: str = "runs") -> Any:
+        """A pandas frame: `"runs"`, a row for each with its last values; or `"metrics"`, `"evaluations"`: one for each
+        entry of the histories, with its run and its number of updates.
+
+        **Raises** `ValueError` for another `what`, `ModuleNotFoundError` without pandas.
+        """
+        return _tables.to_frame(self, what)
+
+    def to_xarray(self) -> Any:
+        """An xarray dataset with the dimensions `run`, `update` and `evaluation`; the grid's columns are coordinates.
+
+        **Raises** `ModuleNotFoundError` without xarray.
+        """
+        return _tables.to_xarray(self)
+
+    def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
+        """Write `path.npz` (arrays) and `path.json` (trees, settings, versions); read them with `load_sweep`.
+
+        **Returns** the path without a suffix. Each file appears whole or not at all.
+        """
+        base = _base(path)
+        arrays: dict[str, np.ndarray] = {}
+        trees = {name: pack(getattr(self, name), name, arrays) for name in _TREES}
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in _TREES}
+        versions = {"jax": jax.__version__, "numpy": np.__version__}
+        text = json.dumps(jsonable({"format": FORMAT, "versions": versions, "trees": trees, **fields}), indent=1)
+        replace_file(base.with_name(base.name + ".npz"), npz_bytes(arrays))
+        replace_file(base.with_name(base.name + ".json"), (text + "\n").encode())
+        return base
+
+
+def load_sweep(path: str | os.PathLike[str]) -> SweepResult:
+    """What `SweepResult.save` wrote.
+
+    Dicts, tuples, lists and NamedTuples of modules that are loaded come back as they were, typed keys too; other nodes
+    of the state (dataclasses, FrozenDicts) as dicts.
+
+    **Raises** `ValueError` when the two files are no saved sweep, `FileNotFoundError` when one is missing.
+
+    >>> import tempfile
+    >>> none = np.array([-1])
+    >>> result = SweepResult({"lr": np.array([0.1])}, {"w": np.ones(1)}, {}, {}, none, none, np.array([0]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load_sweep(result.save(folder + "/sweep")).grid
+    {'lr': array([0.1])}
+    """
+    base = _base(path)
+    record = json.loads(base.with_name(base.name + ".json").read_text())
+    if record.get("format") != FORMAT:
+        raise ValueError(f"{base}.json is no sweep of format {FORMAT}, got format {record.get('format')!r}")
+    with np.load(base.with_name(base.name + ".npz"), allow_pickle=False) as arrays:
+        trees = {name: unpack(node, arrays) for name, node in record["trees"].items()}
+    rest = {f.name: record[f.name] for f in dataclasses.fields(SweepResult) if f.name not in _TREES}
+    return SweepResult(**trees, **{**rest, "notes": tuple(rest["notes"])})
+
+
+def _base(path: str | os.PathLike[str]) -> pathlib.Path:
+    path = pathlib.Path(path)
+    return path.with_suffix("") if path.suffix in (".npz", ".json") else path
+
+
+def _filled(history: PyTree, counts: np.ndarray) -> np.ndarray:
+    leaves = jax.tree.leaves(history)
+    return np.arange(leaves[0].shape[1] if leaves else counts.max(initial=0)) < counts[:, None]
