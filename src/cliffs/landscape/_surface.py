@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
+from cliffs._devices import over_devices
 from cliffs._losses import scalar
 from cliffs.clipping import tree_norm
 from cliffs.landscape._directions import check_independent, shift
@@ -117,23 +118,9 @@ def map_points(
     >>> map_points(lambda x: x * x, jnp.arange(3.0), 2).tolist()
     [0.0, 1.0, 4.0]
     """
-    if devices is not None and not len(devices):
-        raise ValueError("devices must be at least one, or None for the default device, got none")
     count = jax.tree.leaves(points)[0].shape[0]
-    spread = 1 if devices is None else len(devices)
-    groups = -(-count // (chunk_size * spread))
-    lanes = -(-count // (groups * spread))
-
-    def pad(x):  # whole groups: a rest would be compiled a second time
-        filled = jnp.concatenate([x, x[-1:].repeat(groups * lanes * spread - count, 0)])
-        return filled.reshape(groups * spread, lanes, *x.shape[1:])
-
-    def sequential(groups):
-        return jax.lax.map(jax.vmap(function), groups)
-
-    run = sequential
-    if devices is not None and spread > 1:
-        mesh = jax.sharding.Mesh(np.asarray(devices), ("points",))
-        spec = jax.sharding.PartitionSpec("points")
-        run = jax.jit(jax.shard_map(sequential, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], run(jax.tree.map(pad, points)))
+    devices = jax.local_devices()[:1] if devices is None else devices
+    # A last group that is not full would be computed at the full width: as many groups, each as narrow as possible.
+    groups = max(1, -(-count // (chunk_size * max(1, len(devices)))))
+    lanes = -(-count // (groups * max(1, len(devices))))
+    return over_devices(function, lanes=lanes, devices=devices)(points)

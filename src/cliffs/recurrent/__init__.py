@@ -19,9 +19,12 @@ from cliffs.recurrent._initializers import sparse_spectral as sparse_spectral
 from cliffs.recurrent._initializers import spectral_radius as spectral_radius
 from cliffs.recurrent._maps import HenonParams as HenonParams
 from cliffs.recurrent._maps import OneUnitParams as OneUnitParams
+from cliffs.recurrent._maps import OneUnitPoints as OneUnitPoints
 from cliffs.recurrent._maps import henon_step as henon_step
 from cliffs.recurrent._maps import linear_step as linear_step
 from cliffs.recurrent._maps import one_unit_cost as one_unit_cost
+from cliffs.recurrent._maps import one_unit_flips as one_unit_flips
+from cliffs.recurrent._maps import one_unit_folds as one_unit_folds
 from cliffs.recurrent._maps import one_unit_step as one_unit_step
 from cliffs.recurrent._vanilla import ModelParams as ModelParams
 from cliffs.recurrent._vanilla import ReadoutParams as ReadoutParams

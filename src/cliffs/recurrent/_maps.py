@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike, Float
 
 from cliffs.recurrent._vanilla import ACTIVATIONS
 
@@ -49,6 +51,65 @@ def one_unit_cost(
     start = jnp.asarray(x0, dtype=jnp.result_type(params.w, params.b, float))
     final, _ = jax.lax.scan(lambda x, _: (one_unit_step(params, x), None), start, None, length=num_steps)
     return (jax.nn.sigmoid(final) - target) ** 2
+
+
+class OneUnitPoints(NamedTuple):
+    """Both folds, or both flips, of the one-unit map; the smaller bias first."""
+
+    b: Float[Array, "*w 2"]
+    """The biases."""
+    x: Float[Array, "*w 2"]
+    """The fixed points."""
+
+
+def one_unit_folds(w: Float[ArrayLike, "*w"]) -> OneUnitPoints:
+    """Where two fixed points of `x -> w s(x) + b` meet and vanish (s the logistic function), in closed form.
+
+    A fold is a fixed point with multiplier `w s'(x) = w s (1 - s) = 1`, so with `r = sqrt(1 - 4 / w)`
+    `s = (1 +- r) / 2`, `x = +- 2 artanh(r)` and `b = x - w s`. Between the two biases the map has two attractors. At
+    w = 4 the folds meet in a cusp, `(b, x) = (-2, 0)`.
+
+    **Arguments**: `w`, recurrent weights of at least 4, any shape.
+
+    **Returns** `OneUnitPoints(b, x)`, `[*w, 2]`.
+
+    **Raises** `ValueError` for a weight below 4, which has no folds; under tracing the result is NaN there.
+
+    Source: Pascanu, Mikolov & Bengio (2012, arXiv v1), Fig. 4, which shows w = 5.
+
+    >>> [round(float(b), 5) for b in one_unit_folds(5.0).b]
+    [-2.65561, -2.34439]
+    """
+    return _critical_points(w, 1)
+
+
+def one_unit_flips(w: Float[ArrayLike, "*w"]) -> OneUnitPoints:
+    """Where a fixed point of `x -> w s(x) + b` gives its stability to a cycle of two: multiplier -1, in closed form.
+
+    As `one_unit_folds` with `w s'(x) = -1` and `r = sqrt(1 + 4 / w)`; between the two biases the attractor is the
+    cycle. At w = -4 the flips meet at `(b, x) = (2, 0)`.
+
+    **Arguments**: `w`, recurrent weights of at most -4, any shape.
+
+    **Returns** `OneUnitPoints(b, x)`, `[*w, 2]`.
+
+    **Raises** `ValueError` for a weight above -4, which has no flips; under tracing the result is NaN there.
+
+    >>> [round(float(b), 4) for b in one_unit_flips(-5.0).b]
+    [0.4195, 4.5805]
+    """
+    return _critical_points(w, -1)
+
+
+def _critical_points(w: Any, multiplier: int) -> OneUnitPoints:
+    """Both fixed points with `w s'(x) = multiplier`, which is 1 or -1."""
+    name = {1: "fold only for w of at least 4", -1: "flip only for w of at most -4"}[multiplier]
+    if not isinstance(w, Tracer) and not (multiplier * np.asarray(w) >= 4).all():
+        raise ValueError(f"the one-unit map has a {name}, got w={w}")
+    weight = jnp.asarray(w, jnp.result_type(w, float))[..., None]
+    root = jnp.sqrt(1 - 4 * multiplier / weight) * jnp.array([multiplier, -multiplier], weight.dtype)
+    x = 2 * jnp.arctanh(root)
+    return OneUnitPoints(x - weight * (1 + root) / 2, x)
 
 
 def linear_step(params: Float[Array, "n n"], state: Float[Array, " n"], inputs: Any = None) -> Array:

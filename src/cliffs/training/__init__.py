@@ -7,3 +7,6 @@ from cliffs.training._step import classification_loss as classification_loss
 from cliffs.training._step import fit as fit
 from cliffs.training._step import init_train_state as init_train_state
 from cliffs.training._step import train_step as train_step
+from cliffs.training._truncated import TruncatedState as TruncatedState
+from cliffs.training._truncated import init_truncated as init_truncated
+from cliffs.training._truncated import truncated_step as truncated_step
