@@ -288,3 +288,22 @@ def test_wrong_histories_say_what_to_do(norms, match):
 def test_wrong_shapes_of_many_runs_say_what_to_do(args, match):
     with pytest.raises(ValueError, match=match):
         diagnose_runs(*args)
+
+
+def test_analytic_a_loss_that_ends_far_above_its_start_is_a_finding_whatever_the_norm():
+    norms, losses = noise(300), 2.5 * noise(300, 1, 0.1)
+    grew = losses * np.r_[1.0, np.full(299, 40.0)]
+    result = diagnose(norms, max_norm=0.1, losses=grew)
+    assert result.names() == ["loss grew"]  # and not: raise the threshold
+    np.testing.assert_allclose(result.findings[0].evidence["end_to_first"], 40, rtol=0.2)
+    assert result.threshold is None
+    for calm in (losses, losses * np.linspace(1, 0.2, 300), losses - 5, np.r_[grew[:200], losses[:100]]):
+        assert diagnose(norms, losses=calm).names() == ["healthy"]
+
+
+@pytest.mark.parametrize("norms", [np.zeros(50), np.full(50, np.nan), np.r_[10.0 ** np.arange(8), np.full(9, np.inf)]])
+def test_integration_the_picture_of_a_run_that_has_nothing_to_draw_is_drawn(norms):
+    plotting = pytest.importorskip("cliffs.plotting", reason="matplotlib is not installed")
+    figure = plotting.plot_diagnosis(norms)
+    assert figure.axes[0].get_title() == ", ".join(diagnose(norms).names())
+    figure.draw_without_rendering()

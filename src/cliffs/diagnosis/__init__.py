@@ -2,6 +2,9 @@
 
 from cliffs.diagnosis._diagnose import diagnose as diagnose
 from cliffs.diagnosis._history import History as History
+from cliffs.diagnosis._history import Log as Log
+from cliffs.diagnosis._history import as_history as as_history
+from cliffs.diagnosis._read import read_history as read_history
 from cliffs.diagnosis._records import Diagnosis as Diagnosis
 from cliffs.diagnosis._records import Finding as Finding
 from cliffs.diagnosis._records import Threshold as Threshold

@@ -20,7 +20,7 @@ from cliffs.diagnosis._robust import (
     running_median,
     theil_sen,
 )
-from cliffs.diagnosis._symptoms import broken_from, clipped, diverged, nonfinite, zeros
+from cliffs.diagnosis._symptoms import broken_from, clipped, diverged, loss_grew, nonfinite, zeros
 from cliffs.diagnosis._threshold import MIN_STEPS, start_of_training, suggest_threshold
 
 VERDICT_STEPS = 100
@@ -66,6 +66,7 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
       run, or after the norm grew by 2 decades; the evidence says from where to where it grew;
     - *non-finite*: any other inf or NaN; all of them are left out of everything else;
     - *zero gradients*: exactly 0 everywhere, from some step to the end, or in 1 % of the steps; left out of the rest;
+    - *loss grew*: the loss ends at least 3 times above its first value (losses from a positive one on);
     - *clipped norms*: many steps share the largest norm, as norms after clipping do;
     - *vanishing*: the last tenth's median is at least 3 decades below the first's, or the median is below 1e-7;
       with losses, only while the loss has not fallen by half (a norm that dies with its loss has converged);
@@ -116,8 +117,13 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
     if lost is None:
         start = len(history.norms)
     learned = lost is None and history.losses is not None and fell_by_half(history.losses)
-    none = zeros(history.norms[:start], history.steps, learned)
-    findings = [f for f in (lost, nonfinite(history.norms, start, history.steps), none) if f is not None]
+    symptoms = (
+        lost,
+        nonfinite(history.norms, start, history.steps),
+        zeros(history.norms[:start], history.steps, learned),
+    )
+    findings = [finding for finding in symptoms if finding is not None]
+    grew = None if lost else loss_grew(history.losses, history.steps)
 
     at = np.flatnonzero(np.isfinite(history.norms[:start]) & (history.norms[:start] > 0))
     if lost is not None:  # the way up belongs to the divergence
@@ -126,15 +132,19 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
     good, threshold, notes = history.norms[at], None, list(history.notes)
     if len(good) >= MIN_STEPS:
         ceiling = clipped(good, max_norm)
-        if ceiling is None:
-            threshold = suggest_threshold(good)
-        else:
+        if ceiling is not None:
             findings.append(ceiling)
+        elif grew is not None:
+            notes.append("no threshold is suggested from the norms of a place that the run should not have come to")
+        else:
+            threshold = suggest_threshold(good)
         found, more = _shape_in_time(history, at, learned)
         findings += found
         notes += more
-        if max_norm is not None:
+        if max_norm is not None and grew is None:
             findings += _threshold_in_use(good, max_norm, ceiling)
+    if grew is not None:
+        findings.append(grew)
     if not findings:
         findings.append(_nothing_found(good))
     return Diagnosis(
@@ -184,6 +194,12 @@ def _shape_in_time(history: History, at: np.ndarray, learned: bool) -> tuple[lis
         times = 10 ** (x[:beginning].max() - np.median(x[beginning:]))
         notes.append(
             f"the first {beginning} norms, up to {times:.3g} times the rest, are taken for the start of training"
+        )
+    low_start = first_stretch(x < middle - 1)
+    if 0 < low_start <= len(x) // 10:
+        times = 10 ** (middle - x[:low_start].max())
+        notes.append(
+            f"the first {low_start} norms are {times:.3g} times below the rest: see whether the loss rose there"
         )
     trend = explodes or blown or abs(fall) >= 1
     bulk = x if many else x[beginning:][~spikes[beginning:]]

@@ -103,6 +103,23 @@ def zeros(norms: np.ndarray, steps: np.ndarray, learned: bool) -> Finding | None
     return Finding("zero gradients", evidence, advice)
 
 
+def loss_grew(losses: np.ndarray | None, steps: np.ndarray) -> Finding | None:
+    """Whether the loss ended three times above its first value: the norm alone may look calm at such a place."""
+    if losses is None or not losses[0] > 0:  # losses that may be negative have no scale to compare with
+        return None
+    end = losses[-max(len(losses) // 10, 3) :]
+    ratio = float(np.median(end) / losses[0])
+    if not ratio >= 3 or not end.min() > losses[0]:
+        return None
+    worst = int(np.argmax(losses))
+    evidence = {"first_loss": float(losses[0]), "end_to_first": ratio, "step_of_largest_loss": int(steps[worst])}
+    advice = (
+        f"The loss ended {ratio:.3g} times above its first value, so the updates led away from every valley: lower the "
+        "learning rate or warm it up. Clipping alone bounds a step by learning rate x threshold, which was too long."
+    )
+    return Finding("loss grew", evidence, advice)
+
+
 def clipped(norms: np.ndarray, max_norm: float | None) -> Finding | None:
     """Norms with a hard ceiling that many steps touch: those of clipped gradients.
 
