@@ -1,0 +1,178 @@
+"""A history of norms from what people have: arrays, rows of a logger, columns."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+# What a column of gradient norms is called, in the order of preference: norms before clipping first.
+NORM_NAMES = (
+    *("norm_before", "grad_norm_before", "grad_norm_before_clip", "grad_norm_preclip", "grad_norm", "gradient_norm"),
+    *("global_grad_norm", "total_grad_norm", "grad_norm_total", "grad_2_0_norm_total", "gnorm", "global_norm"),
+    "total_norm",
+)
+LOSS_NAMES = ("loss", "train_loss", "training_loss", "loss_train", "lm_loss", "total_loss")
+# "train/grad_norm" and "0/norm_before" are that column, too; telemetry of single leaves and evaluation are not.
+PREFIX = r"(?:(?:train(?:ing)?|trainer|optim|metrics?|stats|\d+)_)?"
+STEP_NAMES = ("step", "global_step", "iteration", "iter", "num_updates", "update", "steps")
+
+
+class History(NamedTuple):
+    """The norms of one run, as its log has them."""
+
+    steps: np.ndarray
+    """`[rows]`, the training step of each row; its index where the log has no steps."""
+    norms: np.ndarray
+    """`[rows]`, float64."""
+    losses: np.ndarray | None
+    """`[rows]`; a row without a loss has the last one before it. None where the log has no losses."""
+    notes: tuple[str, ...] = ()
+
+
+Rows: TypeAlias = Iterable[Mapping[str, object]]
+Log: TypeAlias = ArrayLike | Rows | Mapping[str, ArrayLike] | History
+
+
+def as_history(data: Log) -> History:
+    """A `History` from norms `[steps]`, rows of a logger (dicts), columns (a dict of lists, a data frame), or itself.
+
+    >>> as_history([{"step": 10, "grad_norm": 2.0}, {"step": 10, "eval_loss": 1.0}, {"step": 20, "grad_norm": 3.0}])[:2]
+    (array([10, 20]), array([2., 3.]))
+    """
+    if isinstance(data, History):
+        return data
+    given: object = data
+    if hasattr(given, "columns") and hasattr(given, "to_dict"):  # a data frame of pandas or polars
+        given = {str(name): np.asarray(given[name]) for name in given.columns}  # pyright: ignore
+    if isinstance(given, Mapping):
+        return from_rows(_rows_of_columns(given))  # pyright: ignore[reportArgumentType]
+    if isinstance(given, Iterable) and not hasattr(given, "dtype"):
+        given = list(given)
+        if given and all(isinstance(row, Mapping) for row in given):
+            return from_rows(given)  # pyright: ignore[reportArgumentType]
+    return _from_numbers(given)
+
+
+def from_rows(rows: Rows, norm: str | None = None, loss: str | None = None) -> History:
+    """A `History` from rows of a log; rows without a norm are left out, rows of one step are read together.
+
+    >>> from_rows([{"a": 1.0, "b": 4.0}, {"a": 2.0, "b": 3.0}], norm="a", loss="b").losses
+    array([4., 3.])
+    """
+    rows = _join(list(rows))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    norm = _column("norm", norm, NORM_NAMES, names)
+    if norm is None:
+        guess = [n for n in names if "grad" in n.lower() and "norm" in n.lower() and not n.startswith("leaf/")]
+        if len(guess) != 1:
+            raise ValueError(f"norms: none of the columns {_brief(names)} is known to be the gradient's norm: {HOW}")
+        norm = guess[0]
+    loss = _column("loss", loss, LOSS_NAMES, [n for n in names if n != norm])
+    step = _column("step", None, STEP_NAMES, names)
+    kept = [(i, row) for i, row in enumerate(rows) if not _missing(row.get(norm))]
+    norms = np.array([_number(row[norm], norm, i) for i, row in kept], float)
+    losses = None
+    if loss is not None and any(not _missing(row.get(loss)) for _, row in kept):
+        last, filled = None, []
+        for i, row in kept:
+            last = last if _missing(row.get(loss)) else _number(row[loss], loss, i)
+            filled.append(last)
+        known = next(x for x in filled if x is not None)
+        losses = np.array([known if x is None else x for x in filled], float)
+    steps, notes = np.arange(len(kept)), []
+    if step is not None and all(not _missing(row.get(step)) for _, row in kept):
+        logged = np.array([_number(row[step], step, i) for i, row in kept])
+        if np.isfinite(logged).all() and (np.diff(logged) > 0).all():
+            steps = logged.astype(int)
+        elif len(kept) > 1:
+            notes.append(f"the column {step!r} does not rise from row to row (resumed?): steps are rows of the log")
+    return History(steps, norms, losses, tuple(notes))
+
+
+HOW = "choose one, read_history(log, norm='...'), or on the command line --norm"
+
+
+def _from_numbers(data: object) -> History:
+    try:
+        array = np.asarray(data)
+    except ValueError:
+        raise ValueError(
+            "norms must be [steps], got lists of different lengths: several runs go to diagnose_runs"
+        ) from None
+    if array.ndim == 2:
+        raise ValueError(
+            f"norms must be [steps], got shape {array.shape}: give [runs, steps] to diagnose_runs, or one run, norms[i]"
+        )
+    if array.ndim != 1:
+        raise ValueError(f"norms must be [steps], got shape {array.shape}")
+    if array.dtype.kind in "USc" or array.dtype == bool:
+        raise ValueError(f"norms must hold real numbers, got {array.dtype} like {array[:1].tolist()}")
+    notes = ()
+    steps = np.arange(len(array))
+    if array.dtype == object:
+        there = np.array([not _missing(x) for x in array], bool)
+        if not there.all():
+            notes = (f"{(~there).sum()} steps without a norm (None) are left out",)
+        steps, array = steps[there], np.array([_number(x, "norms", i) for i, x in enumerate(array) if there[i]])
+    return History(steps, array.astype(float), None, notes)
+
+
+def _rows_of_columns(columns: Mapping[str, ArrayLike]) -> Rows:
+    lists = {name: np.asarray(column) for name, column in columns.items()}
+    if any(column.ndim == 0 for column in lists.values()):
+        raise ValueError(
+            f"norms is one row of a log, with the keys {_brief(list(columns))}: collect the rows of all steps in a list"
+        )
+    sizes = {name: len(column) for name, column in lists.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"norms: the columns must have one length, got {sizes}")
+    return [dict(zip(lists, values)) for values in zip(*(column.tolist() for column in lists.values()))]
+
+
+def _column(kind: str, chosen: str | None, known: Sequence[str], names: Sequence[str]) -> str | None:
+    """The column that is meant: the chosen one, else the first known name that is there."""
+    if chosen is not None:
+        if chosen not in names:
+            raise ValueError(f"{kind} must be one of the log's columns {_brief(names)}, got {chosen!r}")
+        return chosen
+    plain = {name: re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") for name in names}
+    for want in known:
+        found = [name for name in names if plain[name] == want]
+        found = found or [name for name in names if re.fullmatch(PREFIX + want, plain[name])]
+        if len(found) > 1 and kind != "step":
+            raise ValueError(f"{kind}: several columns could be meant, {found}: {HOW.replace('norm', kind)}")
+        if found:
+            return found[0]
+    return None
+
+
+def _join(rows: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Rows of one step next to each other become one, where no column is in both (a loss here, its norm there)."""
+    step = _column("step", None, STEP_NAMES, list(dict.fromkeys(name for row in rows for name in row)))
+    joined: list[Mapping[str, object]] = []
+    for row in rows:
+        row = {name: value for name, value in row.items() if not _missing(value)}
+        last = joined[-1] if joined else {}
+        same = step is not None and step in row and last.get(step) == row[step]
+        if same and all(last[name] == row[name] for name in row.keys() & last.keys()):
+            joined[-1] = {**last, **row}
+        else:
+            joined.append(row)
+    return joined
+
+
+def _missing(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _number(value: object, column: str, row: int) -> float:
+    try:
+        return float(value)  # pyright: ignore
+    except (TypeError, ValueError):
+        raise ValueError(f"{column} must hold numbers, got {value!r} in row {row}") from None
+
+
+def _brief(names: Sequence[str]) -> str:
+    return str(list(names[:12]))[:-1] + (", ...]" if len(names) > 12 else "]")
