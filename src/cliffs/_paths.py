@@ -170,8 +170,8 @@ def _set(node: Any, names: tuple, value: Any, path: Path) -> Any:
         items = list(node)
         items[name] = new
         return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)
-    # Through JAX where it knows the node: flax's FrozenDict shows its inner dicts as FrozenDicts, and an equinox module's
-    # `__init__` takes other arguments than its fields.
+    # Through JAX where it knows the node: flax's FrozenDict shows its inner dicts as FrozenDicts, and an equinox
+    # module's `__init__` takes other arguments than its fields.
     entries, tree = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)
     keys = [getattr(entry[0], "key", getattr(entry[0], "name", None)) for entry, _ in entries if entry]
     if name in keys:

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from cliffs.recurrent import RNNStep, unroll
-from cliffs.recurrent._fast_unroll import ACTIVATIONS, SLOPES
+from cliffs.recurrent import ACTIVATIONS, SLOPES, RNNStep, unroll
 from cliffs.typing import Step
 
 

@@ -10,8 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from cliffs.penalties._omega import AUTHORS, OmegaForm, collect, from_states
 from cliffs.penalties._state_gradients import before, divide_rows, row_scale
-from cliffs.recurrent import RNNStep, project_inputs, unroll
-from cliffs.recurrent._fast_unroll import ACTIVATIONS, SLOPES
+from cliffs.recurrent import ACTIVATIONS, SLOPES, RNNStep, project_inputs, unroll
 from cliffs.typing import Step
 
 

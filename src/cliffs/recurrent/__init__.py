@@ -4,6 +4,7 @@ A step is any function `step(params, state, inputs) -> state` on pytrees; nothin
 """
 
 from cliffs.recurrent._fast_unroll import ACTIVATIONS as ACTIVATIONS
+from cliffs.recurrent._fast_unroll import SLOPES as SLOPES
 from cliffs.recurrent._gated import CellStep as CellStep
 from cliffs.recurrent._gated import gru_cell as gru_cell
 from cliffs.recurrent._gated import lstm_cell as lstm_cell
