@@ -1,7 +1,5 @@
 """What curvature costs in units of a gradient: Hessian-vector products, Lanczos, Gauss-Newton products.
 
-    python experiments/benchmarks/curvature.py
-
 The loss of the temporal order task (n = 50, T = 100, batch 20), on one CPU device. `hvp` is one
 `hessian_vector_product`; `lanczos` is `eigenpairs` with ten iterations, against ten gradients one after another in one
 program as well, and `products` the ten Hessian products alone, linearised once. All contestants take turns and each
@@ -10,13 +8,9 @@ beside them the ratio of the best turns. The last line is one JSON object.
 """
 
 import dataclasses
-import json
 import os
-import pathlib
-import sys
 import time
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +18,6 @@ import numpy as np
 import optax
 
 from cliffs import curvature, recurrent, tasks, training
-from experiments import common
 
 BARS = {"hvp": 4.0, "lanczos": 3.0}
 
@@ -42,7 +35,33 @@ class Config:
     """Also measure in float64."""
 
 
-def contestants(config: Config, dtype) -> dict:
+class Result(NamedTuple):
+    """Times and ratios by dtype."""
+
+    config: Config
+    metrics: dict[str, Any]
+    rows: list[tuple[str, str, str]]
+
+
+def run(config: Config) -> Result:
+    """Measure in float32, and in float64 where asked for."""
+    ratios = {"float32": measure(config, jnp.float32)}
+    if config.double:
+        with jax.enable_x64(True):
+            ratios["float64"] = measure(config, jnp.float64)
+    rows = []
+    for dtype, row in ratios.items():
+        for name, words in (
+            ("hvp", "one Hessian-vector product / one gradient"),
+            ("lanczos", f"{config.iterations} Lanczos iterations / {config.iterations} gradients"),
+        ):
+            low, high = row[name]["quartiles"]
+            spread = f"(quartiles {low:.2f} to {high:.2f}, best turns {row[name]['of_best']:.2f})"
+            rows.append((f"{dtype}: {words}", f"{row[name]['median']:.2f} {spread}", f"at most {BARS[name]:g}"))
+    return Result(config, {"ratios": ratios, "bars": BARS, "load_average": os.getloadavg()}, rows)
+
+
+def contestants(config: Config, dtype: Any) -> dict:
     """Compiled functions without arguments, all of the same loss at the same parameters."""
     step = recurrent.rnn_step("tanh")
     params = recurrent.paper_init("smart_tanh", jax.random.key(0), 6, config.hidden, 4, dtype=dtype)
@@ -99,7 +118,7 @@ def contestants(config: Config, dtype) -> dict:
     return {name: lambda c=c: jax.block_until_ready(c(params)) for name, c in compiled.items()}
 
 
-def measure(config: Config, dtype) -> dict:
+def measure(config: Config, dtype: Any) -> dict:
     """Medians over the turns of times and of ratios within a turn."""
     functions = contestants(config, dtype)
     seconds: dict[str, list[float]] = {name: [] for name in functions}
@@ -127,29 +146,11 @@ def measure(config: Config, dtype) -> dict:
     }
 
 
-def main(config: Config) -> dict:
-    """Measure, print both bars and a JSON object, write `results/benchmark_curvature`."""
-    started = time.perf_counter()
-    rows = {"float32": measure(config, jnp.float32)}
-    if config.double:
-        with jax.enable_x64(True):
-            rows["float64"] = measure(config, jnp.float64)
-    for dtype, row in rows.items():
-        print(f"{dtype}: " + ", ".join(f"{k} {v:.2f} ms" for k, v in row["milliseconds"].items()))
-        for name, words in (
-            ("hvp", "one Hessian-vector product / one gradient"),
-            ("lanczos", f"{config.iterations} Lanczos iterations / {config.iterations} gradients"),
-        ):
-            low, high = row[name]["quartiles"]
-            print(f"  {words}: {row[name]['median']:.2f} (quartiles {low:.2f} to {high:.2f}, "
-                  f"best turns {row[name]['of_best']:.2f}; bar {BARS[name]:g})")  # fmt: skip
-    metrics = {"ratios": rows, "bars": BARS, "load_average": os.getloadavg()}
-    common.save("benchmark_curvature", metrics=metrics, settings=dataclasses.asdict(config), started=started, seed=0)
-    print(json.dumps(common.plain({"settings": dataclasses.asdict(config), "device": common.machine()} | metrics)))
-    return metrics
-
-
 if __name__ == "__main__":
-    import tyro
+    import pathlib
+    import sys
 
-    main(tyro.cli(Config))
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+    from experiments import runner
+
+    runner.main(__file__)

@@ -1,7 +1,5 @@
 """One clipped SGD step of many vanilla networks: PyTorch, plain autodiff under jit(vmap), and ours.
 
-    python experiments/benchmarks/unroll.py
-
 Seed-steps per second for S networks with batch B, length T, H units. "naive" is what one writes first: a scan,
 `jax.grad`, `jit(vmap)` over seeds, one device. "ours" is `cliffs.unroll` in groups of lanes over one host device per
 core, as `cliffs.sweeps` runs it. The contestants take turns, so that a slow spell of the machine hits all of them, and
@@ -9,41 +7,73 @@ each is given by its best turn. The last line is one JSON object.
 """
 
 import dataclasses
-import json
-import pathlib
-import sys
 import time
+from typing import Any, NamedTuple
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from cliffs.sweeps import use_all_cores
+from cliffs import recurrent, training
+from cliffs._devices import over_devices
+from cliffs.tasks import SequenceBatch
 
-use_all_cores()
+ALL_CORES = True
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from jax.sharding import NamedSharding  # noqa: E402
-from jax.sharding import PartitionSpec as P  # noqa: E402
-
-from cliffs import recurrent, training  # noqa: E402
-from cliffs.tasks import SequenceBatch  # noqa: E402
-from experiments import common  # noqa: E402
-
-SHAPES = ((128, 20, 100, 50), (32, 20, 20, 50), (8, 1000, 20, 50), (4, 20, 180, 500))
 FEATURES, OUTPUTS = 6, 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How long to measure."""
+    """What to measure, and how long."""
 
+    shapes: tuple[tuple[int, int, int, int], ...] = (
+        (128, 20, 100, 50),
+        (32, 20, 20, 50),
+        (8, 1000, 20, 50),
+        (4, 20, 180, 500),
+    )
+    """Seeds, batch, length, units."""
     seconds: float = 2.5
     """For each contestant and turn."""
     turns: int = 4
     torch: bool = True
     """Whether to run the PyTorch loop when torch is installed."""
+
+
+class Result(NamedTuple):
+    """Rates of every contestant at every shape."""
+
+    config: Config
+    metrics: dict[str, Any]
+    rows: list[tuple[str, ...]]
+
+
+def run(config: Config, say: Any = print) -> Result:
+    """Measure all shapes."""
+    shapes = []
+    for shape in config.shapes:
+        shapes.append(measure(shape, config))
+        say(str(shape))
+    rows = [("seeds, batch, length, units", "steps of one network per second", "ours / naive", "ours / torch")]
+    for row in shapes:
+        shape = ", ".join(str(row[k]) for k in "SBTH")
+        rates = ", ".join(f"{k} {row[k]:.1f}" for k in ("naive", "ours", "torch") if row[k])
+        torch = f"{row['ratio_torch']:.2f}" if row["ratio_torch"] else "-"
+        rows.append((shape, rates, f"{row['ratio_naive']:.2f}", torch))
+    return Result(config, {"shapes": shapes, "torch": torch_version()}, rows)
+
+
+def torch_version() -> str | None:
+    """Of the peer, where it is installed."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch.__version__
 
 
 def problem(seeds, batch, time_steps, hidden):
@@ -77,13 +107,9 @@ def sgd_step(method):
 
 
 def ours(lanes):
-    """Groups of `lanes` networks, spread over all local devices."""
+    """Groups of `lanes` networks, spread over all local devices; the program and how its arguments are placed."""
     mesh = jax.make_mesh((jax.local_device_count(),), ("runs",), axis_types=(jax.sharding.AxisType.Auto,))
-
-    def on_one_device(params, batch):
-        return jax.lax.map(lambda run: sgd_step("auto")(*run), (params, batch), batch_size=lanes)
-
-    program = jax.jit(jax.shard_map(on_one_device, mesh=mesh, in_specs=P("runs"), out_specs=P("runs"), check_vma=False))
+    program = jax.jit(over_devices(sgd_step("auto"), lanes=lanes))
     return program, NamedSharding(mesh, P("runs"))
 
 
@@ -154,27 +180,22 @@ def measure(shape, config):
     fastest = max((n for n in rates if n.startswith("ours")), key=rates.__getitem__)
     flops = 6 * time_steps * batch_size * hidden * (hidden + FEATURES)
     row = dict(zip("SBTH", shape)) | {
-        "naive": rates["naive"], "ours": rates[fastest], "torch": rates.get("torch"),
+        "naive": rates["naive"],
+        "ours": rates[fastest],
+        "torch": rates.get("torch"),
         "ratio_naive": rates[fastest] / rates["naive"],
         "ratio_torch": rates[fastest] / rates["torch"] if "torch" in rates else None,
         "lanes": int(fastest.removeprefix("ours_")),
         "gflops": {name: rate * flops / 1e9 for name, rate in rates.items()},
-    }  # fmt: skip
-    text = ", ".join(f"{name} {rate:.1f}/s ({rate * flops / 1e9:.1f} GFLOP/s)" for name, rate in rates.items())
-    print(f"{shape}: {text}; ours / naive {row['ratio_naive']:.2f}", flush=True)
+    }
     return row
 
 
-def main(config: Config):
-    """Measure all shapes; print one line each and a JSON object."""
-    started = time.perf_counter()
-    rows = [measure(shape, config) for shape in SHAPES]
-    record = {"shapes": rows, "device": common.machine(), "settings": dataclasses.asdict(config)}
-    common.save("unroll", metrics={"shapes": rows}, settings=dataclasses.asdict(config), started=started)
-    print(json.dumps(common.plain(record)))
-
-
 if __name__ == "__main__":
-    import tyro
+    import pathlib
+    import sys
 
-    main(tyro.cli(Config))
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+    from experiments import runner
+
+    runner.main(__file__)

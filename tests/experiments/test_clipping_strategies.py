@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from experiments import clipping_strategies
+from experiments.training import clipping_strategies
 
 from cliffs.diagnosis import diagnose
 
 CONFIG = clipping_strategies.Config(
-    length=10, hidden=20, learning_rate=0.5, seeds=2, steps=400, evaluate_every=200, test_sequences=200
+    length=10, hidden=20, learning_rate=0.5, seeds=2, updates=400, evaluate_every=200, test_batch=200
 )
 
 
@@ -52,7 +52,7 @@ def test_integration_diagnosis_of_real_runs_says_what_their_norms_say(runs):
     assert len(seen) > 1
 
 
-def test_analytic_truth_of_the_lessons_example_and_the_spike():
+def test_analytic_truth_of_the_worked_example_and_the_spike():
     table = clipping_strategies.worked_example()
     np.testing.assert_allclose(table["norm"]["result"], [4.9752, 0.4975], atol=1e-4)
     np.testing.assert_allclose(table["norm"]["turned_by_degrees"], 0, atol=0.05)

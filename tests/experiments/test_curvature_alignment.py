@@ -1,24 +1,30 @@
 """Integration and planted truths: the steps that are picked, the comparison and what its verdict claims."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
-from experiments import common, curvature_alignment
-from experiments import curvature_comparison as comparison
+from experiments import runner
+from experiments.hypotheses import curvature_alignment
+from experiments.hypotheses import curvature_comparison as comparison
+from experiments.hypotheses import curvature_measurement as measurement
 
-TINY = curvature_alignment.Config(seeds=2, steps=200, points=2, hidden=8, max_norms=(1.0,), iterations=8, top=2,
-                                  smoothness_batch=10, resamples=50)  # fmt: skip
+from cliffs import stats
+
+NAME = "hypotheses/curvature_alignment"
+
+TINY = curvature_alignment.Config(
+    seeds=2, updates=200, points=2, hidden=8, max_norms=(1.0,), iterations=8, top=2, smoothness_batch=10, resamples=50
+)
 
 
 def test_integration_picked_steps_measurements_and_a_second_analysis(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
     seen = {}
-    pick = curvature_alignment.train_and_pick
-    monkeypatch.setattr(
-        curvature_alignment, "train_and_pick", lambda *args: seen.setdefault("picked", pick(*args))
-    )  # fmt: skip
-    result = curvature_alignment.main(TINY)["clipped at 1"]
+    pick = measurement.train_and_pick
+    monkeypatch.setattr(measurement, "train_and_pick", lambda *args: seen.setdefault("picked", pick(*args)))
+    result = runner.execute(NAME, TINY)[0].metrics["clipped at 1"]
     picked = seen["picked"]
     # A plain look at the recorded path: with `points` of the top 1 % of 200 steps all of them are kept.
     for run, norm in enumerate(picked["norm"]):
@@ -29,8 +35,8 @@ def test_integration_picked_steps_measurements_and_a_second_analysis(tmp_path, m
             assert norm[j] == np.sort(window)[(len(window) - 1) // 2]  # the lower median of the 50 before
         assert len(set(random)) == 2
     assert picked["norm"].shape == (2, 200)
-    # The norm is that of the kept parameters, measured again (main asserts it to 1 %).
-    with np.load(tmp_path / "curvature_alignment" / "arrays.npz") as arrays:
+    # The norm is that of the kept parameters, measured again (`measure_all` asserts it to 1 %).
+    with np.load(tmp_path / NAME / "arrays.npz") as arrays:
         recorded = np.take_along_axis(picked["norm"], picked["step"].astype(int).reshape(2, -1), 1).reshape(2, 3, 2)
         np.testing.assert_allclose(arrays["clipped_at_1_grad_norm"], recorded, rtol=1e-3)
         np.testing.assert_allclose(arrays["clipped_at_1_final_loss"], picked["loss"][:, -50:].mean(1), rtol=1e-6)
@@ -38,9 +44,9 @@ def test_integration_picked_steps_measurements_and_a_second_analysis(tmp_path, m
     assert result["not_learned"]["runs"] == 2
     assert "no run of 2 ended below a loss of 0.4" in result["verdict"]
     # The recorded arrays alone give the same numbers.
-    again = curvature_alignment.main(curvature_alignment.dataclasses.replace(TINY, reanalyse=True))["clipped at 1"]
+    again = runner.execute(NAME, dataclasses.replace(TINY, reanalyse=True))[0].metrics["clipped at 1"]
     assert again["verdict"] == result["verdict"]
-    written = json.loads((tmp_path / "curvature_alignment" / "metrics.json").read_text())["metrics"]
+    written = json.loads((tmp_path / NAME / "metrics.json").read_text())["metrics"]
     assert written["measured"].keys() == {"git_revision", "written", "seconds"}
 
 
@@ -62,11 +68,16 @@ def planted(curvature_factor, gradient_factor, turned, seeds=24, points=20):
     along = noisy(curvature_factor)
     along[:, 0, :5] *= -1  # a quarter of the top steps
     return {
-        "grad_norm": noisy(gradient_factor), "fresh_leading": noisy(curvature_factor), "leading": leading,
-        "gauss_newton": leading, "along_gradient": along, "largest": np.where(along < 0, 0.1, 1) * leading,
-        "smallest": -np.where(along < 0, 1, 0.1) * leading, "converged": np.ones_like(leading),
+        "grad_norm": noisy(gradient_factor),
+        "fresh_leading": noisy(curvature_factor),
+        "leading": leading,
+        "gauss_newton": leading,
+        "along_gradient": along,
+        "largest": np.where(along < 0, 0.1, 1) * leading,
+        "smallest": -np.where(along < 0, 1, 0.1) * leading,
+        "converged": np.ones_like(leading),
         **{k: cosine() for k in ("fresh_cosine", "cosine", "share", "gauss_newton_cosine")},
-    }  # fmt: skip
+    }
 
 
 def judged(found, learned):
@@ -117,7 +128,7 @@ def test_analytic_an_effect_of_runs_that_did_not_learn_alone_is_told_apart():
 
 
 def test_parity_holm_by_hand_and_slope():
-    np.testing.assert_allclose(comparison.holm([0.01, 0.04, 0.03, 0.5]), [0.04, 0.09, 0.09, 0.5])
+    np.testing.assert_allclose(stats.holm([0.01, 0.04, 0.03, 0.5]), [0.04, 0.09, 0.09, 0.5])
     x = np.geomspace(1e-3, 1e3, 20)
     assert comparison.slope(x, 3 * x**1.5) == pytest.approx(1.5)
     assert comparison.over_seeds(np.ones(5), 20, 1)["p"] == 1

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments import input_driven, order_to_chaos
+from experiments.figures import input_driven
+from experiments.hypotheses import order_to_chaos
 
 from cliffs.spectra import kaplan_yorke_dimension
 

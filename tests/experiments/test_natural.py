@@ -4,17 +4,18 @@ import dataclasses
 
 import numpy as np
 import pytest
-from experiments import common, natural, natural_report
+from experiments import reproduce, runner
+from experiments.training import characters, music, natural_report
 
 from cliffs.sweeps import SweepResult, product_grid
 from cliffs.training import StepMetrics
 
 
 def test_integration_characters_learn_and_are_summarised(data_dir):
-    config = natural.Characters(
-        hidden=16, piece_length=20, batch_size=64, learning_rates=(0.2,), updates=200, evaluate_every=100
+    config = characters.Config(
+        str(data_dir), hidden=16, piece_length=20, batch=64, learning_rates=(0.2,), updates=200, evaluate_every=100
     )
-    result, curves = natural.run_characters(config, data_dir, progress=False)
+    result, curves = characters.train(config)
     assert curves["valid"].shape == (2, 2)
     clipped = result.grid["max_norm"] == config.threshold
     assert curves["valid"][clipped][0, -1] < np.log2(49) - 0.5  # better than uniform by more than half a bit
@@ -24,8 +25,8 @@ def test_integration_characters_learn_and_are_summarised(data_dir):
 
 
 def test_integration_music_learns_song_by_song(data_dir):
-    config = natural.Music(dataset="JSB_Chorales", hidden=10, epochs=2, seeds=1)
-    result, curves = natural.run_music(config, data_dir, progress=False)
+    config = music.Config(str(data_dir), dataset="JSB_Chorales", hidden=10, epochs=2, seeds=1)
+    result, curves = music.train(config)
     clipped = result.grid["max_norm"] == config.threshold
     # A constant guess of every key's frequency costs about 11 nats per step on the chorales.
     assert curves["valid"][clipped][0, -1] < 13
@@ -57,7 +58,7 @@ def test_analytic_summary_takes_the_best_rate_and_each_seeds_best_evaluation():
 
 
 @pytest.mark.filterwarnings("error")
-def test_runs_that_never_had_a_finite_score_are_summarised_as_infinitely_bad():
+def test_integration_runs_that_never_had_a_finite_score_are_summarised_as_infinitely_bad():
     valid, norms = np.full((8, 3), 4.0), np.full((8, 6), 2.0)
     unclipped = np.isin(np.arange(8), [2, 3, 6, 7])
     valid[unclipped], norms[unclipped] = np.nan, np.nan
@@ -72,25 +73,24 @@ def test_runs_that_never_had_a_finite_score_are_summarised_as_infinitely_bad():
     assert len(fig.axes) == 2
 
 
-def test_a_slip_in_the_summary_does_not_cost_the_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "RESULTS", tmp_path)
+def test_integration_a_slip_in_the_summary_does_not_cost_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
 
     def broken(*_):
         raise RuntimeError("a slip")
 
     monkeypatch.setattr(natural_report, "summarise", broken)
     trained = hand_made(np.full((8, 3), 4.0), np.full((8, 6), 2.0))
+    monkeypatch.setattr(music, "train", lambda config: trained)
     with pytest.raises(RuntimeError, match="a slip"):
-        natural_report.report(
-            "music", "x", "nats", natural.Music(), lambda *_: trained, None, "trial", "1", 9.0, "epoch"
-        )
-    assert np.load(tmp_path / "trial" / "arrays.npz")["valid"].shape == (8, 3)
+        runner.execute("training/music", music.Config())
+    assert np.load(tmp_path / "training" / "music" / "arrays.npz")["valid"].shape == (8, 3)
 
 
 def test_property_the_order_of_songs_is_a_function_of_seed_and_epoch_and_keeps_songs_whole():
     song = np.array([0, 0, 1, 2, 2, 2])
-    few = natural.piece_orders(natural.Music(epochs=2, seeds=2), song).reshape(2, 2, 6)
-    many = natural.piece_orders(natural.Music(epochs=4, seeds=3), song).reshape(3, 4, 6)
+    few = music.piece_orders(music.Config(epochs=2, seeds=2), song).reshape(2, 2, 6)
+    many = music.piece_orders(music.Config(epochs=4, seeds=3), song).reshape(3, 4, 6)
     np.testing.assert_array_equal(few, many[:2, :2])
     assert len({tuple(order) for order in many.reshape(-1, 6)}) > 3
     for order in many.reshape(-1, 6):
@@ -99,23 +99,27 @@ def test_property_the_order_of_songs_is_a_function_of_seed_and_epoch_and_keeps_s
             mine = order[np.isin(order, np.flatnonzero(song == k))]
             assert (np.diff(mine) == 1).all()
             assert np.ptp(np.flatnonzero(song[order] == k)) == len(mine) - 1
-    plain = natural.piece_orders(natural.Music(epochs=2, seeds=1, shuffle_songs=False), song)
+    plain = music.piece_orders(music.Config(epochs=2, seeds=1, shuffle_songs=False), song)
     assert plain.tolist() == [[*range(6), *range(6)]]
 
 
-@pytest.mark.parametrize("config", [natural.Music(), natural.Characters()])
-def test_the_papers_scale_differs_in_budget_and_seeds_alone(config):
-    paper = dataclasses.asdict(natural.scaled(config, "paper"))
-    differs = {name for name, value in dataclasses.asdict(config).items() if paper[name] != value}
+@pytest.mark.parametrize("module", [music, characters])
+def test_documented_the_papers_scale_differs_in_budget_and_seeds_alone(module):
+    name = "training/" + module.__name__.rsplit(".", 1)[1]
+    default, paper = (
+        dataclasses.asdict(reproduce.settings(name, reproduce.Config(scale, "here"))) for scale in ("default", "paper")
+    )
+    assert default == dataclasses.asdict(module.Config(data_dir="here"))
+    differs = {key for key, value in default.items() if paper[key] != value}
     assert differs <= {"epochs", "updates", "evaluate_every", "seeds"}
-    small = natural.scaled(config, "paper", budget=3e-5)
+    small = reproduce.settings(name, reproduce.Config("paper", budget=3e-5))
     assert getattr(small, "updates", 3) == 3
     assert getattr(small, "epochs", 1) == 1
 
 
 @pytest.mark.parametrize(("updates", "every", "budget"), [(100, 10, 1), (100, 10, 0.15), (100, 30, 1e-9), (7, 100, 1)])
 def test_property_budgeted_updates_are_a_multiple_of_the_interval(updates, every, budget):
-    total, interval = common.budgeted(updates, every, budget)
+    total, interval = runner.budgeted(updates, every, budget)
     assert total >= 1
     assert total % interval == 0
     assert total <= max(1, updates * budget)

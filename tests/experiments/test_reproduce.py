@@ -1,28 +1,16 @@
-"""The main job's parts, small."""
+"""The main job's parts, small, and its table."""
 
 import dataclasses
-import json
 
 import numpy as np
-import pytest
-import scipy.stats
-from experiments import bifurcation_diagram, common, reproduce, temporal_order
+from experiments import reproduce, runner
+from experiments.training import temporal_order
+
+from cliffs.records import load_record, machine
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 8), (3, 8), (8, 8), (16, 16), (37, 100)])
-def test_parity_wilson_interval_against_scipy(successes, trials):
-    want = scipy.stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
-    np.testing.assert_allclose(common.wilson(successes, trials), (want.low, want.high), atol=1e-7)
-
-
-def test_parity_closed_form_folds(reference):
-    for w, folds in reference["folds_sigmoid"].items():
-        np.testing.assert_allclose(bifurcation_diagram.closed_form_folds(float(w)), np.array(folds, float), rtol=1e-13)
-
-
-def test_integration_temporal_order_part_counts_its_runs():
-    config = dataclasses.replace(
-        temporal_order.TemporalOrder(),
+def test_integration_temporal_order_counts_its_runs():
+    config = temporal_order.Config(
         length=10,
         max_length=13,
         hidden=20,
@@ -30,42 +18,55 @@ def test_integration_temporal_order_part_counts_its_runs():
         seeds=3,
         thresholds=(float("inf"), 1.0),
         evaluate_every=250,
-        evaluation_size=100,
+        test_batch=100,
     )
-    part = temporal_order.part(config, progress=False)
-    for row in part["metrics"]["table"]:
-        mine = part["arrays"]["max_norm"] == row["threshold"]
-        assert row["solved"] == (part["arrays"]["solved_at"][mine] >= 0).sum()
+    result = temporal_order.run(config)
+    for row in result.metrics["table"]:
+        mine = result.arrays["max_norm"] == row["threshold"]
+        assert row["solved"] == (result.arrays["solved_at"][mine] >= 0).sum()
         assert row["low"] <= row["rate"] <= row["high"]
-    text = reproduce.report({"order": part}, {"order": 1.0}, common.machine())
+    text = reproduce.report([*result.rows, ("  (order: 1.0 s)", "", "")], machine())
     assert "no clipping" in text
     assert "threshold 1" in text
 
 
 def test_integration_the_papers_temporal_order_runs_for_a_few_updates():
-    config = temporal_order.scaled("paper", budget=4e-7)
+    config = reproduce.settings("training/temporal_order", reproduce.Config("paper", budget=4e-7))
     assert (config.updates, config.length, config.max_length, config.learning_rate) == (2, 50, 200, 0.01)
-    part = temporal_order.part(dataclasses.replace(config, seeds=1, evaluation_size=100), progress=False)
-    assert len(part["rows"]) == len(config.thresholds)
-    assert np.isfinite(part["arrays"]["error"]).all()
+    result = temporal_order.run(dataclasses.replace(config, seeds=1, test_batch=100))
+    assert len(result.rows) == len(config.thresholds)
+    assert np.isfinite(result.arrays["error"]).all()
 
 
-def test_results_are_complete_and_written_atomically(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "RESULTS", tmp_path)
-    folder = common.save(
-        "a/b", metrics={"x": np.float32(1.5), "bad": float("nan")}, settings={"n": 3}, started=0.0, seed=7,
-        arrays={"y": np.arange(3)},
-    )  # fmt: skip
-    record = json.loads((folder / "metrics.json").read_text())
-    assert record["metrics"] == {"x": 1.5, "bad": "nan"}
-    assert {"settings", "seed", "seconds", "machine", "git_revision"} <= set(record)
-    assert np.load(folder / "arrays.npz")["y"].tolist() == [0, 1, 2]
+def test_integration_the_main_job_runs_every_part_and_records_its_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    called = []
 
-    def broken(path):
-        path.write_text("half")
-        raise OSError("disk full")
+    def execute(name, config, *, folder, report):
+        from cliffs.records import save_record
 
-    with pytest.raises(OSError, match="disk full"):
-        common.write_atomic(folder / "metrics.json", broken)
-    assert json.loads((folder / "metrics.json").read_text())["seed"] == 7
-    assert sorted(p.name for p in folder.iterdir()) == ["arrays.npz", "metrics.json"]
+        called.append((name, config))
+        save_record(folder, metrics={}, settings={}, seconds=2.5)
+        return type("Result", (), {"rows": [(f"quantity of {name}", "1", "2")]}), folder
+
+    monkeypatch.setattr(runner, "execute", execute)
+    monkeypatch.setattr("cliffs.sweeps.use_all_cores", lambda: None)
+    folder = reproduce.main(reproduce.Config(data_dir="here", seed=3))
+    assert [name for name, _ in called] == reproduce.parts(reproduce.Config(data_dir="here"))
+    assert dict(called)["training/music"].data_dir == dict(called)["training/characters"].data_dir == "here"
+    assert dict(called)["training/temporal_order"].seed == 3
+    record = load_record(folder)
+    assert folder == tmp_path / "reproduce"
+    assert [row["quantity"] for row in record.metrics["table"]] == [f"quantity of {name}" for name, _ in called]
+    assert record.seconds == 2.5 * len(called)
+    printed = capsys.readouterr().out
+    assert "quantity of training/music" in printed
+    assert "Measured on" in printed
+
+
+def test_property_trials_do_not_overwrite_what_is_recorded():
+    places = [
+        reproduce.results_of(config).relative_to(runner.RESULTS).as_posix()
+        for config in (reproduce.Config(), reproduce.Config(budget=0.1), reproduce.Config("paper"))
+    ]
+    assert places == [".", "local/default_trial", "local/paper"]

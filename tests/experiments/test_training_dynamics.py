@@ -2,8 +2,14 @@
 
 import numpy as np
 import pytest
-from experiments.training_dynamics import association, event_table, spikes, stability_events, tracking_record
-from experiments.training_dynamics_report import EVENTS, GROUPS, SIDES, print_verdicts, verdicts
+from experiments.hypotheses.training_dynamics_events import (
+    association,
+    event_table,
+    spikes,
+    stability_events,
+    tracking_record,
+)
+from experiments.hypotheses.training_dynamics_report import EVENTS, GROUPS, SIDES, verdict_lines, verdicts
 
 
 def test_analytic_spikes_are_found_against_a_drifting_level():
@@ -61,7 +67,7 @@ def test_analytic_a_jump_to_another_point_is_no_bifurcation():
     assert record["jumps_by_limit"] == {"0.025": 1, "0.05": 1, "0.1": 1, "0.2": 1, "0.4": 1}
 
 
-def test_property_every_side_gets_its_verdict_and_the_number_of_tests(capsys):
+def test_property_every_side_gets_its_verdict_and_the_number_of_tests():
     rng = np.random.default_rng(0)
     spike = rng.random((4, 500)) < 0.03
     chance = association(spike, rng.random(spike.shape) < 0.1, 200)
@@ -71,8 +77,7 @@ def test_property_every_side_gets_its_verdict_and_the_number_of_tests(capsys):
     found = verdicts(table)
     assert found["tests"] == 24
     assert found["any"]["clipped"]["before"]["p_value_bonferroni"] == pytest.approx(0.024)
-    print_verdicts(found)
-    lines = capsys.readouterr().out.splitlines()
+    lines = verdict_lines(found)
     assert sum("spikes (" in line for line in lines) == 6
     (line,) = [line for line in lines if "clipped, before" in line and "unclipped" not in line]
     assert line.endswith(": more than by chance")

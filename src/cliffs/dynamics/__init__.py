@@ -24,6 +24,7 @@ from cliffs.dynamics._crossings import crossing_report as crossing_report
 from cliffs.dynamics._fixed_points import FixedPoints as FixedPoints
 from cliffs.dynamics._fixed_points import find_fixed_points as find_fixed_points
 from cliffs.dynamics._fixed_points import solve_fixed_points as solve_fixed_points
+from cliffs.dynamics._input_driven import DrivenPath as DrivenPath
 from cliffs.dynamics._input_driven import compose as compose
 from cliffs.dynamics._input_driven import separation as separation
 from cliffs.dynamics._input_driven import split_path as split_path

@@ -1,30 +1,26 @@
-"""Figures, one function per kind of result. Needs matplotlib (the `experiments` extra)."""
+"""Figures of what the library's functions return: `plot_x(result, ax=None) -> Axes`. Needs matplotlib.
 
-from cliffs.plotting._basins import plot_basins as plot_basins
-from cliffs.plotting._basins import plot_split_path as plot_split_path
+Every function draws on the Axes that it is given, or on those of a new figure, and returns them; `ax.figure.savefig`
+stores the picture. matplotlib comes with the `experiments` extra.
+"""
+
 from cliffs.plotting._bifurcations import add_attractors as add_attractors
 from cliffs.plotting._bifurcations import add_flow as add_flow
 from cliffs.plotting._bifurcations import plot_bifurcation_diagram as plot_bifurcation_diagram
-from cliffs.plotting._cliff import plot_cliff_law as plot_cliff_law
-from cliffs.plotting._cliff import plot_profile as plot_profile
-from cliffs.plotting._clipping import plot_norm_versus_value as plot_norm_versus_value
-from cliffs.plotting._clipping import plot_strategies as plot_strategies
-from cliffs.plotting._curvature import plot_alignment as plot_alignment
-from cliffs.plotting._curvature import plot_curvature_against_gradient as plot_curvature_against_gradient
-from cliffs.plotting._curvature import plot_seed_ratios as plot_seed_ratios
-from cliffs.plotting._curvature import plot_shares_below as plot_shares_below
 from cliffs.plotting._curvature import plot_smoothness as plot_smoothness
 from cliffs.plotting._curvature import plot_spectral_density as plot_spectral_density
 from cliffs.plotting._diagnosis import plot_diagnosis as plot_diagnosis
+from cliffs.plotting._dynamics import plot_basins as plot_basins
+from cliffs.plotting._dynamics import plot_split_path as plot_split_path
+from cliffs.plotting._landscape import plot_cliff_law as plot_cliff_law
 from cliffs.plotting._landscape import plot_paths as plot_paths
+from cliffs.plotting._landscape import plot_profile as plot_profile
 from cliffs.plotting._landscape import plot_stability_map as plot_stability_map
 from cliffs.plotting._landscape import plot_steps as plot_steps
 from cliffs.plotting._landscape import plot_surface as plot_surface
 from cliffs.plotting._landscape import plot_surface_3d as plot_surface_3d
-from cliffs.plotting._lyapunov import plot_finite_time_distribution as plot_finite_time_distribution
-from cliffs.plotting._lyapunov import plot_order_to_chaos as plot_order_to_chaos
-from cliffs.plotting._spectra import plot_growth_rates as plot_growth_rates
-from cliffs.plotting._spectra import plot_singular_value_growth as plot_singular_value_growth
+from cliffs.plotting._spectra import plot_finite_time_distribution as plot_finite_time_distribution
+from cliffs.plotting._spectra import plot_singular_values as plot_singular_values
 from cliffs.plotting._spectra import plot_temporal_components as plot_temporal_components
 from cliffs.plotting._style import COLORS as COLORS
 from cliffs.plotting._style import figure as figure

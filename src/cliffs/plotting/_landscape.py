@@ -1,97 +1,116 @@
-"""Error surfaces with descent paths, flat and in perspective; stability maps."""
+"""Error surfaces with descent paths, flat and in perspective; stability maps; the wall and its law."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
-from cliffs.landscape import StabilityMap, Surface
-from cliffs.plotting._style import COLORS
+from cliffs.landscape import CliffProfile, StabilityMap, Surface
+from cliffs.plotting._style import COLORS, axes_or_new
 
 
-def plot_surface(ax: Any, surface: Surface, *, quantity: str = "loss", names: tuple[str, str] = ("w", "b")) -> Any:
-    """A two-dimensional surface as an image: the loss, or log10 of the gradient norm.
+def plot_surface(
+    surface: Surface,
+    ax: Axes | None = None,
+    *,
+    quantity: str = "loss",
+    names: tuple[str, str] = ("w", "b"),
+    colorbar: bool = True,
+) -> Axes:
+    """A two-dimensional surface as an image with a colour bar: the loss, or log10 of the gradient norm.
 
-    **Arguments**: a matplotlib Axes; the surface; `"loss"` or `"grad_norm"`; the directions' names.
+    **Arguments**
 
-    **Returns** the image, for a colour bar.
+    - `surface`: from `cliffs.landscape.surface`.
+    - `ax`: where to draw; a new figure when None.
+    - `quantity`: `"loss"` or `"grad_norm"`.
+    - `names`: of the two directions.
+    - `colorbar`: whether to draw one beside the image.
+
+    **Returns** the Axes.
 
     **Raises** `ValueError` for another quantity, or one that the surface does not hold.
 
-    >>> from cliffs.plotting import figure
-    >>> fig, ax = figure()
     >>> axis = np.linspace(0, 1, 3)
-    >>> image = plot_surface(ax, Surface((axis, axis), np.ones((3, 3)), np.ones((3, 3))), quantity="grad_norm")
-    >>> float(np.asarray(image.get_array()).max())
+    >>> ax = plot_surface(Surface((axis, axis), np.ones((3, 3)), np.ones((3, 3))), quantity="grad_norm")
+    >>> float(np.asarray(ax.collections[0].get_array()).max())
     0.0
     """
-    x, y = (np.asarray(a) for a in surface.offsets)
     if quantity not in ("loss", "grad_norm"):
         raise ValueError(f"quantity must be 'loss' or 'grad_norm', got {quantity!r}")
     values = getattr(surface, quantity)
     if values is None:
         raise ValueError(f"quantity={quantity!r} is not on this surface: it was computed without gradients")
+    ax = axes_or_new(ax)
     values = np.asarray(values)
     if quantity == "grad_norm":
         values = np.log10(np.maximum(values, 1e-12))
+    x, y = (np.asarray(a) for a in surface.offsets)
     image = ax.pcolormesh(x, y, values.T, shading="gouraud", cmap="viridis", rasterized=True)
-    ax.set_xlabel(names[0])
-    ax.set_ylabel(names[1])
+    if colorbar:
+        ax.get_figure().colorbar(image, ax=ax)
+    ax.set(xlabel=names[0], ylabel=names[1])
     ax.grid(False)
-    return image
+    return ax
 
 
-def plot_paths(ax: Any, paths: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Descent paths on a surface's axes, named `"clipped"`, `"unclipped"` or by any other label.
+def plot_paths(paths: Mapping[str, tuple[np.ndarray, np.ndarray]], ax: Axes | None = None) -> Axes:
+    """Descent paths on the plane of a surface; those named "clipped" and "unclipped" have colours of their own.
 
-    **Arguments**: a matplotlib Axes; for each label the two coordinates of the path's points.
+    **Arguments**: for each label the two coordinates of the path's points; where to draw, a new figure when None.
 
-    >>> from cliffs.plotting import figure
-    >>> fig, ax = figure()
-    >>> plot_paths(ax, {"clipped": (np.zeros(2), np.ones(2))})
+    **Returns** the Axes.
+
+    >>> len(plot_paths({"clipped": (np.zeros(2), np.ones(2))}).lines)
+    3
     """
+    ax = axes_or_new(ax)
     for label, (x, y) in paths.items():
         color = COLORS.get(label, COLORS["accent"])
         ax.plot(x, y, "-", color="white", linewidth=2.6, alpha=0.9, zorder=3)
         ax.plot(x, y, ".-", color=color, linewidth=1.4, markersize=3.5, label=label, zorder=4)
         ax.plot(x[0], y[0], "o", color="white", markeredgecolor="black", markersize=6, zorder=5)
+    return ax
 
 
-def plot_steps(ax: Any, surface: Surface, *, every: int = 1, length: float | None = None) -> Any:
+def plot_steps(surface: Surface, ax: Axes | None = None, *, every: int = 1, length: float | None = None) -> Axes:
     """The field of an optimiser's first steps on a two-dimensional surface, as arrows in the slice.
 
-    **Arguments**: a matplotlib Axes; a surface with `step`; every how many points an arrow; `length`: all arrows of
-    this length in offsets (their direction only), or their true length when None.
+    **Arguments**
 
-    **Returns** the quiver.
+    - `surface`: computed with `optimizer=`.
+    - `ax`: where to draw; a new figure when None.
+    - `every`: an arrow at every so many points.
+    - `length`: all arrows of this length in offsets (their direction only), or their true length when None.
+
+    **Returns** the Axes.
 
     **Raises** `ValueError` for a surface without steps.
 
-    >>> from cliffs.plotting import figure
-    >>> fig, ax = figure()
     >>> axis = np.linspace(0, 1, 3)
-    >>> field = Surface((axis, axis), np.ones((3, 3)), None, step=np.ones((3, 3, 2)))
-    >>> plot_steps(ax, field).N
+    >>> ax = plot_steps(Surface((axis, axis), np.ones((3, 3)), None, step=np.ones((3, 3, 2))))
+    >>> ax.collections[0].N
     9
     """
     if surface.step is None:
         raise ValueError("surface must hold steps: compute it with optimizer=...")
+    ax = axes_or_new(ax)
     x, y = (np.asarray(a)[::every] for a in surface.offsets)
     step = np.asarray(surface.step)[::every, ::every]
     if length is not None:
         size = np.linalg.norm(step, axis=-1, keepdims=True)
         step = length * step / np.where(size > 0, size, 1)
-    return ax.quiver(
-        *np.meshgrid(x, y, indexing="ij"), step[..., 0], step[..., 1], angles="xy", scale_units="xy", scale=1,
-        color="white", width=0.003,
-    )  # fmt: skip
+    options = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.003}
+    ax.quiver(*np.meshgrid(x, y, indexing="ij"), step[..., 0], step[..., 1], color="white", **options)
+    return ax
 
 
 def plot_surface_3d(
-    ax: Any,
     surface: Surface,
     paths: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None,
+    ax: Any = None,
     *,
     names: tuple[str, str, str] = ("w", "b", "error"),
     view: tuple[float, float] = (32.0, 20.0),
@@ -101,24 +120,25 @@ def plot_surface_3d(
 
     **Arguments**
 
-    - `ax`: a matplotlib Axes of `projection="3d"`.
     - `surface`: two-dimensional; where its loss is not finite there is a hole.
     - `paths`: for each label the two coordinates and the loss of the path's points; points off the slice's
       rectangle are left out, with the segments to them.
+    - `ax`: an Axes of `projection="3d"`; a new figure when None.
     - `names`: of the three axes.
     - `view`: elevation and azimuth in degrees.
     - `mesh`: lines drawn along each direction, at most; the lines themselves are left out beyond 120. A steep wall that
       runs across the grid looks like a saw unless the mesh is fine.
 
-    **Returns** the surface.
+    **Returns** the Axes.
 
     Source: Pascanu, Mikolov & Bengio (2012), Fig. 3.
 
-    >>> from cliffs.plotting import figure
-    >>> fig, ax = figure(subplot_kw={"projection": "3d"})
     >>> axis = np.linspace(0, 1, 3)
-    >>> shape = plot_surface_3d(ax, Surface((axis, axis), np.ones((3, 3)), None), {"clipped": (axis, axis, axis)})
+    >>> ax = plot_surface_3d(Surface((axis, axis), np.ones((3, 3)), None), {"clipped": (axis, axis, axis)})
+    >>> ax.name
+    '3d'
     """
+    ax = axes_or_new(ax, subplot_kw={"projection": "3d"})
     x, y = (np.asarray(a) for a in surface.offsets)
     z = np.asarray(surface.loss, float)
     finite = np.isfinite(z)
@@ -144,28 +164,27 @@ def plot_surface_3d(
     ax.view_init(*view)
     for setter, name in zip((ax.set_xlabel, ax.set_ylabel, ax.set_zlabel), names):
         setter(name)
-    return shape
+    return ax
 
 
-def plot_stability_map(ax: Any, result: StabilityMap, *, name: str = "share that leaves") -> Any:
+def plot_stability_map(result: StabilityMap, ax: Axes | None = None, *, name: str = "share that leaves") -> Axes:
     """The share of starts that leave the valley, learning rate across and clipping threshold up; `inf` is "none".
 
-    **Arguments**: a matplotlib Axes; the map; what the colour is called.
+    **Arguments**: the map; where to draw, a new figure when None; `name`: what the colour is called.
 
-    **Returns** the image, for a colour bar.
+    **Returns** the Axes, with a colour bar beside it.
 
-    >>> from cliffs.plotting import figure
-    >>> fig, ax = figure()
     >>> cube = np.zeros((3, 2, 4), int)
     >>> result = StabilityMap(np.array([0.1, 0.2, 0.4]), np.array([1.0, np.inf]), cube, cube > 0, cube * 1.0)
-    >>> float(np.asarray(plot_stability_map(ax, result).get_array()).min())
-    1.0
+    >>> ax = plot_stability_map(result)
+    >>> float(np.asarray(ax.collections[0].get_array()).min()), ax.get_yticklabels()[-1].get_text()
+    (1.0, 'none')
     """
+    ax = axes_or_new(ax)
     share = np.asarray(result.left_share)
-    image = ax.pcolormesh(
-        np.arange(share.shape[0]), np.arange(share.shape[1]), share.T, cmap="magma", vmin=0, vmax=1, shading="nearest",
-        rasterized=True,
-    )  # fmt: skip
+    grid = np.arange(share.shape[0]), np.arange(share.shape[1])
+    image = ax.pcolormesh(*grid, share.T, cmap="magma", vmin=0, vmax=1, shading="nearest", rasterized=True)
+    ax.get_figure().colorbar(image, ax=ax)
 
     def label(axis, values):
         spots = np.unique(np.linspace(0, len(values) - 1, min(len(values), 7)).round().astype(int))
@@ -173,8 +192,61 @@ def plot_stability_map(ax: Any, result: StabilityMap, *, name: str = "share that
 
     label(ax.set_xticks, np.asarray(result.learning_rates))
     label(ax.set_yticks, np.asarray(result.thresholds))
-    ax.set_xlabel("learning rate")
-    ax.set_ylabel("clipping threshold")
-    ax.set_title(name)
+    ax.set(xlabel="learning rate", ylabel="clipping threshold", title=name)
     ax.grid(False)
-    return image
+    return ax
+
+
+def plot_cliff_law(
+    lengths: np.ndarray,
+    values: np.ndarray,
+    laws: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    ax: Axes | None = None,
+    *,
+    name: str = "width",
+    label: str = "measured",
+) -> Axes:
+    """Measured peaks or widths of a wall against the sequence length T on a logarithmic scale, with laws as lines.
+
+    **Arguments**
+
+    - `lengths`, `values`: `[k]`, a column of `cliff_profiles`.
+    - `laws`: for each label a function of T.
+    - `ax`: where to draw; a new figure when None.
+    - `name`: of the quantity; `label`: of the points.
+
+    **Returns** the Axes.
+
+    >>> ax = plot_cliff_law(np.array([10, 20]), np.array([0.1, 0.01]), {"$m^{-T}$": lambda t: 10.0 ** (-t / 10)})
+    >>> ax.get_yscale()
+    'log'
+    """
+    ax = axes_or_new(ax)
+    fine = np.linspace(np.min(lengths), np.max(lengths), 200)
+    styles = zip((COLORS["clipped"], COLORS["unclipped"], COLORS["good"]), ("-", "--", ":"))
+    for (law, function), (color, style) in zip((laws or {}).items(), styles):
+        ax.plot(fine, function(fine), style, color=color, label=law)
+    ax.plot(lengths, values, "o", color=COLORS["stable"], markersize=4.5, label=label, zorder=4)
+    ax.set(yscale="log", xlabel="sequence length T", ylabel=name)
+    ax.legend()
+    return ax
+
+
+def plot_profile(
+    profile: CliffProfile, offsets: np.ndarray, slope: np.ndarray, ax: Axes | None = None, *, label: str | None = None
+) -> Axes:
+    """`|dE/ds|` across a wall in units of its own width and peak: walls of all lengths on one scale.
+
+    **Arguments**: the wall's profile; samples of the slope from `sample_line`; where to draw, a new figure when None;
+    the line's label.
+
+    **Returns** the Axes.
+
+    >>> ax = plot_profile(CliffProfile(0.0, 1.0, 0.2, 0.1, True), np.array([0.0, 0.1]), np.array([1.0, 0.5]))
+    >>> ax.lines[0].get_xdata().tolist()
+    [0.0, 0.5]
+    """
+    ax = axes_or_new(ax)
+    ax.plot((offsets - profile.position) / profile.width, np.abs(slope) / profile.peak, label=label)
+    ax.set(xlabel="distance from the peak / width at half maximum", ylabel="slope / peak")
+    return ax

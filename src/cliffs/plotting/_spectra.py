@@ -1,120 +1,134 @@
-"""How the singular values of Jacobian products grow, and which steps a gradient comes from."""
+"""How the singular values of Jacobian products grow, which steps a gradient comes from, and finite-time exponents."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 
-from cliffs.plotting._style import COLORS, figure
+from cliffs.plotting._style import COLORS, axes_or_new
 
 
-def plot_singular_value_growth(
+def plot_singular_values(
+    logs: np.ndarray,
     steps: Sequence[int] | np.ndarray,
-    curves: Mapping[str, np.ndarray],
+    ax: Axes | None = None,
     *,
-    columns: int = 4,
     decades: tuple[float, float] = (-12, 8),
-) -> Figure:
-    """Singular values of `J_t ... J_1` against t, one panel per initialisation, over seeds.
+) -> Axes:
+    """Singular values of `J_t ... J_1` against t, over seeds.
+
+    The largest, the median and the smallest value are drawn by their median over seeds with the 10 to 90 % band; the
+    grey fan holds all n values of the first seed.
 
     **Arguments**
 
+    - `logs`: `[seeds, times, n]`, logarithms (nats) of singular values, largest first, from `log_singular_values`.
     - `steps`: `[times]`, the number of factors.
-    - `curves`: name to logarithms (nats) of singular values `[seeds, times, n]`, largest first.
-    - `columns`: panels per row.
+    - `ax`: where to draw; a new figure when None.
     - `decades`: limits of the axis, in powers of ten.
 
-    **Returns** a matplotlib `Figure`: the largest, the median and the smallest value, the median over seeds with the
-    10 to 90 % band; the grey fan holds all n values of the first seed.
+    **Returns** the Axes.
 
-    >>> len(plot_singular_value_growth([1, 2], {"a": np.zeros((3, 2, 4))}).axes)
-    1
+    >>> len(plot_singular_values(np.zeros((3, 2, 4)), [1, 2]).collections)
+    3
     """
-    rows = -(-len(curves) // columns)
-    columns = min(columns, len(curves))
-    fig, axes = cast(
-        "tuple[Figure, Any]",
-        figure(rows, columns, size=(3.6 * columns, 3.0 * rows), sharex=True, sharey=True, squeeze=False),
-    )
-    for ax in axes.ravel()[len(curves) :]:
-        ax.remove()
-    for index, (ax, (name, logs)) in enumerate(zip(axes.ravel(), curves.items())):
-        tens = np.asarray(logs) / np.log(10)
-        ax.plot(steps, tens[0], color=COLORS["unstable"], lw=0.4, alpha=0.5, rasterized=True)
-        n = tens.shape[-1]
-        for which, color, label in (
-            (0, COLORS["unclipped"], "largest"),
-            (n // 2, COLORS["accent"], "median"),
-            (n - 1, COLORS["clipped"], "smallest"),
-        ):
-            low, middle, high = np.nanquantile(tens[:, :, which], [0.1, 0.5, 0.9], axis=0, method="nearest")
-            ax.fill_between(steps, np.maximum(low, -400), high, color=color, alpha=0.2, lw=0)
-            ax.plot(steps, middle, color=color, lw=1.6, label=label)
-        ax.axhline(0, color=COLORS["stable"], lw=0.7)
-        ax.set(title=name, ylim=decades)
-        if index % columns == 0:
-            ax.set(ylabel="log10 singular value")
-        if index >= len(curves) - columns:
-            ax.set(xlabel="steps in the product")
-            ax.tick_params(labelbottom=True)
-    axes[0, 0].legend(fontsize=8, loc="lower right")
-    return fig
+    ax = axes_or_new(ax)
+    tens = np.asarray(logs) / np.log(10)
+    ax.plot(steps, tens[0], color=COLORS["unstable"], lw=0.4, alpha=0.5, rasterized=True)
+    n = tens.shape[-1]
+    for which, color, label in (
+        (0, "unclipped", "largest"),
+        (n // 2, "accent", "median"),
+        (n - 1, "clipped", "smallest"),
+    ):
+        # Nearest rank: a value can be -inf, between which nothing can be interpolated.
+        low, middle, high = np.nanquantile(tens[:, :, which], [0.1, 0.5, 0.9], axis=0, method="nearest")
+        ax.fill_between(steps, np.maximum(low, -400), high, color=COLORS[color], alpha=0.2, lw=0)
+        ax.plot(steps, middle, color=COLORS[color], lw=1.6, label=label)
+    ax.axhline(0, color=COLORS["stable"], lw=0.7)
+    ax.set(ylim=decades, xlabel="steps in the product", ylabel="log10 singular value")
+    return ax
 
 
-def plot_growth_rates(rates: Mapping[str, np.ndarray], title: str = "") -> Figure:
-    """The rate `log s_1 / T` of every seed, one row per initialisation.
-
-    **Arguments**: `rates`, name to `[seeds]` in nats per step.
-
-    **Returns** a matplotlib `Figure`; every dot is a seed, the bar is the median.
-
-    >>> len(plot_growth_rates({"a": np.zeros(3), "b": np.ones(3)}).axes)
-    1
-    """
-    fig, ax = cast("tuple[Figure, Any]", figure(size=(6.4, 0.42 * len(rates) + 1.4)))
-    spread = np.random.default_rng(0)
-    for row, values in enumerate(map(np.asarray, rates.values())):
-        jitter = spread.uniform(-0.22, 0.22, len(values))
-        color = COLORS["unclipped"] if np.median(values) > 0 else COLORS["clipped"]
-        ax.plot(values, row + jitter, ".", color=color, ms=4, alpha=0.6)
-        ax.plot([np.median(values)] * 2, [row - 0.35, row + 0.35], color=COLORS["stable"], lw=1.6)
-    ax.axvline(0, color=COLORS["stable"], lw=0.7)
-    # Rates lie between -4 and 0.01: linear up to the threshold, logarithmic beyond.
-    ax.set_xscale("symlog", linthresh=0.05)
-    every = np.concatenate([np.ravel(v) for v in rates.values()])
-    low, high = 1.3 * min(every.min(), -0.02), 1.3 * max(every.max(), 0.02)
-    marks = [m for m in (-4, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 4) if low <= m <= high]
-    ax.set_xticks(marks, [f"{m:g}" for m in marks])
-    ax.minorticks_off()
-    ax.set(xlim=(low, high))
-    ax.set(
-        yticks=range(len(rates)), yticklabels=list(rates), xlabel="growth of the largest singular value (nats per step)"
-    )
-    ax.set(title=title)
-    ax.invert_yaxis()
-    return fig
-
-
-def plot_temporal_components(norms: np.ndarray, title: str = "") -> Figure:
+def plot_temporal_components(norms: np.ndarray, ax: Axes | None = None) -> Axes:
     """The norms of all temporal components `dE_t/dx_t dx_t/dx_k d+x_k/dtheta` as an image, k across, t down.
 
-    **Arguments**: `norms` `[t, k]` from `cliffs.spectra.temporal_components`.
+    **Arguments**: `norms` `[t, k]` from `cliffs.spectra.temporal_components`; where to draw, a new figure when None.
 
-    **Returns** a matplotlib `Figure`.
+    **Returns** the Axes, with a colour bar beside it.
 
-    >>> len(plot_temporal_components(np.tril(np.ones((3, 3)))).axes)
-    2
+    >>> ax = plot_temporal_components(np.tril(np.ones((3, 3))))
+    >>> ax.images[0].get_array().shape
+    (3, 3)
     """
+    ax = axes_or_new(ax)
     norms = np.where(np.asarray(norms) > 0, norms, np.nan)
-    fig, ax = cast("tuple[Figure, Any]", figure(size=(5.2, 4.2)))
     low, high = np.nanmin(norms), np.nanmax(norms)
-    image = ax.imshow(
-        norms, norm=LogNorm(max(low, high * 1e-12), high if high > low else low * 10), cmap=mpl.colormaps["magma"]
-    )
-    fig.colorbar(image, ax=ax, label="norm of the component")
-    ax.set(xlabel="step k of the parameters", ylabel="step t of the cost", title=title)
+    scale = LogNorm(max(low, high * 1e-12), high if high > low else low * 10)
+    image = ax.imshow(norms, norm=scale, cmap=mpl.colormaps["magma"])
+    ax.get_figure().colorbar(image, ax=ax, label="norm of the component")
+    ax.set(xlabel="step k of the parameters", ylabel="step t of the cost")
     ax.grid(False)
-    return fig
+    return ax
+
+
+def plot_finite_time_distribution(
+    exponents: np.ndarray, ax: Axes | None = None, *, names: Sequence[str] | None = None
+) -> Axes:
+    """How finite-time exponents are spread: histograms for many samples, for up to 50 every sample as a dot.
+
+    Each exponent's bars are as tall as its largest one is 1: a narrow distribution does not flatten the others.
+
+    **Arguments**
+
+    - `exponents`: `[..., k]` in nats per step; what is not finite is left out.
+    - `ax`: where to draw; a new figure when None.
+    - `names`: of the k exponents.
+
+    **Returns** the Axes.
+
+    >>> ax = plot_finite_time_distribution(np.random.default_rng(0).normal(size=(4, 5, 2)))
+    >>> ax.get_yticklabels()[0].get_text(), len(ax.lines[0].get_xdata())  # a row of 20 dots for each exponent
+    ('exponent 1', 20)
+    """
+    ax = axes_or_new(ax)
+    samples = np.asarray(exponents, float).reshape(-1, np.shape(exponents)[-1])
+    columns = [column[np.isfinite(column)] for column in samples.T]
+    names = list(names) if names else [f"exponent {i + 1}" for i in range(len(columns))]
+    shades = mpl.colormaps["viridis"](np.linspace(0.1, 0.85, len(columns)))
+    if len(samples) <= 50:
+        _rows_of_dots(ax, columns, names, shades)
+    else:
+        _histograms(ax, columns, names, shades)
+    ax.set(xlabel="finite-time exponent (nats per step)")
+    return ax
+
+
+def _rows_of_dots(ax: Axes, columns: list[np.ndarray], names: list[str], shades: np.ndarray) -> None:
+    """One row an exponent: a dot for each sample, a bar at the median."""
+    for row, (values, shade) in enumerate(zip(columns, shades)):
+        spread = 0.24 * np.sin(2.4 * np.arange(len(values)))  # fixed, so that the picture does not change
+        ax.plot(values, row + spread, ".", color=shade, ms=6, alpha=0.8)
+        if len(values):
+            ax.plot([np.median(values)] * 2, [row - 0.38, row + 0.38], color=COLORS["stable"], lw=1.6)
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+
+
+def _histograms(ax: Axes, columns: list[np.ndarray], names: list[str], shades: np.ndarray) -> None:
+    """One histogram an exponent. Its number of bins grows with the cube root of the samples (Rice's rule); no bin is
+    narrower than a 200th of the axis, where it would be a hairline."""
+    every = np.concatenate(columns)
+    reach = max(float(np.ptp(every)), 1e-6 * max(1.0, float(np.abs(every).max()))) if every.size else 1.0
+    for values, name, shade in zip(columns, names, shades):
+        if not values.size:
+            continue
+        width = max(float(np.ptp(values)) / np.ceil(2 * len(values) ** (1 / 3)), reach / 200)
+        count = max(1, int(np.ceil(np.ptp(values) / width)))
+        middle = 0.5 * (values.min() + values.max())
+        edges = middle + width * (np.arange(count + 1) - count / 2)
+        counts, _ = np.histogram(values, edges)
+        ax.stairs(counts / counts.max(), edges, fill=True, color=shade, alpha=0.7, label=name)
+    ax.set(ylabel="samples, share of the fullest bin")
+    ax.legend(fontsize=8)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLORS = {
@@ -25,6 +26,11 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cliffs",
 }
+
+
+def axes_or_new(ax: Axes | None, **subplots: Any) -> Any:
+    """The given Axes, or those of a new figure in the house style."""
+    return figure(**subplots)[1] if ax is None else ax
 
 
 def figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, **subplots: Any):

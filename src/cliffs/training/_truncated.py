@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Int, PyTree
 
@@ -19,12 +20,12 @@ class TruncatedState(NamedTuple):
     """The recurrent state after the last piece: where the next one goes on."""
 
     @property
-    def step(self) -> Int[Array, "*runs"]:
+    def step(self) -> Int[Array | np.ndarray, "*runs"]:
         """How many pieces were seen."""
         return self.train.step
 
     @property
-    def diverged_at(self) -> Int[Array, "*runs"]:
+    def diverged_at(self) -> Int[Array | np.ndarray, "*runs"]:
         """The first piece whose loss or new parameters were not finite; -1 while there was none."""
         return self.train.diverged_at
 

@@ -1,0 +1,130 @@
+"""Penn Treebank characters, clipped against unclipped, the state carried from piece to piece of the text.
+
+The settings are the paper's (arXiv v1: 500 logistic units without biases, pieces of 180, threshold 45) with the stated
+budget of updates; what that version does not say (initial weights, batch size, learning rate, the loss summed over a
+piece and averaged over the batch) is in the configuration below. The paper's scale differs in budget and seeds alone.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cliffs import recurrent, tasks, training
+from cliffs.data import load_penn_treebank
+from cliffs.sweeps import SweepResult, product_grid, sweep
+
+ALL_CORES = True
+INF = float("inf")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Penn Treebank characters without newlines; the loss summed over a piece, the mean over the batch."""
+
+    data_dir: str | None = None
+    """Folder that holds ptb/; the data are downloaded when it is not given."""
+    hidden: int = 500
+    piece_length: int = 180
+    batch: int = 20
+    learning_rates: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2)
+    """Each of clipped and unclipped is reported at the rate with the best validation score."""
+    threshold: float = 45.0
+    std: float = 0.05
+    """Of all initial weights."""
+    updates: int = 2000
+    evaluate_every: int = 250
+    seeds: int = 1
+
+
+PAPER = Config(updates=100_000, evaluate_every=1_000, seeds=5)
+
+
+class Result(NamedTuple):
+    """Scores of both arms, and everything that the figure shows."""
+
+    config: Config
+    metrics: dict[str, Any]
+    arrays: dict[str, Any]
+    rows: list[tuple[str, str, str]]
+
+
+def run(config: Config, say: Any = print, keep: Any = lambda arrays: None) -> Result:
+    """Train clipped and unclipped, and take every fold at the evaluation with the best validation score."""
+    from experiments.training import natural_report as report
+
+    result, curves = train(config)
+    arrays = report.arrays_of(result, curves)
+    # On disk before anything is made of it: a slip in a table or a figure must not cost the training.
+    keep(arrays)
+    say("trained")
+    summary = report.summarise(result, curves, config.threshold)
+    label = f"Penn Treebank characters, {config.updates} updates, {config.seeds} seeds"
+    return Result(config, summary, arrays, report.rows("characters", label, "bits/char", summary))
+
+
+def draw(result: Result) -> dict[str, Any]:
+    """Learning curves, and the gradient norms against the threshold."""
+    from experiments.training import natural_report as report
+
+    every = f"evaluation (every {result.config.evaluate_every} updates)"
+    title = "Penn Treebank characters"
+    fig = report.learning_curves(result.arrays, result.config.threshold, "bits/char", title, every, 5.0)
+    return {"characters": fig}
+
+
+def train(config: Config) -> tuple[SweepResult, dict[str, np.ndarray]]:
+    """All runs; at every evaluation the bits per character of train (as met), validation, test."""
+    corpus = load_penn_treebank(config.data_dir)
+    step = recurrent.rnn_step("logistic")
+    symbols = len(corpus.symbols)
+    data = {
+        fold: tasks.contiguous_pieces(getattr(corpus, fold), config.batch, config.piece_length)
+        for fold in corpus._fields[:3]
+    }
+    count = len(data["train"].inputs)
+
+    def optimizer(run):
+        """Clipped SGD; a threshold of infinity is plain SGD."""
+        return optax.chain(optax.clip_by_global_norm(run["max_norm"]), optax.sgd(run["learning_rate"]))
+
+    def loss(params, batch):
+        hidden, piece = batch
+        nats, after = tasks.character_nats(step, params, hidden, *piece)
+        return nats.sum(0).mean(), after
+
+    def init(run):
+        gauss = recurrent.gaussian(config.std)
+        options = {"w_rec": gauss, "w_in": gauss, "w_out": gauss, "bias": False}
+        params = recurrent.init_model(jax.random.key(run["seed"]), symbols, config.hidden, symbols, **options)
+        return training.init_truncated(params, optimizer(run), jnp.zeros((config.batch, config.hidden)))
+
+    def update(state, run, data):
+        at = state.step % count
+        piece = jax.tree.map(lambda x: x[at], tuple(data["train"]))
+        return training.truncated_step(state, piece, loss, optimizer(run), reset=at == 0)
+
+    def evaluate(state, run, data):
+        start = jnp.zeros((config.batch, config.hidden))
+        params = state.train.params
+        return {fold: tasks.bits_per_character(step, params, data[fold], start) for fold in ("valid", "test")}
+
+    axes = {"learning_rate": config.learning_rates, "max_norm": [config.threshold, INF]}
+    grid = product_grid(**axes, seed=list(range(config.seeds)))
+    options = {"evaluate_every": config.evaluate_every, "data": data}
+    result = sweep(init, update, grid, config.updates, evaluate=evaluate, **options)
+    bits = result.metrics.loss / config.piece_length / np.log(2)
+    return result, {"train": bits.reshape(len(bits), -1, config.evaluate_every).mean(-1), **result.evaluations}
+
+
+if __name__ == "__main__":
+    import pathlib
+    import sys
+
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+    from experiments import runner
+
+    runner.main(__file__)
