@@ -22,13 +22,15 @@ def summaries() -> dict[str, object]:
     strategies = _metrics("clipping_strategies")
     finite = np.isfinite(arrays["thresholds"])  # the last one, infinity, is no clipping and has no place on the axis
     starts, settings = stability["metrics"]["starts"], strategies["settings"]
+    intervals = {r["solved"]: r["interval"] for rule in strategies["metrics"]["strategies"].values() for r in rule}
+    some = ", ".join(f"{k} solved {100 * intervals[k][0]:.0f} to {100 * intervals[k][1]:.0f} %" for k in (1, 5, 10))
     small = stability["metrics"]["largest_share_left_where_rate_x_threshold_is_at_most_0.03"]
     return {
         "stability": {
             "rates": [_short(x) for x in arrays["learning_rates"]],
             "thresholds": [_short(x) for x in arrays["thresholds"][finite]],
             "left_share": [[_short(x) for x in row] for row in arrays["left_share"][:, finite]],
-            "note": f"Darker: a larger share of {starts} starts leaves the valley of the one-unit surface within "
+            "note": f"Stronger grey: a larger share of {starts} starts leaves the valley of this surface within "
             f"{stability['settings']['updates']} updates. Below the dashed line (rate x threshold = 0.03) the share is "
             f"{small:g}. The point is the pair of sliders above. Made by: python experiments/stability_map.py",
         },
@@ -57,7 +59,7 @@ def summaries() -> dict[str, object]:
             ],
             "note": f"Temporal order over {settings['length']} steps, {settings['hidden']} units, "
             f"{settings['steps']} updates at learning rate {settings['learning_rate']:g}, {settings['seeds']} seeds. "
-            "Thresholds of different rules are not comparable with each other. "
+            f"95 % intervals: {some}. Thresholds of different rules are not comparable with each other. "
             "Made by: python experiments/clipping_strategies.py",
         },
     }

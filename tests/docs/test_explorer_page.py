@@ -174,10 +174,37 @@ def test_integration_the_address_holds_the_state(opened):
     assert numbers(wrong)["state"] == {"w": 5, "b": -2.3, "rate": 10, "threshold": 0.1, "T": 1, "updates": 3}
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_integration_nothing_is_cut_or_overlaps(opened, tmp_path, width, dark):
-    page = opened(width=width, dark=dark)
+def test_integration_a_finger_drags_the_start_too(chromium):
+    context = chromium.new_context(viewport={"width": 390, "height": 800}, has_touch=True)
+    page = context.new_page()
+    page.goto(PAGE.as_uri())
+    before = numbers(page)["state"]
+    grip = page.locator("#surface .handle .dot").bounding_box()
+    x, y = grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2
+    touch = context.new_cdp_session(page)
+    for kind, move in (("touchStart", 0), ("touchMove", 15), ("touchMove", 30), ("touchMove", 40)):
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x + move, "y": y - move / 2}]})
+        numbers(page)
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    found = numbers(page)
+    grip = page.locator("#surface .handle .dot").bounding_box()
+    np.testing.assert_allclose(grip["x"] + grip["width"] / 2, x + 40, atol=1.5)
+    assert found["state"]["w"] > before["w"]
+    assert found["state"]["b"] > before["b"]
+    check(found)
+    context.close()
+
+
+VIEWS = [
+    (1280, False, ""), (1280, True, ""), (390, False, ""), (390, True, ""),
+    (390, False, "#w=-6&b=3&rate=1"), (390, False, "#w=6.4&b=-3.1&rate=5&threshold=1000"), (390, False, "#w=0&b=8&T=1"),
+    (1280, False, "#w=-9&b=-8&updates=1"), (1280, False, "#w=9&b=-4.5&T=150&updates=300&threshold=0.01&rate=0.001"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("width", "dark", "address"), VIEWS)
+def test_integration_nothing_is_cut_or_overlaps(opened, tmp_path, width, dark, address):
+    page = opened(address, width=width, dark=dark)
     numbers(page)
     assert page.evaluate("document.documentElement.dataset.theme") == ("dark" if dark else "light")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
