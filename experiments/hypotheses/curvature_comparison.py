@@ -79,7 +79,8 @@ def fit_paths(arm: dict, config: "Config") -> dict:
 
 def over_seeds(values, resamples: int, null: float | None = None) -> dict:
     """The median over seeds with its 95 % bootstrap interval (percentiles); with `null` the p-value of a signed-rank
-    test against it (two-sided; in the logarithm where the null is 1)."""
+    test against it (two-sided; in the logarithm where the null is 1).
+    """
     values = np.asarray(values, float)
     interval = bootstrap_interval(values, num_resamples=resamples, seed=1)
     out = {"median": float(np.median(values)), "interval": list(interval), "values": values}

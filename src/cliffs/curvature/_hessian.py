@@ -1,5 +1,4 @@
-"""Curvature of any loss: Hessian and Gauss-Newton products, leading and trailing eigenpairs, and the gradient's place
-among them.
+"""Hessian and Gauss-Newton products of any loss, leading and trailing eigenpairs, and the gradient's place among them.
 
 Everything works on a *product* `matvec(vector) -> vector` over pytrees like the parameters, so the Hessian itself is
 never formed. `hessian_operator` and `gauss_newton_operator` make such products; the first linearises the gradient once,
