@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from cliffs.sweeps._history import empty_history, store
+from cliffs.sweeps._history import empty_history, masked, store
 from cliffs.sweeps._recording import Recording
 
 
@@ -26,6 +26,10 @@ class Book:
     pruned_at: np.ndarray
     ended: np.ndarray
     """Diverged, pruned, or solved in a sweep that stops then: nothing is to be computed any more."""
+    started: np.ndarray
+    """Whether the run has a state."""
+    num_steps: int
+    """Updates that are wanted of every run."""
     notes: list[str] = dataclasses.field(default_factory=list)
 
     @property
@@ -33,9 +37,9 @@ class Book:
         """How many there are."""
         return len(self.steps_run)
 
-    def cohort(self, num_steps: int) -> np.ndarray:
+    def cohort(self) -> np.ndarray:
         """The runs to go on with: those furthest behind among the unfinished ones. They are at one step."""
-        open_runs = np.flatnonzero(~self.ended & (self.steps_run < num_steps))
+        open_runs = np.flatnonzero(~self.ended & (self.steps_run < self.num_steps))
         return open_runs[self.steps_run[open_runs] == self.steps_run[open_runs].min()] if len(open_runs) else open_runs
 
     def keep_states(self, runs: np.ndarray, state: PyTree) -> None:
@@ -58,9 +62,19 @@ class Book:
         self.solved_at[runs[solved & (self.solved_at[runs] < 0)]] = done + steps
         self.ended[runs] = (diverged_at >= 0) | (solved & stop_when_solved)
 
-    def prune(self, runs: np.ndarray, keep: np.ndarray) -> None:
-        """Runs that are not kept end here."""
-        gone = runs[~keep[runs] & ~self.ended[runs]]
+    def prune(self, rule: Any, runs: np.ndarray, evaluate_every: int) -> None:
+        """Ask a rule which of these runs, which are at one step, are to go on; the others end here."""
+        active = np.zeros(self.runs, bool)
+        active[runs] = ~self.ended[runs]
+        if not active.any():
+            return
+        count = int(self.steps_run[runs[0]]) // evaluate_every
+        filled = np.arange(count) < (self.steps_run // evaluate_every)[:, None]
+        so_far = masked(jax.tree.map(lambda x: x[:, :count], self.evaluations), filled)
+        keep = np.asarray(rule(so_far, active.copy()))
+        if keep.shape != active.shape or keep.dtype != bool:
+            raise ValueError(f"prune must return bool [{self.runs}], got {keep.dtype}{list(keep.shape)}")
+        gone = np.flatnonzero(active & ~keep)
         self.pruned_at[gone] = self.steps_run[gone]
         self.ended[gone] = True
 
@@ -76,5 +90,5 @@ def new_book(runs: int, num_steps: int, evaluate_every: int, functions: Any) -> 
         records=empty_history(functions.recorded, runs, num_steps // functions.recording.every),
         evaluations=empty_history(functions.shapes.evaluation, runs, num_steps // evaluate_every),
         steps_run=np.zeros(runs, int), solved_at=none(), diverged_at=none(), pruned_at=none(),
-        ended=np.zeros(runs, bool),
+        ended=np.zeros(runs, bool), started=np.zeros(runs, bool), num_steps=num_steps,
     )  # fmt: skip

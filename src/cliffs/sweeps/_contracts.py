@@ -82,7 +82,8 @@ def _returned(function: Callable[..., Any], name: str, user: Any, given: str, *a
     except ValueError:
         pass  # a builtin without a signature
     try:
-        return jax.eval_shape(function, *args)
+        # A new function, so that JAX traces again: a value that the old one reads may have changed.
+        return jax.eval_shape(lambda *args: function(*args), *args)
     except TypeError as error:
         if "valid JAX type" not in str(error):
             raise

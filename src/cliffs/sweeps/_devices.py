@@ -11,6 +11,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
+from cliffs.sweeps._processes import Processes
+
 
 def use_all_cores(count: int | None = None) -> int:
     """Make every CPU core a device of its own; call it before JAX starts (before the first array).
@@ -79,9 +81,10 @@ class Layout:
         return tuple((d.platform, d.id) for d in self.devices), self.lanes, self.padded
 
     @functools.cached_property
-    def processes(self) -> int:
-        """How many processes hold the devices."""
-        return len({d.process_index for d in self.devices})
+    def processes(self) -> Processes:
+        """Those that hold the devices."""
+        count = len({d.process_index for d in self.devices})
+        return Processes(count, jax.process_index()) if count > 1 else Processes()
 
     def groups(self, count: int) -> Any:
         """How many groups each device must compute when `count` runs are left, as an array on all devices."""
@@ -99,24 +102,20 @@ class Layout:
 
     def place(self, tree: PyTree) -> Any:
         """Host arrays `[padded, ...]` on the devices."""
-        return jax.tree.map(lambda x: _put(x, self.sharding, self.processes), tree)
+        return jax.tree.map(lambda x: _put(x, self.sharding, self.processes.count), tree)
 
     def share(self, tree: PyTree) -> Any:
         """Host arrays, whole on every device."""
-        return jax.tree.map(lambda x: _put(x, self.replicated, self.processes), tree)
+        return jax.tree.map(lambda x: _put(x, self.replicated, self.processes.count), tree)
 
     def fetch(self, tree: PyTree, count: int) -> Any:
         """The first `count` runs of device arrays `[padded, ...]`, as host arrays, in every process."""
         spots = self.spots(count)
-        if self.processes == 1:
-            return jax.tree.map(lambda x: np.asarray(x)[spots], tree)
-        from jax.experimental import multihost_utils
-
-        return jax.tree.map(lambda x: np.asarray(x)[spots], multihost_utils.process_allgather(tree, tiled=True))
+        return jax.tree.map(lambda x: x[spots], self.processes.gather_rows(tree))
 
     def fetch_own(self, tree: PyTree, count: int) -> tuple[np.ndarray, Any]:
         """Which of the first `count` runs lie on this process's devices, and their rows; nothing is sent."""
-        if self.processes == 1:
+        if self.processes.count == 1:
             return np.arange(count), self.fetch(tree, count)
         size = self.padded // len(self.devices)
         mine = [i for i, d in enumerate(self.devices) if d.process_index == jax.process_index()]
@@ -125,7 +124,8 @@ class Layout:
 
         def take(x):
             shards = {shard.index[0].start or 0: np.asarray(shard.data) for shard in x.addressable_shards}
-            return np.stack([shards[s // size * size][s % size] for s in spots[own]]) if len(own) else None
+            taken = [shards[spot // size * size][spot % size] for spot in spots[own]]
+            return np.stack(taken) if taken else np.zeros((0, *x.shape[1:]), x.dtype)
 
         return own, jax.tree.map(take, tree)
 

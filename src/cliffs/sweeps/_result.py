@@ -133,8 +133,8 @@ class SweepResult:
         """One row for each value of the grid columns `by`: how many of its runs solved the task, and when.
 
         **Returns** dicts with the values of `by`, `runs`, `solved`, their share `success` with its Wilson interval
-        `success_low`, `success_high` (95 %), `updates` (median of `solved_at` over solved runs; None where there are
-        none) with its bootstrap interval `updates_low`, `updates_high`, `diverged` and `pruned`.
+        `success_low`, `success_high` (95 %), `updates` (median of `solved_at` over the solved runs, None without one)
+        with its bootstrap interval `updates_low`, `updates_high`, `diverged` and `pruned`.
 
         **Raises** `ValueError` for a name that is no column of the grid.
         """

@@ -8,30 +8,31 @@ trajectory's rounding depends on: results are the same to the bit for any number
 company. (For one device XLA compiles an unpartitioned program, whose last bits can differ.)
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-import jax
 import numpy as np
 from jaxtyping import PyTree
 
 from cliffs.sweeps._book import Book, new_book
-from cliffs.sweeps._contracts import check_count
+from cliffs.sweeps._checkpoint import Checkpoint, Store, check_checkpoint
 from cliffs.sweeps._devices import Layout
 from cliffs.sweeps._errors import readable_errors
 from cliffs.sweeps._grid import check_grid, rows
 from cliffs.sweeps._history import masked
+from cliffs.sweeps._identity import Identity, differences, identify
+from cliffs.sweeps._interrupts import Interrupts
 from cliffs.sweeps._keys import bare, typed
+from cliffs.sweeps._loop import Job, advance_all
+from cliffs.sweeps._plan import check_record_every, check_steps, choose_lanes, used_devices
 from cliffs.sweeps._programs import Functions, prepare
-from cliffs.sweeps._progress import progress_bar
+from cliffs.sweeps._progress import Progress, Reporter, check_progress
 from cliffs.sweeps._recording import Record
 from cliffs.sweeps._result import SweepResult
 from cliffs.typing import Evaluate, Init, Update
-
-# Measured: for 50 units 1 lane is as fast as 2, 4 or 8, and 2.4 times faster than 4 at batch size 1000.
-CPU_LANES = 1
-DEFAULT_BLOCK = 100
 
 
 def sweep(
@@ -46,9 +47,13 @@ def sweep(
     data: PyTree = None,
     record: Record | None = None,
     record_every: int = 1,
+    prune: Callable[[Mapping[str, Any], np.ndarray], Any] | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    resume: Literal["exact", "extend"] = "exact",
     lanes: int | None = None,
     devices: Sequence[Any] | None = None,
-    progress: bool = True,
+    memory_fraction: float = 0.8,
+    progress: bool | Progress | None = None,
 ) -> SweepResult:
     """Train every run of a grid, as one compiled program over all local devices.
 
@@ -64,8 +69,6 @@ def sweep(
     - `evaluate_every`: updates between evaluations, progress lines and chances to stop; by default 100, or the largest
       divisor of `num_steps` below.
     - `stop_when_solved`: whether a solved run leaves the sweep; a diverged run always does.
-    - `lanes`: runs per `vmap`: 1 on a CPU and all on an accelerator by default.
-    - `devices`: the devices to spread over; all local ones by default.
     - `record`: which metrics to keep: names (`["loss", "aux"]`, the second with all below it), or a dict from names to
       what several updates become: `{"loss": "mean", "grad_norm": "max"}` (or `"min"`, `"last"`, which is the default).
       All by default; `()` keeps none.
@@ -73,12 +76,27 @@ def sweep(
       `runs * num_steps / record_every * bytes of one record`: two float32 of 10,000 runs x 10,000 updates are 800 MB
       with 1, and 8 MB with 100.
     - `data`: arrays that all runs share, given to `update` and `evaluate` as a third argument unless None.
-    - `progress`: whether to show a tqdm line (when tqdm is installed).
+    - `prune`: `prune(evaluations, active) -> keep`, called after every evaluation with the evaluations so far
+      (`[runs, evaluations, ...]`) and bool `[runs]`; what it does not keep ends. `cliffs.sweeps.prune` has ready ones.
+    - `checkpoint`: a folder (or a `Checkpoint` with the seconds between two) that keeps all that is needed to go on.
+      The same call on the same folder goes on to the same bits; on a finished sweep it returns at once. A damaged
+      checkpoint is passed over for the one before, and `notes` say so.
+    - `resume`: `"exact"`, or `"extend"` to go on with more runs at the end of the grid or more updates; what is done is
+      not repeated.
+    - `lanes`: runs per `vmap`: 1 on a CPU by default, on an accelerator as many as fit into its memory.
+    - `devices`: the devices to spread over; all local ones by default, all there are under `jax.distributed`.
+    - `memory_fraction`: the share of an accelerator's memory that the program may take when `lanes` is not given.
+    - `progress`: whether to tell how far it is on stderr (None: only where that is a terminal), or a `Progress`.
 
     **Returns** a `SweepResult`. Runs that diverged are frozen and named in `diverged_at`; the others do not notice.
+    After Ctrl-C it holds what there is, with `complete=False`.
 
-    **Raises** `ValueError` for an empty grid, leaves of different length, or a bad `num_steps`, `evaluate_every`
-    or `lanes`.
+    The compiled programs are kept: another sweep with the same functions (which read the same values) and shapes does
+    not compile. What lives only in the present Python process JAX keeps for the next one in its compilation cache, when
+    that is switched on (`jax_compilation_cache_dir`).
+
+    **Raises** `ValueError` for an argument out of range, a grid or a function that does not keep the contract, or a
+    checkpoint of another sweep (it says what differs); `OSError` when a checkpoint cannot be written.
 
     >>> import jax.numpy as jnp, optax
     >>> from cliffs.training import init_train_state, train_step
@@ -93,81 +111,74 @@ def sweep(
     """
     runs, grid = check_grid(grid)
     num_steps, evaluate_every = check_steps(num_steps, evaluate_every)
-    if evaluate_every % check_count("record_every", record_every):
-        raise ValueError(f"record_every must divide evaluate_every={evaluate_every}, got {record_every}")
+    check_record_every(record_every, evaluate_every)
+    if resume not in ("exact", "extend"):
+        raise ValueError(f"resume must be 'exact' or 'extend', got {resume!r}")
+    if prune is not None and not callable(prune):
+        raise ValueError(f"prune must be a function of (evaluations, active), got {prune!r}")
+    kept, told = check_checkpoint(checkpoint), check_progress(progress)
     functions = prepare(init, update, evaluate, grid, data, evaluate_every, record, record_every)
-    layout = make_layout(runs, lanes, devices)
     book = new_book(runs, num_steps, evaluate_every, functions)
-    with readable_errors():
-        _advance(book, functions, layout, bare(grid, functions.run_kinds), data, num_steps, stop_when_solved, progress)
-    return _result(book, functions, grid, num_steps)
+    bare_grid = rows(bare(grid, functions.run_kinds), slice(None))
+    used = used_devices(devices)
+    settings = {"num_steps": num_steps, "stop_when_solved": stop_when_solved}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(readable_errors())
+        interrupts = stack.enter_context(Interrupts())
+        identity: Identity = {}
+        store = None
+        if kept is not None:
+            store = stack.enter_context(Store(kept, Layout(used, 1, runs).processes))
+            identity = identify(functions, bare_grid, data, prune, settings)
+            lanes = _restore(book, store, identity, lanes, used, extend=resume == "extend")
+        layout = Layout(used, choose_lanes(functions, used, runs, lanes, memory_fraction), runs)
+        if kept is not None:
+            identity["layout"] = {"lanes": layout.lanes, "devices": len(used), "platform": used[0].platform}
+        job = Job(functions, layout, bare_grid, data, stop_when_solved, prune)
+        reporter = Reporter(told) if layout.processes.index == 0 else None
+        complete = advance_all(job, book, store, identity, reporter, interrupts)
+    if not complete:
+        where = f"sweep again with checkpoint={str(kept.folder)!r} goes on" if kept else "it had no checkpoint"
+        book.notes.append(f"interrupted after {book.steps_run[~book.ended].min()} of {num_steps} updates; {where}")
+    return _result(book, functions, grid, complete)
 
 
-def check_steps(num_steps: int, evaluate_every: int | None) -> tuple[int, int]:
-    """Both numbers as integers; without `evaluate_every` the largest divisor of `num_steps` up to 100.
-
-    >>> check_steps(50, None), check_steps(1200, None), check_steps(1200, 400)
-    ((50, 50), (1200, 100), (1200, 400))
-    """
-    num_steps = check_count("num_steps", num_steps)
-    if evaluate_every is None:
-        evaluate_every = max(k for k in range(1, min(num_steps, DEFAULT_BLOCK) + 1) if num_steps % k == 0)
-        if 10 * evaluate_every < min(num_steps, DEFAULT_BLOCK):
-            raise ValueError(
-                f"num_steps={num_steps} has no divisor from 10 to {DEFAULT_BLOCK}: give evaluate_every, or take "
-                f"{-(-num_steps // DEFAULT_BLOCK) * DEFAULT_BLOCK} updates"
-            )
-    evaluate_every = check_count("evaluate_every", evaluate_every)
-    if num_steps % evaluate_every:
-        raise ValueError(f"num_steps must be a multiple of evaluate_every, got {num_steps} and {evaluate_every}")
-    return num_steps, evaluate_every
-
-
-def make_layout(runs: int, lanes: int | None, devices: Sequence[Any] | None) -> Layout:
-    """Where the runs go: `lanes` a group, on the given devices or all local ones."""
-    devices = tuple(devices or jax.local_devices())
-    if lanes is None:
-        lanes = CPU_LANES if devices[0].platform == "cpu" else -(-runs // len(devices))
-    return Layout(devices, check_count("lanes", lanes), runs)
-
-
-def _advance(
-    book: Book, functions: Functions, layout: Layout, grid: PyTree, data: PyTree, num_steps: int,
-    stop_when_solved: bool, progress: bool,
-) -> None:  # fmt: skip
-    """Blocks of updates until no run is left to go on with."""
-    shared = () if data is None else (layout.share(data),)
-    advance = functions.advance(layout)
-    cohort = np.arange(book.runs)
-    on_device = layout.place(rows(grid, layout.sources(cohort)))
-    state = functions.start(layout)(on_device)
-    bar = progress_bar(num_steps, progress)
-    while len(cohort):
-        state, *log = advance(state, on_device, layout.groups(len(cohort)), *shared)
-        records, evaluation, diverged_at = layout.fetch(log, len(cohort))
-        book.add(cohort, records, evaluation, diverged_at, functions.steps, functions.recording, stop_when_solved)
-        bar.update(functions.steps)
-        bar.set_postfix_str(
-            f"{(book.solved_at >= 0).sum()} solved, {(book.diverged_at >= 0).sum()} diverged of {book.runs}"
+def _restore(
+    book: Book, store: Store, identity: Identity, lanes: int | None, devices: tuple[Any, ...], *, extend: bool
+) -> int | None:
+    """Fill the book from the newest good checkpoint, if there is one; returns the lanes to go on with."""
+    found, notes = store.newest()
+    book.notes += notes
+    if found is None:
+        return lanes
+    differing = differences(found.identity, identity, extend=extend)
+    layout = found.identity["layout"]
+    if lanes not in (None, layout["lanes"]):
+        differing.append(f"lanes: {layout['lanes']} there, {lanes} here")
+    before = len(found.identity["grid"]["rows"])
+    if identity["settings"]["prune"] != "None" and book.runs > before:
+        differing.append("the grid: runs cannot be added to a sweep that prunes, whose rungs were decided without them")
+    if differing:
+        raise ValueError(
+            f"checkpoint: {store.folder} holds another sweep, it differs in {'; in '.join(differing)}. "
+            "Take another folder, or call sweep as it was called before"
         )
-        following = book.cohort(num_steps)
-        if np.array_equal(following, cohort):
-            continue
-        book.keep_states(cohort, layout.fetch(state, len(cohort)))
-        cohort = following
-        if len(cohort):
-            # Finished runs leave and the others close ranks at the front of the run axis.
-            source = layout.sources(cohort)
-            state, on_device = layout.place((rows(book.state, source), rows(grid, source)))
-    bar.close()
+    # One device computes an unpartitioned program, whose last bits may be others.
+    if (layout["devices"] == 1) != (len(devices) == 1) or layout["platform"] != devices[0].platform:
+        book.notes.append(
+            f"begun on {layout['devices']} {layout['platform']} device(s), went on with {len(devices)} "
+            f"{devices[0].platform} device(s): the last bits can differ from those of a sweep in one go"
+        )
+    found.fill(book)
+    return layout["lanes"]
 
 
-def _result(book: Book, functions: Functions, grid: PyTree, num_steps: int) -> SweepResult:
+def _result(book: Book, functions: Functions, grid: PyTree, complete: bool) -> SweepResult:
     result = SweepResult(
         grid=grid, state=typed(book.state, functions.state_kinds), metrics=book.records, evaluations=book.evaluations,
         solved_at=book.solved_at, diverged_at=book.diverged_at, steps_run=book.steps_run, pruned_at=book.pruned_at,
-        evaluate_every=functions.steps, record_every=functions.recording.every, num_steps=num_steps,
-        notes=tuple(book.notes),
+        evaluate_every=functions.steps, record_every=functions.recording.every, num_steps=book.num_steps,
+        complete=complete, notes=tuple(book.notes),
     )  # fmt: skip
     return dataclasses.replace(
         result,
