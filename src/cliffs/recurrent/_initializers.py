@@ -63,7 +63,7 @@ def spectral_radius(matrix: Float[Array, "n n"], *, num_squarings: int = 40) -> 
     return jnp.where(jnp.isfinite(matrix).all(), radius, jnp.nan)
 
 
-def scale_to_spectral_radius(matrix: Float[Array, "n n"], radius: float) -> Float[Array, "n n"]:
+def scale_to_spectral_radius(matrix: Float[Array, "n n"], radius: float | Float[Array, ""]) -> Float[Array, "n n"]:
     """`matrix` times the factor that gives it spectral radius `radius`.
 
     **Arguments**: `matrix` `[n, n]`; `radius`, non-negative, may be traced.

@@ -1,6 +1,11 @@
 """Training as a pure function: a loss, an optax transformation and a sampler become one scan."""
 
 from cliffs._losses import at_batch as at_batch
+from cliffs.training._echo_state import MemoryCapacity as MemoryCapacity
+from cliffs.training._echo_state import echo_state_params as echo_state_params
+from cliffs.training._echo_state import linear_memory_capacity as linear_memory_capacity
+from cliffs.training._echo_state import memory_capacity as memory_capacity
+from cliffs.training._echo_state import ridge_readout as ridge_readout
 from cliffs.training._losses import StatesError as StatesError
 from cliffs.training._losses import every_step_nats as every_step_nats
 from cliffs.training._losses import last_step_nats as last_step_nats
@@ -16,6 +21,12 @@ from cliffs.training._step import classification_loss as classification_loss
 from cliffs.training._step import fit as fit
 from cliffs.training._step import init_train_state as init_train_state
 from cliffs.training._step import train_step as train_step
+from cliffs.training._teacher_forcing import anneal_strength as anneal_strength
+from cliffs.training._teacher_forcing import feedback_step as feedback_step
+from cliffs.training._teacher_forcing import force_output as force_output
+from cliffs.training._teacher_forcing import force_units as force_units
+from cliffs.training._teacher_forcing import forcing_strength as forcing_strength
+from cliffs.training._teacher_forcing import teacher_forced_unroll as teacher_forced_unroll
 from cliffs.training._truncated import TruncatedState as TruncatedState
 from cliffs.training._truncated import init_truncated as init_truncated
 from cliffs.training._truncated import truncated_step as truncated_step
