@@ -113,6 +113,16 @@ def test_integration_the_page_opens_at_the_papers_start(opened):
     assert "thrown out at update 53" in page.inner_text("#surface")
 
 
+def test_integration_the_page_says_when_the_threshold_is_never_met(opened):
+    page = opened("#threshold=1000&updates=60")
+    found = numbers(page)
+    assert found["clipped"] == found["unclipped"]
+    assert "both: thrown out at update 53" in page.inner_text("#surface")
+    assert page.inner_text("#told-u") == page.inner_text("#told-c")
+    calm = opened("#rate=0.01&updates=20")
+    assert "thrown out" not in calm.inner_text("#surface")
+
+
 def test_integration_a_slider_and_the_keyboard_change_the_numbers_to_the_librarys(opened):
     page = opened()
     page.locator("#in-threshold").fill(str(np.log10(0.02)))
