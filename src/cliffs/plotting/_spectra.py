@@ -119,8 +119,8 @@ def _rows_of_dots(ax: Axes, columns: list[np.ndarray], names: list[str], shades:
 def _histograms(ax: Axes, columns: list[np.ndarray], names: list[str], shades: np.ndarray) -> None:
     """One histogram an exponent.
 
-    Its number of bins grows with the cube root of the samples (Rice's rule); no bin is narrower than a 200th of the axis,
-    where it would be a hairline.
+    Its number of bins grows with the cube root of the samples (Rice's rule); no bin is narrower than a 200th of the
+    axis, where it would be a hairline.
     """
     every = np.concatenate(columns)
     reach = max(float(np.ptp(every)), 1e-6 * max(1.0, float(np.abs(every).max()))) if every.size else 1.0

@@ -28,7 +28,7 @@ STYLE: Any = {
 }
 
 
-def axes_or_new(ax: Axes | None, **subplots: Any) -> Any:
+def axes_or_new(ax: Axes | None, **subplots: Any) -> Axes:
     """The given Axes, or those of a new figure in the house style."""
     return figure(**subplots)[1] if ax is None else ax
 

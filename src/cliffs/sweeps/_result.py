@@ -151,8 +151,10 @@ class SweepResult:
         return _tables.table(self, by)
 
     def to_frame(self, what: str = "runs") -> Any:
-        """A pandas frame: `"runs"`, a row for each with its last values; or `"metrics"`, `"evaluations"`: one for each
-        entry of the histories, with its run and its number of updates.
+        """A pandas frame of the runs, or of a history.
+
+        `"runs"`: a row for each run with its last values. `"metrics"` and `"evaluations"`: a row for each entry of the
+        history, with its run and its number of updates.
 
         **Raises** `ValueError` for another `what`, `ModuleNotFoundError` without pandas.
         """
