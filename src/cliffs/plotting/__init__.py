@@ -24,4 +24,5 @@ from cliffs.plotting._spectra import plot_singular_values as plot_singular_value
 from cliffs.plotting._spectra import plot_temporal_components as plot_temporal_components
 from cliffs.plotting._style import COLORS as COLORS
 from cliffs.plotting._style import figure as figure
+from cliffs.plotting._style import figure_of as figure_of
 from cliffs.plotting._surface_html import surface_html as surface_html

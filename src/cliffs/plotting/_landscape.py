@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cliffs.landscape import CliffProfile, StabilityMap, Surface
-from cliffs.plotting._style import COLORS, axes_or_new
+from cliffs.plotting._style import COLORS, axes_or_new, figure_of
 
 
 def plot_surface(
@@ -50,7 +50,7 @@ def plot_surface(
     x, y = (np.asarray(a) for a in surface.offsets)
     image = ax.pcolormesh(x, y, values.T, shading="gouraud", cmap="viridis", rasterized=True)
     if colorbar:
-        ax.get_figure().colorbar(image, ax=ax)
+        figure_of(ax).colorbar(image, ax=ax)
     ax.set(xlabel=names[0], ylabel=names[1])
     ax.grid(False)
     return ax
@@ -184,7 +184,7 @@ def plot_stability_map(result: StabilityMap, ax: Axes | None = None, *, name: st
     share = np.asarray(result.left_share)
     grid = np.arange(share.shape[0]), np.arange(share.shape[1])
     image = ax.pcolormesh(*grid, share.T, cmap="magma", vmin=0, vmax=1, shading="nearest", rasterized=True)
-    ax.get_figure().colorbar(image, ax=ax)
+    figure_of(ax).colorbar(image, ax=ax)
 
     def label(axis, values):
         spots = np.unique(np.linspace(0, len(values) - 1, min(len(values), 7)).round().astype(int))

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from cliffs.plotting._style import COLORS, axes_or_new
+from cliffs.plotting._style import COLORS, axes_or_new, figure_of
 
 
 def plot_singular_values(
@@ -68,7 +68,7 @@ def plot_temporal_components(norms: np.ndarray, ax: Axes | None = None) -> Axes:
     low, high = np.nanmin(norms), np.nanmax(norms)
     scale = LogNorm(max(low, high * 1e-12), high if high > low else low * 10)
     image = ax.imshow(norms, norm=scale, cmap=mpl.colormaps["magma"])
-    ax.get_figure().colorbar(image, ax=ax, label="norm of the component")
+    figure_of(ax).colorbar(image, ax=ax, label="norm of the component")
     ax.set(xlabel="step k of the parameters", ylabel="step t of the cost")
     ax.grid(False)
     return ax

@@ -30,7 +30,21 @@ STYLE: Any = {
 
 def axes_or_new(ax: Axes | None, **subplots: Any) -> Axes:
     """The given Axes, or those of a new figure in the house style."""
-    return figure(**subplots)[1] if ax is None else ax
+    new: Any = figure(**subplots)[1] if ax is None else ax
+    return new
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The figure that the Axes are part of.
+
+    >>> fig, ax = figure()
+    >>> figure_of(ax) is fig
+    True
+    """
+    fig = ax.get_figure(root=True)
+    if not isinstance(fig, Figure):
+        raise ValueError(f"ax must be part of a figure, got {ax}")
+    return fig
 
 
 def figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, **subplots: Any):
