@@ -111,8 +111,9 @@ def shape_in_time(history: History, at: np.ndarray, learned: bool) -> Shape:
 def _thrown(jump: float, steps: int, log_norm: float) -> str:
     return (
         f"Within the first {steps + 1} steps the norm jumped by {jump:.1f} decades, and it stayed there: the run was "
-        f"thrown away from its start. Lower the learning rate or warm it up, or clip near {10**log_norm:.3g}. "
-        "(Harmless only where the first gradients are small by design, as with weights that start at 0.)"
+        "thrown away from its start. Lower the learning rate or warm it up; where it was not clipped, clip near "
+        f"{10**log_norm:.3g}. (Harmless only where the first gradients are small by design, as with weights that start "
+        "at 0.)"
     )
 
 
