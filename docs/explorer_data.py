@@ -16,10 +16,10 @@ BLOCK = re.compile(r'(<script id="results" type="application/json">\n).*?(\n</sc
 
 def summaries() -> dict[str, object]:
     """The numbers of the page's last section, from the experiments' records."""
-    stability = _metrics("stability_map")
-    arrays = np.load(ROOT / "results" / "stability_map" / "arrays.npz")
-    spectra = _metrics("spectra")
-    strategies = _metrics("clipping_strategies")
+    stability = _metrics("hypotheses/stability_map")
+    arrays = np.load(ROOT / "results" / "hypotheses" / "stability_map" / "arrays.npz")
+    spectra = _metrics("hypotheses/spectra")
+    strategies = _metrics("training/clipping_strategies")
     finite = np.isfinite(arrays["thresholds"])  # the last one, infinity, is no clipping and has no place on the axis
     starts, settings = stability["metrics"]["starts"], strategies["settings"]
     intervals = {r["solved"]: r["interval"] for rule in strategies["metrics"]["strategies"].values() for r in rule}
@@ -32,7 +32,7 @@ def summaries() -> dict[str, object]:
             "left_share": [[_short(x) for x in row] for row in arrays["left_share"][:, finite]],
             "note": f"Stronger grey: a larger share of {starts} starts leaves the valley of this surface within "
             f"{stability['settings']['updates']} updates. Below the dashed line (rate x threshold = 0.03) the share is "
-            f"{small:g}. The point is the pair of sliders above. Made by: python experiments/stability_map.py",
+            f"{small:g}. The point is the pair of sliders above. Made by: python -m experiments stability_map",
         },
         "growth": [
             {"name": _plain(name), "rate": [_short(x) for x in row["rate_nats_per_step_10_50_90"]]}
@@ -40,7 +40,7 @@ def summaries() -> dict[str, object]:
         ],
         "growth_note": f"Growth of the largest singular value of the Jacobians' product over "
         f"{spectra['settings']['length']} steps: median and 10 to 90 % of {spectra['settings']['seeds']} seeds. "
-        "Made by: python experiments/spectra.py",
+        "Made by: python -m experiments spectra",
         "success": {
             "rules": [
                 {
@@ -60,7 +60,7 @@ def summaries() -> dict[str, object]:
             "note": f"Temporal order over {settings['length']} steps, {settings['hidden']} units, "
             f"{settings['steps']} updates at learning rate {settings['learning_rate']:g}, {settings['seeds']} seeds. "
             f"95 % intervals: {some}. Thresholds of different rules are not comparable with each other. "
-            "Made by: python experiments/clipping_strategies.py",
+            "Made by: python -m experiments clipping_strategies",
         },
     }
 

@@ -43,12 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.no_picture:
         return 0
     try:
-        from cliffs.plotting import figure_of, plot_diagnosis
+        from cliffs.plotting import figure, plot_diagnosis
     except ImportError:
         print("\nno picture: matplotlib is not installed; pip install 'cliffs[experiments]', or --no-picture")
         return 0
+    picture, ax = figure(size=(9.0, 4.2))
+    plot_diagnosis(history, diagnosis, ax, max_norm=options.max_norm)  # pyright: ignore[reportArgumentType]
     try:
-        figure_of(plot_diagnosis(history, diagnosis, max_norm=options.max_norm)).savefig(options.out, dpi=150)
+        picture.savefig(options.out, dpi=150)
     except (ValueError, OSError) as error:  # a format or a folder that is not there
         print(f"cliffs: --out {options.out}: {error}", file=sys.stderr)
         return 2

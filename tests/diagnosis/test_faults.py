@@ -176,7 +176,7 @@ def test_analytic_the_start_of_training_is_neither_spikes_nor_oscillation():
     for first, times in ((30, 10), (10, 30), (60, 100)):
         result = diagnose(np.r_[noise(first) * times, noise(600 - first, 1)])
         assert result.names() == ["healthy"]
-        assert f"the first {first} norms" in result.notes[0]
+        assert f"the first {first} norms are up to" in result.notes[0]
     norms = noise(600)
     norms[:30] *= 12
     norms[[12, 400]] *= 50
@@ -304,6 +304,31 @@ def test_analytic_a_loss_that_ends_far_above_its_start_is_a_finding_whatever_the
 @pytest.mark.parametrize("norms", [np.zeros(50), np.full(50, np.nan), np.r_[10.0 ** np.arange(8), np.full(9, np.inf)]])
 def test_integration_the_picture_of_a_run_that_has_nothing_to_draw_is_drawn(norms):
     plotting = pytest.importorskip("cliffs.plotting", reason="matplotlib is not installed")
-    figure = plotting.plot_diagnosis(norms)
-    assert figure.axes[0].get_title() == ", ".join(diagnose(norms).names())
-    figure.draw_without_rendering()
+    ax = plotting.plot_diagnosis(norms)
+    assert ax.get_title() == ", ".join(diagnose(norms).names())
+    ax.figure.draw_without_rendering()
+
+
+def test_analytic_an_explosion_at_the_start_that_stays_finite_is_not_healthy():
+    thrown = np.r_[10.0 ** np.arange(8), 3e7 * noise(300)]
+    result = diagnose(thrown)
+    finding = only(result)
+    assert finding.name == "sudden explosion"
+    np.testing.assert_allclose(finding.evidence["decades_gained"], 7.5, atol=0.1)
+    assert "clip near 1." in finding.advice
+    assert result.threshold is None
+    low = diagnose(np.r_[0.05, noise(300)])
+    assert low.names() == ["healthy"]
+    assert "the first norm is 19.7 times below" in low.notes[0]
+
+
+def test_property_the_threshold_of_a_run_that_explodes_is_that_of_its_norms_before():
+    quiet = noise(1000)
+    for end in (10.0 ** np.linspace(1.2, 5, 100), 1e3 * noise(30, 1)):
+        result = diagnose(np.r_[quiet, end])
+        assert result.names() == ["slow explosion"]
+        np.testing.assert_allclose(result.threshold.suggested, suggest_threshold(quiet).suggested, rtol=0.05)
+        np.testing.assert_allclose(result.threshold.clip_fraction, len(end) / (1000 + len(end)), atol=0.01)
+    growing = diagnose(quiet * 10.0 ** np.linspace(0, 8, 1000))
+    assert growing.names() == ["slow explosion"]
+    assert growing.threshold.suggested < 1e2

@@ -119,7 +119,7 @@ def test_parity_folds_and_flips(name, sign):
 
 
 def test_parity_the_wall_is_where_the_library_locates_it():
-    recorded = json.loads((ROOT / "results" / "error_surface" / "metrics.json").read_text())
+    recorded = json.loads((ROOT / "results" / "figures" / "error_surface" / "metrics.json").read_text())
     wall = in_node("wallBias(p)", [5.0])[0]
     np.testing.assert_allclose(wall, recorded["metrics"]["boundary_at_w5"], rtol=1e-12)
     found = recorded["metrics"]["wall_from_50x50_grid"]["b_at_w5"]  # by find_walls, which knows no fixed points

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -36,9 +37,9 @@ def test_parity_the_numbers_on_the_page_are_those_of_the_results():
     text = PAGE.read_text(encoding="utf-8")
     found = json.loads(module.BLOCK.search(text)[0].split("\n")[1])
     assert found == module.summaries(), "run: python docs/explorer_data.py"
-    record = json.loads((ROOT / "results" / "clipping_strategies" / "metrics.json").read_text())["metrics"][
-        "strategies"
-    ]
+    record = json.loads((ROOT / "results" / "training" / "clipping_strategies" / "metrics.json").read_text())[
+        "metrics"
+    ]["strategies"]
     for rule in found["success"]["rules"][1:]:
         assert [r["solved"] for r in rule["results"]] == [r["solved"] for r in record[rule["rule"]]]
     assert np.array(found["stability"]["left_share"]).shape == (21, len(found["stability"]["thresholds"]))
@@ -104,7 +105,9 @@ def test_integration_the_page_opens_at_the_papers_start(opened):
     assert found["state"] == {"w": 5, "b": -2.3, "rate": 0.1, "threshold": 0.1, "T": 50, "updates": 80}
     check(found)
     # The numbers of results/error_surface: plain descent makes one step of 15.7 and ends at (12.8, 11.0).
-    record = json.loads((ROOT / "results" / "error_surface" / "metrics.json").read_text())["metrics"]["paths"]
+    record = json.loads((ROOT / "results" / "figures" / "error_surface" / "metrics.json").read_text())["metrics"][
+        "paths"
+    ]
     np.testing.assert_allclose(found["unclipped"]["longest"], record["unclipped"]["longest_step"], rtol=1e-6)
     np.testing.assert_allclose([found["unclipped"][k][-1] for k in "wb"], record["unclipped"]["end"], rtol=1e-6)
     np.testing.assert_allclose(found["clipped"]["longest"], record["clipped"]["longest_step"], rtol=1e-6)
@@ -258,6 +261,8 @@ CONTRAST = """selector => {
 
 
 def test_integration_a_slider_answers_at_once(opened):
+    if os.getloadavg()[0] > (os.cpu_count() or 1):
+        pytest.skip("the machine is too busy to time a browser")
     page = opened()
     numbers(page)
     spent = page.evaluate(

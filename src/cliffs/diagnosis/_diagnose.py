@@ -10,39 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cliffs.diagnosis._history import History, Log, as_history
-from cliffs.diagnosis._records import Diagnosis, Evidence, Finding
-from cliffs.diagnosis._robust import (
-    deviation,
-    fell_by_half,
-    first_stretch,
-    last_stretch,
-    loss_jumps,
-    running_median,
-    theil_sen,
-)
+from cliffs.diagnosis._records import Diagnosis, Finding
+from cliffs.diagnosis._robust import fell_by_half, last_stretch
+from cliffs.diagnosis._shape import shape_in_time
 from cliffs.diagnosis._symptoms import broken_from, clipped, diverged, loss_grew, nonfinite, zeros
-from cliffs.diagnosis._threshold import MIN_STEPS, start_of_training, suggest_threshold
+from cliffs.diagnosis._threshold import MIN_STEPS, suggest_threshold
 
 VERDICT_STEPS = 100
 RARE_SPIKE_STEPS = 300
 
 ADVICE = {
-    "vanishing": (
-        "Gradients shrink to nothing and clipping cannot help: raise the spectral radius at the start (orthogonal or "
-        "identity initialisation), use gated cells, or add the vanishing-gradient penalty Omega."
-    ),
-    "cliff spikes": (
-        "Rare walls in the error surface: clip by the global norm near the suggested threshold, or by clip_by_zscore "
-        "or clip_by_ema_norm(update='clipped') when the scale of the norm drifts."
-    ),
-    "slow explosion": (
-        "The norm grows steadily: lower the learning rate or warm it up, constrain the recurrent matrix "
-        "(project_spectral_radius, L2), and clip meanwhile; an adaptive threshold would follow the growth."
-    ),
-    "oscillation near critical": (
-        "The norm swings over decades from step to step, as on the edge of instability: clip by the global norm, "
-        "lower the learning rate, or keep the spectral radius a little below 1."
-    ),
     "threshold too low": (
         "Almost every step is clipped, so the threshold acts as a learning rate: raise it to the suggested value, or "
         "keep it knowingly as normalised SGD."
@@ -70,6 +47,7 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
     - *clipped norms*: many steps share the largest norm, as norms after clipping do;
     - *vanishing*: the last tenth's median is at least 3 decades below the first's, or the median is below 1e-7;
       with losses, only while the loss has not fallen by half (a norm that dies with its loss has converged);
+    - *sudden explosion*: the first norm lies 2 decades below the rest, and at most a tenth of the steps 1 decade below;
     - *slow explosion*: the trend gains at least 1 decade, and the last quarter's median is 5 times the first's; or the
       run ends above 10 times its median for at least 2 % of the steps;
     - *cliff spikes*: norms above 10 times the running median and 6 robust deviations, in at most 10 % of the steps;
@@ -93,7 +71,8 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
     - `losses`: `[steps]`, to tell convergence from vanishing and to say how often a spike was followed by a jump;
       those of the log when not given.
 
-    **Returns** a `Diagnosis`; `print` it for a report.
+    **Returns** a `Diagnosis`; `print` it for a report. The threshold of a run that explodes is of the norms before,
+    of the first quarter where the whole run grows.
 
     **Raises** `ValueError` for a history that is too short, of another shape (`[runs, steps]` goes to
     `diagnose_runs`), negative, or of another length than `losses`, for a log in which no column, or more than one,
@@ -116,14 +95,14 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
     lost = diverged(history.norms, start, history.steps)
     if lost is None:
         start = len(history.norms)
-    learned = lost is None and history.losses is not None and fell_by_half(history.losses)
+    grew = None if lost else loss_grew(history.losses, history.steps)
+    learned = not (lost or grew) and history.losses is not None and fell_by_half(history.losses)
     symptoms = (
         lost,
         nonfinite(history.norms, start, history.steps),
         zeros(history.norms[:start], history.steps, learned),
     )
     findings = [finding for finding in symptoms if finding is not None]
-    grew = None if lost else loss_grew(history.losses, history.steps)
 
     at = np.flatnonzero(np.isfinite(history.norms[:start]) & (history.norms[:start] > 0))
     if lost is not None:  # the way up belongs to the divergence
@@ -132,15 +111,14 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
     good, threshold, notes = history.norms[at], None, list(history.notes)
     if len(good) >= MIN_STEPS:
         ceiling = clipped(good, max_norm)
-        if ceiling is not None:
-            findings.append(ceiling)
-        elif grew is not None:
+        shape = shape_in_time(history, at, learned)
+        findings += [*([ceiling] if ceiling else []), *shape.findings]
+        notes += shape.notes
+        if grew is not None or shape.usual < MIN_STEPS:
             notes.append("no threshold is suggested from the norms of a place that the run should not have come to")
-        else:
-            threshold = suggest_threshold(good)
-        found, more = _shape_in_time(history, at, learned)
-        findings += found
-        notes += more
+        elif ceiling is None:
+            threshold = suggest_threshold(good[: shape.usual])
+            threshold = threshold._replace(clip_fraction=float((good > threshold.suggested).mean()))
         if max_norm is not None and grew is None:
             findings += _threshold_in_use(good, max_norm, ceiling)
     if grew is not None:
@@ -153,72 +131,6 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
         nonfinite_steps=history.steps[~np.isfinite(history.norms)],
         notes=(*notes, *_limits(history, findings, len(good))),
     )
-
-
-def _shape_in_time(history: History, at: np.ndarray, learned: bool) -> tuple[list[Finding], list[str]]:
-    """Vanishing, explosion, spikes and oscillation of the finite, positive norms, which are at rows `at`."""
-    findings: list[Finding] = []
-    notes: list[str] = []
-
-    def add(name: str, evidence: Evidence) -> None:
-        findings.append(Finding(name, evidence, ADVICE[name]))
-
-    x = np.log10(history.norms[at])
-    rest = x - running_median(x)
-    spread = deviation(rest)
-    gain = theil_sen(x) * (len(x) - 1)
-    tenth, quarter = max(len(x) // 10, 1), max(len(x) // 4, 1)
-    middle, first, last = np.median(x), np.median(x[:tenth]), np.median(x[-tenth:])
-    fall = float(first - last)
-    growth = float(np.median(x[-quarter:]) - np.median(x[:quarter]))
-    if (fall >= 3 or middle < -7) and not learned:
-        lost = {"decades_lost": fall, "median_norm": float(10**middle), "last_norm": float(10**last)}
-        add("vanishing", lost)
-    high_end = last_stretch(x > middle + 1)
-    explodes = gain >= 1 and growth >= math.log10(5)
-    blown = not explodes and high_end >= max(3, 0.02 * len(x))
-    if explodes or blown:
-        end = float(10 ** (np.median(x[-high_end:]) - middle)) if blown else 10**growth
-        add("slow explosion", {"decades_gained": float(gain), "last_to_first": end})
-    spikes = (rest > 1) & (rest > 6 * spread)
-    if blown:
-        spikes[len(x) - high_end :] = False
-    many = spikes.mean() > 0.1
-    beginning = start_of_training(x)
-    if many or not 3 <= beginning <= len(x) // 2:  # one or two large first norms are spikes like others
-        beginning = 0
-    else:
-        # A spike among the first norms stands out from those, too.
-        spikes[:beginning] &= x[:beginning] > np.median(x[:beginning]) + 1
-        spikes[: first_stretch(spikes)] = False
-        times = 10 ** (x[:beginning].max() - np.median(x[beginning:]))
-        notes.append(
-            f"the first {beginning} norms, up to {times:.3g} times the rest, are taken for the start of training"
-        )
-    low_start = first_stretch(x < middle - 1)
-    if 0 < low_start <= len(x) // 10:
-        times = 10 ** (middle - x[:low_start].max())
-        notes.append(
-            f"the first {low_start} norms are {times:.3g} times below the rest: see whether the loss rose there"
-        )
-    trend = explodes or blown or abs(fall) >= 1
-    bulk = x if many else x[beginning:][~spikes[beginning:]]
-    low, high = np.percentile(bulk, [5, 95])
-    if spikes.any() and not many:
-        found = at[spikes]
-        evidence: dict[str, float | int | list[int]] = {
-            "count": len(found),
-            "steps": history.steps[found[:20]].tolist(),
-            "largest_ratio": float(10 ** rest[spikes].max()),
-        }
-        if history.losses is not None:
-            evidence["followed_by_loss_jump"] = loss_jumps(history.losses, found)
-        add("cliff spikes", evidence)
-    if spread >= 0.5 or many or (not trend and high - low >= 1):
-        swing = {"decades_of_deviation": spread, "share_of_spikes": float(spikes.mean())}
-        swing["percentiles_95_to_5"] = float(10 ** (high - low))
-        add("oscillation near critical", swing)
-    return findings, notes
 
 
 def _threshold_in_use(good: np.ndarray, max_norm: float, ceiling: Finding | None) -> list[Finding]:

@@ -13,7 +13,7 @@ class Finding(NamedTuple):
 
     name: str
     """`"diverged"`, `"non-finite"`, `"zero gradients"`, `"loss grew"`, `"clipped norms"`, `"vanishing"`,
-    `"cliff spikes"`, `"slow explosion"`, `"oscillation near critical"`, `"threshold too low"`,
+    `"cliff spikes"`, `"slow explosion"`, `"sudden explosion"`, `"oscillation near critical"`, `"threshold too low"`,
     `"threshold never binds"`, `"too short to tell"`, or `"healthy"`."""
     evidence: Evidence
     """Steps (of the log where it has them, else indices into the history) and ratios that speak for it."""
@@ -40,7 +40,8 @@ class Diagnosis(NamedTuple):
 
     findings: list[Finding]
     threshold: Threshold | None
-    """None where fewer than 20 norms are finite and positive, where the norms look clipped, and where the loss grew."""
+    """None where fewer than 20 norms are finite and positive, where the norms look clipped, and where the loss grew or
+    the run exploded at its start."""
     nonfinite_steps: np.ndarray
     notes: tuple[str, ...] = ()
     """What was left out, and what this history is too short or too sparse to show."""
