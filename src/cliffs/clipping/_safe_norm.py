@@ -13,6 +13,7 @@ Derivatives are given by hand (they are short), in the leaves' own precision: no
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -128,6 +129,7 @@ def _value(relative: Array, scale: Array | None, dtype: Any) -> Array:
     return jnp.where(value < jnp.asarray(info.tiny, dtype), jnp.zeros_like(value), value)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _norm(x: Array, dtype: Any, axes: Axes, axis_name: Axis) -> Norm:
     working, context = _working(dtype)
     with context:
@@ -222,6 +224,8 @@ def rescaled(
 
     @jax.custom_jvp
     def products(leaves: list[Array], norms: list[Norm], lengths: list[Array], active: Any) -> list[Array]:
+        if len(norms) == len(leaves):
+            return [_rescaled_leaf(x, n, t, active) for x, n, t in zip(leaves, norms, lengths)]
         factors = [_factors(n, t, active) for n, t in zip(norms, lengths)]
         return [_product(x, factors[k]) for x, k in zip(leaves, which)]
 
@@ -238,6 +242,11 @@ def rescaled(
     chosen = [norms[i] for i in first]
     targets = [jnp.asarray(lengths[i], norms[i].value.dtype) for i in first]
     return products(list(leaves), chosen, targets, active)
+
+
+@jax.jit
+def _rescaled_leaf(x: Array, norm: Norm, length: Array, active: Any) -> Array:
+    return _product(x, _factors(norm, length, active))
 
 
 def _changes(norm: Norm, length: Array, active: Any) -> Array:
