@@ -75,7 +75,8 @@ def test_analytic_truth_a_threshold_of_zero_leaves_nothing():
     for name in RULES:
         if STRATEGIES[name].bounds:
             transform = STRATEGIES[name].make(0.0)
-            assert norm64(transform.update(grads, transform.init({"w_rec": 0.0} | grads), grads)[0]) == 0
+            params = {"w_rec": jnp.zeros(())} | grads
+            assert norm64(transform.update({"w_rec": None} | grads, transform.init(params), params)[0]) == 0
 
 
 @pytest.mark.parametrize("name", [n for n in RULES if n not in ("clip_by_norm_quantile", "clip_by_block_rms")])
@@ -110,7 +111,7 @@ ARGUMENTS = {
     "clip_spikes": {"theta": (2.0, 0.5), "decay": (0.9, 0.3), "warmup": (1, 2)},
     "clip_or_shrink": {"max_norm": (0.5, 0.2), "shrink": (0.02, 0.01), "limit": (1e10, 2.0)},
     "spectral_normalize": {"max_norm": (0.5, 0.2), "num_iterations": (1, 3)},
-    "project_spectral_radius": {"max_norm": (0.5, 0.2), "num_iterations": (1, 3)},
+    "project_spectral_radius": {"max_radius": (0.5, 0.2), "num_iterations": (1, 3)},
 }  # fmt: skip
 
 

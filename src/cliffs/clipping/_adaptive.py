@@ -1,15 +1,17 @@
 """Thresholds that follow the history of the norm: EMA, quantile (AutoClip) and z-score (ZClip)."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from cliffs.clipping._core import Number, at, check, compute_dtype, hypot, multiple
-from cliffs.clipping._report import clip_norm
-from cliffs.clipping._strategy import strategy
+from cliffs.clipping._leaves import compute_dtype
+from cliffs.clipping._numbers import Number, at, check, hypot, multiple
+from cliffs.clipping._outcome import clipped_whole
+from cliffs.clipping._safe_norm import Axis
+from cliffs.clipping._strategy import NonFinite, strategy
 
 
 class EmaNormState(NamedTuple):
@@ -43,8 +45,9 @@ def clip_by_ema_norm(
     decay: Number = 0.95,
     update: Literal["before", "after", "clipped"] = "before",
     *,
-    nonfinite: str = "propagate",
-) -> optax.GradientTransformation:
+    nonfinite: NonFinite = "propagate",
+    axis_name: Axis = None,
+) -> optax.GradientTransformationExtraArgs:
     """Clip to a multiple of the moving average of the norms: `tau = multiplier m`, `m = decay m + (1-decay) ||g||`.
 
     The first norm starts the average. When the new norm enters it decides how large a spike can still pass:
@@ -57,16 +60,17 @@ def clip_by_ema_norm(
 
     **Arguments**
 
-    - `multiplier`: `>= 0`; a number, a traced array or a schedule.
+    - `multiplier`: `>= 0`; a number, a traced scalar or a schedule.
     - `decay`: in `[0, 1)`; likewise.
     - `update`: see above.
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient never enters the average.
+    - `axis_name`: see `clip_by_global_norm`.
 
-    **Returns** an `optax.GradientTransformation` with `EmaNormState`.
+    **Returns** an `optax.GradientTransformationExtraArgs` with `EmaNormState`.
 
     **Raises** `ValueError` for a number out of range or an unknown `update`.
 
-    Source: the lesson's AdaptiveClipper (`update="before"`).
+    Source: a common teaching example (`update="before"`); the other two are variations of it.
 
     >>> clip = clip_by_ema_norm()
     >>> state = clip.init(jnp.zeros(1))
@@ -83,24 +87,28 @@ def clip_by_ema_norm(
     def init(params):
         return EmaNormState(_zero_count(), jnp.zeros((), compute_dtype(params)))
 
-    def rule(updates, state, params, norm):
-        n, first = norm.value, state.count == 0
+    def rule(gradient, state):
+        n, first = gradient.norm.value, state.count == 0
         k, a = at(multiplier, state.count), at(decay, state.count)
         old = jnp.where(first, n, state.mean)
         if update == "before":
             mean = jnp.where(first, n, a * old + (1 - a) * n)
-            return clip_norm(updates, norm, multiple(k, mean)), state._replace(mean=mean)
+            return clipped_whole(gradient.leaves, gradient.norm, multiple(k, mean)), state._replace(mean=mean)
         limit = multiple(k, old)
         seen = jnp.minimum(n, limit) if update == "clipped" else n
         mean = jnp.where(first, n, a * old + (1 - a) * seen)
-        return clip_norm(updates, norm, limit), state._replace(mean=mean)
+        return clipped_whole(gradient.leaves, gradient.norm, limit), state._replace(mean=mean)
 
-    return strategy(init, rule, nonfinite)
+    return strategy(init, rule, nonfinite, axis_name=axis_name)
 
 
 def clip_by_norm_quantile(
-    quantile: Number = 0.1, buffer_size: int = 1000, *, nonfinite: str = "propagate"
-) -> optax.GradientTransformation:
+    quantile: Number = 0.1,
+    buffer_size: int = 1000,
+    *,
+    nonfinite: NonFinite = "propagate",
+    axis_name: Axis = None,
+) -> optax.GradientTransformationExtraArgs:
     """Clip to the `quantile` of the norms seen so far: `tau = percentile(history, 100 quantile)`.
 
     The history holds the last `buffer_size` norms, the current one included, so the first step never clips. The
@@ -108,12 +116,13 @@ def clip_by_norm_quantile(
 
     **Arguments**
 
-    - `quantile`: in `[0, 1]`; a number, a traced array or a schedule. AutoClip's default is 0.1, so that about 90 %
+    - `quantile`: in `[0, 1]`; a number, a traced scalar or a schedule. AutoClip's default is 0.1, so that about 90 %
       of the steps are clipped.
     - `buffer_size`: how many norms are kept, at least 1, static. Sorting it is the cost: O(buffer log buffer).
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient never enters the buffer.
+    - `axis_name`: see `clip_by_global_norm`.
 
-    **Returns** an `optax.GradientTransformation` with `NormQuantileState`.
+    **Returns** an `optax.GradientTransformationExtraArgs` with `NormQuantileState`.
 
     **Raises** `ValueError` for a quantile outside [0, 1] or an empty buffer.
 
@@ -133,18 +142,18 @@ def clip_by_norm_quantile(
     def init(params):
         return NormQuantileState(_zero_count(), jnp.full((int(buffer_size),), jnp.inf, compute_dtype(params)))
 
-    def rule(updates, state, params, norm):
+    def rule(gradient, state):
         size = state.norms.shape[0]
-        norms = state.norms.at[state.count % size].set(norm.value)
+        norms = state.norms.at[state.count % size].set(gradient.norm.value)
         ordered = jnp.sort(norms)  # places not yet filled hold inf and sort last
         position = jnp.clip(at(quantile, state.count), 0, 1) * (jnp.minimum(state.count + 1, size) - 1)
         low = jnp.floor(position).astype(jnp.int32)
         fraction = (position - low).astype(ordered.dtype)
         below, above = ordered[low], ordered[jnp.minimum(low + 1, jnp.minimum(state.count, size - 1))]
         limit = below + fraction * (above - below)
-        return clip_norm(updates, norm, limit), state._replace(norms=norms)
+        return clipped_whole(gradient.leaves, gradient.norm, limit), state._replace(norms=norms)
 
-    return strategy(init, rule, nonfinite)
+    return strategy(init, rule, nonfinite, axis_name=axis_name)
 
 
 def clip_by_zscore(
@@ -156,8 +165,9 @@ def clip_by_zscore(
     mode: Literal["reciprocal", "mean", "percentile"] = "reciprocal",
     update_on_spike: bool = True,
     *,
-    nonfinite: str = "propagate",
-) -> optax.GradientTransformation:
+    nonfinite: NonFinite = "propagate",
+    axis_name: Axis = None,
+) -> optax.GradientTransformationExtraArgs:
     """Clip norms that are outliers: `z = (||g|| - mean) / std > z_threshold`.
 
     Where `z` exceeds the threshold `z0` the norm is cut to
@@ -174,11 +184,12 @@ def clip_by_zscore(
 
     - `z_threshold`: `>= 0`. `decay`: in `[0, 1)`. `warmup`: at least 1.
     - `max_norm`: a fixed threshold besides, active in warm-up too; None for none.
-    - `clip_factor`: `>= 0`. All numbers may be traced arrays or schedules.
+    - `clip_factor`: `>= 0`. All numbers may be traced scalars or schedules.
     - `mode`: see above. `update_on_spike`: whether a clipped norm enters the statistics.
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient never enters the statistics.
+    - `axis_name`: see `clip_by_global_norm`.
 
-    **Returns** an `optax.GradientTransformation` with `ZScoreState`.
+    **Returns** an `optax.GradientTransformationExtraArgs` with `ZScoreState`.
 
     **Raises** `ValueError` for a number out of range or an unknown mode.
 
@@ -206,8 +217,8 @@ def clip_by_zscore(
         dtype = compute_dtype(params)
         return ZScoreState(_zero_count(), jnp.zeros((), dtype), jnp.zeros((), dtype))
 
-    def rule(updates, state, params, norm):
-        n, mean, std, count = norm.value, state.mean, state.std, state.count
+    def rule(gradient, state):
+        n, mean, std, count = gradient.norm.value, state.mean, state.std, state.count
         z0, a = at(z_threshold, count), at(decay, count)
         warm = count < at(warmup, count)
         z = (n - mean) / (std + 1e-6)
@@ -229,10 +240,10 @@ def clip_by_zscore(
         late_mean = a * mean + (1 - a) * seen
         late_std = hypot(jnp.sqrt(a) * std, jnp.sqrt(1 - jnp.asarray(a, n.dtype)) * (seen - late_mean))
         keep = spike & (not update_on_spike)
-        new: Any = state._replace(
+        new = state._replace(
             mean=jnp.where(warm, mean + gap / k, jnp.where(keep, mean, late_mean)),
             std=jnp.where(warm, warm_std, jnp.where(keep, std, late_std)),
         )
-        return clip_norm(updates, norm, limit), new
+        return clipped_whole(gradient.leaves, gradient.norm, limit), new
 
-    return strategy(init, rule, nonfinite)
+    return strategy(init, rule, nonfinite, axis_name=axis_name)

@@ -9,9 +9,11 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from cliffs.clipping._core import NO_PARAMS, Number, at, check, is_recurrent, path_names, power_of_two
-from cliffs.clipping._report import Result, compare
-from cliffs.clipping._strategy import strategy
+from cliffs.clipping._leaves import is_array, is_recurrent, named_leaves, stands_for_params
+from cliffs.clipping._numbers import Number, at, check
+from cliffs.clipping._outcome import Outcome, compare
+from cliffs.clipping._safe_norm import power_of_two
+from cliffs.clipping._strategy import NonFinite, strategy
 
 _BLOCK = 8  # enough for a leading complex pair and its neighbours
 _START_ITERATIONS = 50
@@ -30,8 +32,8 @@ def spectral_normalize(
     select: Callable[[str], bool] | None = None,
     num_iterations: Number = 1,
     *,
-    nonfinite: str = "propagate",
-) -> optax.GradientTransformation:
+    nonfinite: NonFinite = "propagate",
+) -> optax.GradientTransformationExtraArgs:
     """Keep the largest singular value of the recurrent matrix at `max_norm` or below: `W min(1, max_norm / sigma(W))`.
 
     Block power iteration on `W^T W`, warm-started in the state: one iteration per update follows a slowly moving
@@ -39,12 +41,12 @@ def spectral_normalize(
 
     **Arguments**
 
-    - `max_norm`: the largest allowed singular value, `>= 0`; a number, a traced array or a schedule.
+    - `max_norm`: the largest allowed singular value, `>= 0`; a number, a traced scalar or a schedule.
     - `select`: `select(path) -> bool`; the leaves to constrain, matrices only; those called `w_rec` by default.
     - `num_iterations`: of power iteration per update, at least 1.
     - `nonfinite`: see `cliffs.clipping.NonFinite`.
 
-    **Returns** an `optax.GradientTransformation` for the end of a chain (it looks at `params + updates`).
+    **Returns** an `optax.GradientTransformationExtraArgs` for the end of a chain (it looks at `params + updates`).
 
     **Raises** `ValueError` for numbers out of range, no selected leaf, a selected leaf that is no real matrix, or a
     call without `params`.
@@ -58,25 +60,30 @@ def spectral_normalize(
     >>> [round(float(x), 4) for x in jnp.diag(params["w_rec"] + updates["w_rec"])]
     [1.5, 0.5]
     """
-    return _constraint(max_norm, select, num_iterations, nonfinite, _largest_singular_value)
+    return _constraint("max_norm", max_norm, select, num_iterations, nonfinite, _largest_singular_value)
 
 
 def project_spectral_radius(
-    max_norm: Number = 1.0,
+    max_radius: Number = 1.0,
     select: Callable[[str], bool] | None = None,
     num_iterations: Number = 2,
     *,
-    nonfinite: str = "propagate",
-) -> optax.GradientTransformation:
-    """Keep the spectral radius of the recurrent matrix at `max_norm` or below: `W min(1, max_norm / rho(W))`.
+    nonfinite: NonFinite = "propagate",
+) -> optax.GradientTransformationExtraArgs:
+    """Keep the spectral radius of the recurrent matrix at `max_radius` or below: `W min(1, max_radius / rho(W))`.
 
     A real matrix usually has a complex leading pair, on which a power iteration of one vector never settles. Here a
     subspace of eight vectors is iterated (orthogonal iteration, warm-started in the state), and `rho` is that of the
     small projected matrix, by repeated squaring. Exact up to rounding up to 8 x 8, a close estimate beyond.
 
-    **Arguments**, **Returns**, **Raises** as for `spectral_normalize`; matrices must be square.
+    **Arguments**
 
-    Source: the lesson (projection on a spectral radius); orthogonal iteration with Rayleigh-Ritz, Saad (2011), ch. 5.
+    - `max_radius`: the largest allowed modulus of an eigenvalue, `>= 0`; a number, a traced scalar or a schedule.
+    - `select`, `num_iterations`, `nonfinite`: as for `spectral_normalize`; the matrices must be square.
+
+    **Returns**, **Raises** as for `spectral_normalize`.
+
+    Source: the projection is a common teaching example; orthogonal iteration with Rayleigh-Ritz, Saad (2011), ch. 5.
 
     >>> params = {"w_rec": jnp.array([[0.0, 2.0], [-2.0, 0.0]])}  # eigenvalues +-2i
     >>> rule = project_spectral_radius(0.9)
@@ -84,43 +91,57 @@ def project_spectral_radius(
     >>> round(float((params["w_rec"] + updates["w_rec"])[0, 1]), 4)
     0.9
     """
-    return _constraint(max_norm, select, num_iterations, nonfinite, _ritz_radius)
+    return _constraint("max_radius", max_radius, select, num_iterations, nonfinite, _ritz_radius)
 
 
-def _constraint(limit: Number, select, num_iterations: Number, nonfinite: str, measure) -> optax.GradientTransformation:
-    select = select or is_recurrent
-    check("max_norm", limit)
-    if not isinstance(num_iterations, Tracer):
-        check("num_iterations", num_iterations, low=1)
+def _constraint(
+    name_of_limit: str,
+    limit: Number,
+    select: Callable[[str], bool] | None,
+    num_iterations: Number,
+    nonfinite: NonFinite,
+    measure: Callable[[Array, Array, Any], tuple[Array, Array]],
+) -> optax.GradientTransformationExtraArgs:
+    is_chosen = select or is_recurrent
+    check(name_of_limit, limit)
+    check("num_iterations", num_iterations, low=1)
     square = measure is _ritz_radius
 
     def init(params):
-        flat = jax.tree.leaves(params)
-        names = path_names(params)
-        if flat and not any(map(select, names)):
-            raise ValueError(f"select finds no leaf among {names}")
+        count = jnp.zeros((), jnp.int32)
+        if stands_for_params(params):
+            return SpectralState(count, jnp.zeros(0))  # pyright: ignore[reportArgumentType]
+        named = dict(named_leaves(params))
+        if named and not any(is_chosen(name) for name in named):
+            raise ValueError(f"select finds no leaf among {list(named)}")
 
-        def start(w):
+        def start(name, w):
+            if not is_array(w):
+                raise ValueError(f"select must find real matrices, got {w!r} at {name!r}")
             w = jnp.asarray(w)
             if w.ndim != 2 or w.size == 0 or (square and w.shape[0] != w.shape[1]) or jnp.iscomplexobj(w):
-                raise ValueError(
-                    f"select must find real {'square ' if square else ''}matrices, got {w.shape} {w.dtype}"
-                )
+                kind = f"real {'square ' if square else ''}matrices"
+                raise ValueError(f"select must find {kind}, got {w.shape} {w.dtype} at {name!r}")
             w = w.astype(jnp.result_type(w.dtype, jnp.float32))
             # Any fixed start without structure will do: the state must not depend on a key.
             basis = jax.random.normal(jax.random.key(0), (w.shape[1], min(_BLOCK, *w.shape)), w.dtype)
             return measure(w, basis, _START_ITERATIONS)[1]
 
-        chosen = {name: start(w) for name, w in zip(names, flat) if select(name)}
-        return SpectralState(jnp.zeros((), jnp.int32), chosen)
+        return SpectralState(count, {name: start(name, w) for name, w in named.items() if is_chosen(name)})
 
-    def rule(updates, state, params, norm):
-        if params is None:
-            raise ValueError(NO_PARAMS)
+    def rule(gradient, state):
         rho = at(limit, state.count)
-
+        weights = gradient.weights
+        if not gradient.leaves:
+            return Outcome([]), state
         bases, changes = dict(state.basis), [jnp.array(False)]
         rounds = jnp.asarray(at(num_iterations, state.count)).astype(jnp.int32)
+        lost = set(bases) - {name for name, _ in named_leaves(gradient.params)}
+        if lost:
+            raise ValueError(
+                f"params have no leaf {min(lost)!r}, which init was told to constrain; they have "
+                f"{[name for name, _ in named_leaves(gradient.params)]}"
+            )
 
         def one(name, update, w):
             if name not in bases:
@@ -132,14 +153,12 @@ def _constraint(limit: Number, select, num_iterations: Number, nonfinite: str, m
             factor = jnp.where(over, rho, 1.0) / jnp.where(over, size, 1.0)
             return jnp.where(over, (new * factor - w).astype(update.dtype), update)
 
-        leaves, treedef = jax.tree.flatten(updates)
-        new = [one(*each) for each in zip(path_names(updates), leaves, jax.tree.leaves(params))]
-        tree = treedef.unflatten(new)
+        new = [one(*each) for each in zip(gradient.names, gradient.clean, weights)]
 
-        def tell(grads):
-            return compare(grads, tree, norm, changed=jnp.any(jnp.stack(changes)))
+        def change():
+            return compare(gradient.clean, new, gradient.norm, changed=jnp.any(jnp.stack(changes)))
 
-        return Result(tree, tell), state._replace(basis=bases)
+        return Outcome(new, change), state._replace(basis=bases)
 
     return strategy(init, rule, nonfinite)
 

@@ -1,16 +1,18 @@
-"""The frame of every strategy: one treatment of non-finite gradients, and what is left for telemetry to find out."""
+"""The frame of every strategy: what a rule gets to see, one treatment of non-finite gradients, a report for telemetry."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from cliffs.clipping._core import Norm, inexact, tree_norm
-from cliffs.clipping._report import Report, Result, Told
+from cliffs.clipping._leaves import compute_dtype, is_number, number_names, paired, paired_weights
+from cliffs.clipping._outcome import Outcome, Report, StepChange
+from cliffs.clipping._safe_norm import Axes, Axis, Norm, combined, leaf_norms, whole_norm
 
 NonFinite = Literal["propagate", "zero", "skip", "raise"]
 """What a strategy does with a gradient that holds an inf or a NaN.
@@ -23,18 +25,7 @@ NonFinite = Literal["propagate", "zero", "skip", "raise"]
 In every case but `"zero"` the state stays as it was: no average, buffer or counter ever sees the bad step
 (`clip_or_shrink` has an answer of its own to such a gradient, `"shrink"`, and counts it).
 """
-MODES = ("propagate", "zero", "skip", "raise")
-
-
-def check_mode(nonfinite: str, allowed: tuple[str, ...] = MODES) -> None:
-    """Refuse an unknown treatment of non-finite gradients."""
-    if nonfinite not in allowed:
-        raise ValueError(f"nonfinite must be one of {allowed}, got {nonfinite!r}")
-
-
-def _refuse(finite, count):
-    if not finite:
-        raise FloatingPointError(f"gradient with inf or NaN at update {int(count)}")
+MODES: tuple[str, ...] = get_args(NonFinite)
 
 
 class CountState(NamedTuple):
@@ -43,83 +34,159 @@ class CountState(NamedTuple):
     count: Array
 
 
-Rule = Callable[[PyTree, Any, Any, Norm], tuple[Any, Any]]
-"""`rule(updates, state, params, norm) -> (updates or Result, state)`, called with finite updates only."""
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """What a rule sees: the leaves that are numbers to clip, their norms, and what belongs to them."""
+
+    leaves: list[Array]
+    norm: Norm
+    """Of all leaves; the value is 0 where it is not finite."""
+    norms: list[Norm]
+    """Of the parts that the rule asked for, one entry per leaf, as they were measured."""
+    finite: Array
+    axis_name: Axis
+    tree: PyTree
+    params: PyTree
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The paths of the leaves, such as `"encoder/kernel"`."""
+        return number_names(self.tree)
+
+    @functools.cached_property
+    def weights(self) -> list[Array]:
+        """The parameters of the leaves."""
+        return paired_weights(self.tree, self.params)
+
+    @functools.cached_property
+    def clean(self) -> list[Array]:
+        """The leaves, all zero where the gradient is not finite."""
+        return [jnp.where(self.finite, x, jnp.zeros_like(x)) for x in self.leaves]
+
+    def of_each_leaf(self, values: dict[str, Any], what: str) -> list[Any]:
+        """What a state holds for the leaves, by name."""
+        return paired(self.tree, self.names, values, what)
 
 
-class Strategy(optax.GradientTransformationExtraArgs):
-    """An optax transformation that can also say what it did.
+Rule = Callable[[Gradient, Any], tuple[Outcome, Any]]
+"""`rule(gradient, state) -> (outcome, state)`. Where the gradient is not finite, what it returns is not used."""
 
-    `update_with_report` is `update` with a third result: a `Report`, or None where the norm before is not known.
+
+class ReportingUpdate(Protocol):
+    """An optax `update` that can also say what it did.
+
+    `with_report` is the same function with a third result: a `Report`, or None where the norm before is not known.
     """
 
-    update_with_report: Callable[..., tuple[PyTree, Any, Report | None]] | None = None
+    with_report: Callable[..., tuple[PyTree, Any, Report | None]]
+
+    def __call__(self, updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Update:
+    with_report: Callable[..., tuple[PyTree, Any, Report | None]]
+
+    def __call__(self, updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
+        return self.with_report(updates, state, params, report=False, **extra)[:2]
+
+
+def reporting_update(transform: optax.GradientTransformation) -> Callable[..., tuple[PyTree, Any, Report | None]] | None:
+    """The update of a transformation that reports what it did, None where it cannot."""
+    return getattr(transform.update, "with_report", None)
+
+
+def check_mode(nonfinite: str, allowed: tuple[str, ...] = MODES) -> None:
+    """Refuse an unknown treatment of non-finite gradients."""
+    if nonfinite not in allowed:
+        raise ValueError(f"nonfinite must be one of {allowed}, got {nonfinite!r}")
 
 
 def strategy(
-    init: Callable[[Any], Any] | None,
+    init: Callable[[PyTree], Any] | None,
     rule: Rule,
     nonfinite: str,
-    instead: Callable[[PyTree, Any, Any], PyTree] | None = None,
-) -> Any:
+    instead: Callable[[Gradient, Any], list[Array]] | None = None,
+    *,
+    parts: Callable[[Array], Axes] | None = None,
+    axis_name: Axis = None,
+) -> optax.GradientTransformationExtraArgs:
     """An optax transformation from a rule on finite gradients; non-finite ones are treated here, for all alike.
 
-    The state must be a NamedTuple with a field `count`, incremented here. `instead(updates, state, params)` gives the
-    update for a gradient that is not finite, where the rule has an answer to it; such a step counts.
+    - `init`: the state, a NamedTuple with a field `count`, which is incremented here; by default `CountState`.
+    - `instead`: the answer to a gradient that is not finite, where the rule has one; such a step counts.
+    - `parts`: the axes to sum over for the norms that the rule needs, leaf by leaf (`lambda x: None`: one norm per leaf).
+    - `axis_name`: see `tree_norm`.
     """
     check_mode(nonfinite)
 
     def init_state(params):
         return init(params) if init else CountState(jnp.zeros((), jnp.int32))
 
-    def run(updates, state, params, asked):
-        updates = jax.tree.map(jnp.asarray, updates)
+    def run(updates, state, params=None, *, report=True, **extra):
+        del extra
+        flat, treedef = jax.tree.flatten(updates)
+        places = [i for i, x in enumerate(flat) if is_number(x)]
+        leaves = [jnp.asarray(flat[i]) for i in places]
         if nonfinite == "zero":
-            updates = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)), updates)
-        found = tree_norm(updates)
+            leaves = [jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)) for x in leaves]
+        found, norms = _measured(leaves, parts, axis_name)
         finite = found.finite
         if nonfinite == "raise":
             jax.debug.callback(_refuse, finite, state.count)
-        clean = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), updates)
-        norm = Norm(jnp.where(finite, found.scale, 1.0), jnp.where(finite, found.relative, 0.0))
-        new, new_state = rule(clean, state, params, norm)
+        norm = found._replace(value=jnp.where(finite, found.value, 0.0))
+        gradient = Gradient(leaves, norm, norms, finite, axis_name, updates, params)
+        outcome, new_state = rule(gradient, state)
         if instead:
-            bad = instead(updates, state, params)
+            bad = instead(gradient, state)
         else:
-            bad = jax.tree.map(jnp.zeros_like, updates) if nonfinite == "skip" else updates
-        report = None
-        # "zero" has changed what came in: nothing known here is about that.
-        if asked and nonfinite != "zero":
-            tell = None
-            # A leaf of less precision than the norm may be rounded away: a look is needed.
-            same = all(jnp.finfo(x.dtype).dtype == norm.value.dtype for x in inexact(updates))
-            if isinstance(new, Result) and same:
-                tell = functools.partial(_told, new, updates, found, bad)
-            report = Report(found, tell)
-        if isinstance(new, Result):
-            new = new.tree
+            bad = [jnp.zeros_like(x) for x in leaves] if nonfinite == "skip" else leaves
+        if outcome.passes_nonfinite and bad is leaves:
+            new = outcome.leaves
+        else:
+            new = [jnp.where(finite, a, b) for a, b in zip(outcome.leaves, bad)]
         new_state = new_state._replace(count=optax.safe_increment(state.count))
-        new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, bad)
         used = finite | (instead is not None)
-        return new, jax.tree.map(lambda a, b: jnp.where(used, a, b).astype(b.dtype), new_state, state), report
+        new_state = jax.tree.map(lambda a, b: jnp.where(used, a, b).astype(b.dtype), new_state, state)
+        for i, x in zip(places, new):
+            flat[i] = x
+        # "zero" has changed what came in: nothing known here is about that.
+        said = _report(leaves, found, outcome, bad) if report and nonfinite != "zero" else None
+        return jax.tree.unflatten(treedef, flat), new_state, said
 
-    def update(updates, state, params=None, **extra):
-        del extra
-        return run(updates, state, params, False)[:2]
-
-    def update_with_report(updates, state, params=None, **extra):
-        del extra
-        return run(updates, state, params, True)
-
-    made = Strategy(init_state, update)
-    made.update_with_report = update_with_report
-    return made
+    return optax.GradientTransformationExtraArgs(init_state, _Update(run))
 
 
-def _told(result: Result, updates: PyTree, found: Norm, bad: PyTree) -> Told:
-    """What a rule tells of the finite gradient that it saw, for `updates` that came in; `bad` if it is not finite."""
-    told, finite, dtype = result.tell(updates), found.finite, found.value.dtype
-    after = jax.lax.cond(finite, lambda: told.norm_after.astype(dtype), lambda: tree_norm(bad).value.astype(dtype))
-    some, none = (found.relative > 0) & (after > 0), (found.relative == 0) & (after == 0)
-    cosine = jnp.where(some, jnp.asarray(told.cosine, dtype), none.astype(dtype))
-    return Told(finite & told.changed, after, jnp.where(finite, cosine, jnp.nan))
+def _refuse(finite, count):
+    if not finite:
+        raise FloatingPointError(f"gradient with inf or NaN at update {int(count)}")
+
+
+def _measured(leaves: Sequence[Array], parts: Callable[[Array], Axes] | None, axis_name: Axis) -> tuple[Norm, list[Norm]]:
+    dtype = compute_dtype(leaves)
+    if parts is None:
+        return whole_norm(leaves, dtype, axis_name), []
+    norms = leaf_norms(leaves, dtype, [parts(x) for x in leaves], axis_name)
+    return combined(norms, dtype), norms
+
+
+def _report(leaves: list[Array], found: Norm, outcome: Outcome, bad: list[Array]) -> Report:
+    # A leaf of less precision than the norm may be rounded away: then gradient and result have to be compared.
+    same = all(jnp.finfo(x.dtype).dtype == found.value.dtype for x in leaves)
+    if outcome.change is None or not same:
+        return Report(found, None)
+
+    def change() -> StepChange:
+        assert outcome.change is not None
+        known, finite, dtype = outcome.change(), found.finite, found.value.dtype
+        after = known.norm_after.astype(dtype)
+        if bad is not leaves:
+            after = jnp.where(finite, after, whole_norm(bad, dtype).value)
+        else:
+            after = jnp.where(finite, after, found.value)
+        cosine = jnp.where(finite, known.cosine.astype(dtype), jnp.nan)
+        return StepChange(finite & known.changed, after, cosine)
+
+    return Report(found, change)
+
+

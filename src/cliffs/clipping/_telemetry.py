@@ -1,5 +1,6 @@
 """What a transformation did to the gradient, kept in its state and read as plain floats."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +10,18 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from cliffs.clipping._core import check, compute_dtype, path_names, tree_norm
-from cliffs.clipping._report import compare
-from cliffs.clipping._strategy import Strategy
+from cliffs.clipping._leaves import (
+    check_same_leaves,
+    compute_dtype,
+    is_array,
+    is_number,
+    named_leaves,
+    stands_for_params,
+)
+from cliffs.clipping._numbers import check
+from cliffs.clipping._outcome import compare
+from cliffs.clipping._safe_norm import leaf_norms, whole_norm
+from cliffs.clipping._strategy import reporting_update
 
 
 class TelemetryState(NamedTuple):
@@ -87,6 +97,7 @@ def with_telemetry(
     if not isinstance(every, (int, np.integer)) or not 1 <= every < 2**31:
         raise ValueError(f"every must be a whole number >= 1 and < 2^31, got {every!r}")
     inner = optax.with_extra_args_support(transform)
+    report_update = reporting_update(transform)
 
     def init(params):
         dtype = compute_dtype(params)
@@ -98,79 +109,112 @@ def with_telemetry(
         def count():
             return jnp.zeros((), jnp.int32)
 
-        leaves = {name: (zero(), zero()) for name in path_names(params)} if per_leaf else None
+        leaves: Any = None
+        if per_leaf:
+            stand_in = stands_for_params(params)
+            leaves = zero() if stand_in else {n: (zero(), zero()) for n, x in named_leaves(params) if _is_recorded(x)}
         return TelemetryState(
-            inner=inner.init(params), step=count(), norm_before=zero(), norm_after=zero(), cosine=zero(),
-            clipped=jnp.array(False), clip_count=count(), compared_count=count(), clip_fraction=zero(),
-            nonfinite_count=count(), leaves=leaves,
-        )  # fmt: skip
+            inner=inner.init(params),
+            step=count(),
+            norm_before=zero(),
+            norm_after=zero(),
+            cosine=zero(),
+            clipped=jnp.array(False),
+            clip_count=count(),
+            compared_count=count(),
+            clip_fraction=zero(),
+            nonfinite_count=count(),
+            leaves=leaves,
+        )
 
     def update(updates, state, params=None, **extra):
         dtype, report = state.cosine.dtype, None
-        if isinstance(transform, Strategy) and transform.update_with_report is not None:
-            new, inner_state, report = transform.update_with_report(updates, state.inner, params, **extra)
+        if report_update is not None:
+            new, inner_state, report = report_update(updates, state.inner, params, **extra)
         else:
             new, inner_state = inner.update(updates, state.inner, params, **extra)
-        before = jax.tree.map(
-            lambda g, u: g.mean(0) if jnp.ndim(g) == jnp.ndim(u) + 1 and g.shape[1:] == u.shape else g, updates, new
-        )
-        norm = tree_norm(before) if report is None else report.before
-        if per_leaf and set(names := path_names(before)) != state.leaves.keys():
-            raise ValueError(f"the gradient has the leaves {names}, telemetry was made for {list(state.leaves)}")
-
-        def look():
-            told = compare(before, new, norm) if report is None or report.tell is None else report.tell()
-            leaves = state.leaves
-            if per_leaf:
-                flat = zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(new))
-                leaves = {name: (_value(g, dtype), _value(u, dtype)) for name, g, u in flat}
-            numbers = (jnp.asarray(x, dtype) for x in (told.norm_after, told.cosine))
-            return *numbers, norm.finite & told.changed, leaves
-
-        def keep():
-            return state.norm_after, state.cosine, state.clipped, state.leaves
+        pairs = _pairs(updates, new)
+        norm = whole_norm([g for _, g, _ in pairs], compute_dtype(updates)) if report is None else report.before
+        if report is not None and report.change is not None:
+            change = report.change()
+        else:
+            change = compare([g for _, g, _ in pairs], [u for _, _, u in pairs], norm)
+        leaves = _leaf_record(updates, pairs, state.leaves, dtype) if per_leaf else None
 
         looked = state.step % every == 0
-        norm_after, cosine, clipped, leaves = look() if every == 1 else jax.lax.cond(looked, look, keep)
+        clipped = norm.finite & change.changed
         counts = looked & norm.finite
         # Bias correction as in Adam: the average over k gradients divides by 1 - decay^k.
         k = state.compared_count.astype(dtype)
         raw = decay * state.clip_fraction * (1 - decay**k) + (1 - decay) * clipped
         fraction = jnp.minimum(jnp.where(counts, raw / (1 - decay ** (k + 1)), state.clip_fraction), 1.0)
+
+        def latest(seen, kept):
+            return jax.tree.map(lambda a, b: jnp.where(looked, a, b).astype(b.dtype), seen, kept)
+
         return new, TelemetryState(
             inner=inner_state,
             step=state.step + 1,
             norm_before=norm.value.astype(dtype),
-            norm_after=norm_after,
-            cosine=cosine,
-            clipped=clipped,
+            norm_after=latest(change.norm_after, state.norm_after),
+            cosine=latest(change.cosine, state.cosine),
+            clipped=latest(clipped, state.clipped),
             clip_count=state.clip_count + (counts & clipped),
             compared_count=state.compared_count + counts,
             clip_fraction=fraction.astype(dtype),
             nonfinite_count=state.nonfinite_count + ~norm.finite,
-            leaves=leaves,
+            leaves=latest(leaves, state.leaves),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _value(x, dtype):
-    return tree_norm(x).value.astype(dtype)
+def _is_recorded(x: Any) -> bool:
+    return is_array(x) and jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
-def read_telemetry(state: PyTree) -> dict[str, float]:
+def _pairs(updates: PyTree, new: PyTree) -> list[tuple[int, Array, Array]]:
+    """Place, gradient and result of every leaf that is a number; the gradient is the mean where it has examples."""
+    before, after = (jax.tree.leaves(tree) for tree in (updates, new))
+    if len(before) != len(after):
+        raise ValueError(f"the transformation gives {len(after)} leaves for a gradient of {len(before)}")
+
+    def mean(g, u):
+        return g.mean(0) if g.ndim == u.ndim + 1 and g.shape[1:] == u.shape else g
+
+    return [
+        (i, mean(jnp.asarray(g), jnp.asarray(u)), jnp.asarray(u))
+        for i, (g, u) in enumerate(zip(before, after))
+        if is_number(g) and is_number(u)
+    ]
+
+
+def _leaf_record(updates: PyTree, pairs: list[tuple[int, Array, Array]], known: Any, dtype: Any) -> Any:
+    """Both norms of every leaf by its path; 0 for leaves without a gradient."""
+    named = named_leaves(updates)
+    recorded = [name for name, x in named if _is_recorded(x)]
+    check_same_leaves(updates, recorded, list(known), "the state of telemetry")
+    before, after = (
+        leaf_norms([pair[k] for pair in pairs], dtype, [None] * len(pairs)) for k in (1, 2)
+    )
+    zero = jnp.zeros((), dtype)
+    seen = {named[i][0]: (b.value, a.value) for (i, _, _), b, a in zip(pairs, before, after)}
+    return {name: seen.get(name, (zero, zero)) for name in known}
+
+
+def read_telemetry(state: PyTree) -> dict[str, float] | dict[str, np.ndarray]:
     """All telemetry in an optimiser state as one flat dict of floats, ready for JSON lines, TensorBoard or W&B.
 
     **Arguments**: `state`, any pytree that holds a `TelemetryState` somewhere (`chain`, `multi_transform`, `masked`,
-    `inject_hyperparams`, `MultiSteps`, a train state, ...).
+    `inject_hyperparams`, `MultiSteps`, a train state, `nnx.state(optimizer)` of flax, ...).
 
     **Returns** names to floats: `step`, `norm_before`, `norm_after`, `cosine`, `clipped`, `clip_count`,
     `compared_count`, `clip_fraction`, `nonfinite_count`, and per leaf `"leaf/<path>/norm_before"`. Where there are
     several telemetries the names start with `"0/"`, `"1/"`, ... in the order of the tree. With `every > 1` all but
-    `step`, `norm_before` and `nonfinite_count` are those of the last look.
+    `step`, `norm_before` and `nonfinite_count` are those of the last look. The state of a sweep has a leading run axis:
+    then names to arrays `[runs]`.
 
-    **Raises** `ValueError` when there is none, when the state has a run axis (read one run of it:
-    `jax.tree.map(lambda x: x[i], state)`), or when it is traced (read it outside of `jit`). After a gradient with an
+    **Raises** `ValueError` when there is none, or when it is traced (read it outside of `jit`). After a gradient with an
     inf or NaN the norms and the cosine are not finite either; strict JSON has no word for that.
 
     >>> read_telemetry(optax.sgd(0.1).init(jnp.zeros(2)))
@@ -180,7 +224,7 @@ def read_telemetry(state: PyTree) -> dict[str, float]:
     found = _find(state)
     if not found:
         raise ValueError("state holds no telemetry: wrap a transformation in with_telemetry(...)")
-    log: dict[str, float] = {}
+    log: dict[str, Any] = {}
     for index, item in enumerate(found):
         prefix = f"{index}/" if len(found) > 1 else ""
         fields = {k: v for k, v in item._asdict().items() if k not in ("inner", "leaves")}
@@ -189,20 +233,34 @@ def read_telemetry(state: PyTree) -> dict[str, float]:
         if any(isinstance(value, Tracer) for value in fields.values()):
             raise ValueError("state is traced: read telemetry outside of jit, vmap and scan")
         fields = jax.device_get(fields)
-        for name, value in fields.items():
-            if np.ndim(value):
-                raise ValueError(
-                    f"state has a run axis ({name} has shape {np.shape(value)}): read one run of it, "
-                    "jax.tree.map(lambda x: x[i], state)"
-                )
-            log[prefix + name] = float(value)
+        log |= {prefix + name: np.asarray(value, float) if np.ndim(value) else float(value)
+                for name, value in fields.items()}
     return log
 
 
 def _find(tree: PyTree) -> list[TelemetryState]:
     """Telemetries in the order of the tree, those inside another one's transformation after it."""
     found = []
-    for leaf in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, TelemetryState)):
-        if isinstance(leaf, TelemetryState):
-            found += [leaf, *_find(leaf.inner)]
+    for leaf in jax.tree.leaves(tree, is_leaf=_is_telemetry):
+        if _is_telemetry(leaf):
+            state = leaf if isinstance(leaf, TelemetryState) else _from_mapping(leaf)
+            found += [state, *_find(state.inner)]
     return found
+
+
+def _is_telemetry(node: Any) -> bool:
+    """Whether a node is a telemetry, or what flax nnx or a checkpoint without classes makes of one: a mapping."""
+    return isinstance(node, TelemetryState) or (
+        isinstance(node, Mapping) and set(TelemetryState._fields) - {"inner", "leaves"} <= set(node)
+    )
+
+
+def _from_mapping(node: Mapping[str, Any]) -> TelemetryState:
+    def value(x):
+        return jax.tree.leaves(x)[0]
+
+    numbers = {k: value(node[k]) for k in TelemetryState._fields if k not in ("inner", "leaves")}
+    leaves = node.get("leaves") or {}
+    # A pair becomes a mapping with the keys 0 and 1.
+    pairs = {name: tuple(jax.tree.leaves(pair)) for name, pair in leaves.items()}
+    return TelemetryState(inner=node.get("inner", ()), leaves=pairs or None, **numbers)

@@ -1,0 +1,142 @@
+"""Clipping entry by entry: at a value, and against each entry's own history (SPAM)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PyTree
+
+from cliffs.clipping._leaves import compute_dtype, is_array, is_number, named_leaves, wide
+from cliffs.clipping._numbers import Number, at, check, hypot, multiple
+from cliffs.clipping._outcome import Outcome
+from cliffs.clipping._strategy import NonFinite, strategy
+
+
+class SpikeState(NamedTuple):
+    """State of `clip_spikes`: the root of the second moment per entry, in float32 at least."""
+
+    count: Int[Array, ""]
+    rms: PyTree
+
+
+def clip(max_delta: Number, *, nonfinite: NonFinite = "propagate") -> optax.GradientTransformationExtraArgs:
+    """Clip every entry by itself: `max(-tau, min(tau, g_j))`; complex entries part by part.
+
+    The direction changes: (10, 1) clipped at 5 becomes (5, 1), 5.6 degrees off. As `optax.clip`, but compared in
+    float32 at least, so that a threshold that bfloat16 cannot hold still leaves smaller entries alone.
+
+    **Arguments**
+
+    - `max_delta`: tau, `>= 0`; a number, a traced scalar or a schedule.
+    - `nonfinite`: `"propagate"`, `"zero"`, `"skip"` or `"raise"`, see `cliffs.clipping.NonFinite`.
+
+    **Returns** an `optax.GradientTransformationExtraArgs`.
+
+    **Raises** `ValueError` for a `max_delta` that is negative, NaN or not a single number.
+
+    Source: Mikolov (2012), thesis, element-wise clipping.
+
+    >>> rule = clip(5.0)
+    >>> rule.update(jnp.array([10.0, 1.0]), rule.init(jnp.zeros(2)))[0].tolist()
+    [5.0, 1.0]
+    """
+    check("max_delta", max_delta)
+
+    def rule(gradient, state):
+        limit = at(max_delta, state.count)
+
+        def one(x):
+            y = wide(x, compute_dtype(x))
+            bound = jnp.asarray(limit, y.real.dtype)
+            if not jnp.iscomplexobj(y):
+                return jnp.clip(y, -bound, bound).astype(x.dtype)
+            return jax.lax.complex(jnp.clip(y.real, -bound, bound), jnp.clip(y.imag, -bound, bound)).astype(x.dtype)
+
+        return Outcome([one(x) for x in gradient.clean]), state
+
+    return strategy(None, rule, nonfinite)
+
+
+def clip_spikes(
+    theta: Number = 5000.0, decay: Number = 0.999, warmup: Number = 20, *, nonfinite: NonFinite = "propagate"
+) -> optax.GradientTransformationExtraArgs:
+    """Clip single entries that stand out from their own history: `|g_j| <= sqrt(theta v_j)` (SPAM).
+
+    `v_j = decay v_j + (1-decay) g_j^2` is Adam's second moment without bias correction, kept in the state and fed with
+    the clipped entries; the comparison uses the moment before the new entry. Complex entries keep their phase.
+
+    **Arguments**
+
+    - `theta`: the largest ratio `g_j^2 / v_j`, `>= 0`. `decay`: in `[0, 1)`. Numbers, traced scalars or schedules.
+    - `warmup`: steps in which the moment is gathered and nothing is clipped, `>= 1`.
+    - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient never enters the moments.
+
+    **Returns** an `optax.GradientTransformationExtraArgs` with `SpikeState`.
+
+    **Raises** `ValueError` for a number out of range.
+
+    Source: Huang et al. (2025), SPAM, arXiv 2501.06842: theta = 5000. The momentum reset every 500 steps with its
+    warm-up of 150 belongs to that optimiser, not to this rule. The 20 steps without clipping are in implementations
+    (pytorch_optimizer: `grad_accu_steps`), not in the paper's formula. An entry whose moment is 0 (an embedding row not
+    used so far) would stay 0 for ever by the rule as written; here it is not clipped.
+
+    >>> clip = clip_spikes(theta=4.0, decay=0.0, warmup=1)
+    >>> state = clip.init(jnp.zeros(2))
+    >>> _, state = clip.update(jnp.array([1.0, 1.0]), state)
+    >>> [round(float(x), 4) for x in clip.update(jnp.array([9.0, -1.5]), state)[0]]
+    [2.0, -1.5]
+    """
+    check("theta", theta)
+    check("decay", decay, high=1.0, open_high=True)
+    check("warmup", warmup, low=1)
+
+    def init(params):
+        # One array of each parameter's shape, so that the state is sharded as the parameters are. Integers mark what
+        # has no gradient.
+        def start(x):
+            if not is_array(x):
+                return None
+            return jnp.zeros(jnp.shape(x), compute_dtype(x) if is_number(x) else jnp.int8)
+
+        return SpikeState(jnp.zeros((), jnp.int32), jax.tree.map(start, params))
+
+    def rule(gradient, state):
+        count = state.count
+        ratio, a = jnp.asarray(at(theta, count)), at(decay, count)
+        root = jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1)), 0)  # with derivative 0 at 0
+        late = count >= at(warmup, count)
+
+        def one(x, rms):
+            y = wide(x, rms.dtype)
+            size = hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y)
+            bound = multiple(root, rms)
+            spike = late & (size > bound) & (rms > 0)
+            if jnp.iscomplexobj(y):
+                cut = y * (jnp.where(spike, bound, 1.0) / jnp.where(spike, size, 1.0))
+            else:
+                # The limit itself with the sign: no division, so no rounding above the limit.
+                cut = jnp.sign(y) * bound
+            seen = jnp.where(spike, bound, size)
+            moment = _root_mean(rms, seen, jnp.asarray(a, rms.dtype))
+            return jnp.where(spike, cut.astype(x.dtype), x), moment
+
+        named = dict(named_leaves(state.rms))
+        moments = gradient.of_each_leaf({n: r for n, r in named.items() if is_number(r)}, "the state")
+        pairs = [one(x, r) for x, r in zip(gradient.clean, moments)]
+        updated = named | {name: rms for name, (_, rms) in zip(gradient.names, pairs)}
+        rms = jax.tree.unflatten(jax.tree.structure(state.rms), [updated[name] for name in named])
+        return Outcome([new for new, _ in pairs]), state._replace(rms=rms)
+
+    return strategy(init, rule, nonfinite)
+
+
+def _root_mean(old: Array, new: Array, decay: Array) -> Array:
+    """`sqrt(decay old^2 + (1 - decay) new^2)` of non-negative numbers whose squares may be no floats."""
+    top = jax.lax.stop_gradient(jnp.maximum(old, new))
+    positive = top > jnp.finfo(top.dtype).tiny
+    top = jnp.where(positive, top, 1.0)
+    old, new = jnp.where(positive, old / top, 1.0), jnp.where(positive, new / top, 1.0)
+    total = decay * jnp.square(old) + (1 - decay) * jnp.square(new)
+    some = positive & (total > 0)
+    return jnp.where(some, top * jnp.sqrt(jnp.where(some, total, 1.0)), 0.0)

@@ -1,0 +1,99 @@
+"""AdaGC: every leaf against the moving average of its own norm."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from cliffs.clipping._leaves import compute_dtype, is_number, named_leaves, stands_for_params
+from cliffs.clipping._numbers import Number, at, check, multiple
+from cliffs.clipping._outcome import rescaled_parts
+from cliffs.clipping._safe_norm import Axis
+from cliffs.clipping._strategy import NonFinite, strategy
+
+
+class EmaLeafNormState(NamedTuple):
+    """State of `clip_by_ema_leaf_norm`."""
+
+    count: Int[Array, ""]
+    norms: dict[str, Float[Array, ""]]
+    """From the path of a leaf to the average of its norm."""
+
+
+def clip_by_ema_leaf_norm(
+    multiplier: Number = 1.05,
+    decay: Number = 0.98,
+    warmup: Number = 100,
+    max_norm: Number = 1.0,
+    *,
+    nonfinite: NonFinite = "propagate",
+    axis_name: Axis = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Clip every leaf to a multiple of the moving average of its own clipped norm (AdaGC).
+
+    `g_i min(1, multiplier gamma_i / ||g_i||)` with `gamma_i = decay gamma_i + (1-decay) ||clipped g_i||`. In the first
+    `warmup` steps the global norm is clipped to `max_norm`, and `gamma_i` is the smallest clipped norm seen.
+
+    **Arguments**
+
+    - `multiplier`: `>= 0`. `decay`: in `[0, 1)`. `max_norm`: `>= 0`. Numbers, traced scalars or schedules.
+    - `warmup`: number of steps with the global rule, `>= 1`.
+    - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient never enters the averages.
+    - `axis_name`: see `clip_by_global_norm`.
+
+    **Returns** an `optax.GradientTransformationExtraArgs` with `EmaLeafNormState`.
+
+    **Raises** `ValueError` for a number out of range, and for a gradient with other leaves than `init` saw (missing
+    ones, None, are allowed: their averages stay).
+
+    Source: Wang et al. (2025), AdaGC, arXiv 2502.11034, with its defaults 1.05, 0.98, 100 steps, 1.0. The third-party
+    implementation in pytorch_optimizer counts from 1 and stops the warm-up one step earlier (`step < warmup`). A leaf
+    whose norm was 0 in warm-up would be frozen at 0 by the rule as written; here it starts its average with the first
+    norm that is not 0.
+
+    >>> clip = clip_by_ema_leaf_norm(warmup=1, max_norm=10.0)
+    >>> state = clip.init({"w": jnp.zeros(1)})
+    >>> _, state = clip.update({"w": jnp.array([1.0])}, state)
+    >>> updates, state = clip.update({"w": jnp.array([50.0])}, state)
+    >>> round(float(updates["w"][0]), 4), round(float(state.norms["w"]), 4)
+    (1.05, 1.001)
+    """
+    check("multiplier", multiplier)
+    check("decay", decay, high=1.0, open_high=True)
+    check("warmup", warmup, low=1)
+    check("max_norm", max_norm)
+
+    def init(params):
+        count = jnp.zeros((), jnp.int32)
+        if stands_for_params(params):
+            return EmaLeafNormState(count, jnp.zeros(0))  # pyright: ignore[reportArgumentType]
+        dtype = compute_dtype(params)
+        return EmaLeafNormState(
+            count, {name: jnp.zeros((), dtype) for name, x in named_leaves(params) if is_number(x)}
+        )
+
+    def rule(gradient, state):
+        if not gradient.leaves:
+            return rescaled_parts([], [], [], gradient.finite), state
+        count, whole = state.count, gradient.norm.value
+        k, a, warm = at(multiplier, count), at(decay, count), count < at(warmup, count)
+        # In warm-up every leaf is multiplied by length / whole, in the order that keeps the quotient a float.
+        length = jnp.minimum(whole, at(max_norm, count))
+        over, size = whole > length, jnp.where(whole > 0, whole, 1.0)
+
+        def one(own, gamma):
+            fresh = gamma <= 0
+            scaled = jnp.where(over, own / size * jnp.where(over, length, 1.0), own)
+            clipped = jnp.minimum(own, jnp.where(fresh, jnp.inf, multiple(k, gamma)))
+            early = jnp.where(fresh, scaled, jnp.minimum(gamma, scaled))
+            late = jnp.where(fresh, clipped, a * gamma + (1 - a) * clipped)
+            return jnp.where(warm, scaled, clipped), jnp.where(warm, early, late)
+
+        averages = gradient.of_each_leaf(state.norms, "the state")
+        pairs = [one(n.value, gamma) for n, gamma in zip(gradient.norms, averages)]
+        norms = state.norms | {name: average for name, (_, average) in zip(gradient.names, pairs)}
+        lengths = [after for after, _ in pairs]
+        return rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite), state._replace(norms=norms)
+
+    return strategy(init, rule, nonfinite, parts=lambda x: None, axis_name=axis_name)

@@ -1,0 +1,103 @@
+"""Numbers and schedules: what an argument may be, its value at a step, and arithmetic that keeps derivatives finite."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+from jaxtyping import Array, ArrayLike
+
+Number = optax.ScalarOrSchedule
+"""A float, a scalar array (traced or not) or an optax schedule `count -> value`."""
+
+
+def at(value: Number, count: Array) -> Any:
+    """The value of a number or a schedule at this count of updates.
+
+    What `check` could not see, a traced or scheduled value that is negative or NaN, counts as 0: a threshold then gives
+    no update instead of one uphill or a NaN.
+    """
+    if callable(value):
+        value = value(count)
+        _check_scalar("the value of a schedule", value)
+    return jnp.where(value >= 0, value, 0) if isinstance(value, jax.Array) else value
+
+
+def multiple(factor: ArrayLike, base: Array) -> Array:
+    """`factor base`; an infinite factor means no limit, also where `base` is 0, and has finite derivatives."""
+    factor = jnp.asarray(factor, base.dtype)
+    unlimited = jnp.isinf(factor)
+    return jnp.where(unlimited, jnp.inf, jnp.where(unlimited, 0, factor) * base)
+
+
+def check(
+    name: str,
+    value: Number,
+    *,
+    low: float = 0.0,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+    static: bool = False,
+) -> None:
+    """Refuse what is not one number, and a number outside its range if it is known now.
+
+    Schedules (unless `static`) and the values of traced numbers pass; they are looked at in `at`.
+    """
+    if callable(value):
+        if static:
+            raise ValueError(f"{name} must be a number, not a schedule, got {value}")
+        return
+    _check_scalar(name, value)
+    if isinstance(value, Tracer):
+        return
+    number = float(np.asarray(value, dtype=float))
+    good = (number > low) if open_low else (number >= low)
+    good = good and ((number < high) if open_high else (number <= high))
+    if not good:  # NaN fails every comparison
+        span = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+        raise ValueError(f"{name} must lie in {span}, got {value}")
+
+
+def _check_scalar(name: str, value: Any) -> None:
+    """Refuse strings, objects and arrays with axes: an array would be broadcast against the last axis of each leaf."""
+    if isinstance(value, Tracer):
+        shape, real = value.shape, jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    else:
+        array = np.asarray(value)
+        shape = array.shape
+        # bfloat16 and its like are of no kind that numpy knows.
+        real = array.dtype.kind in "iuf" or (array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.floating))
+    if not real:
+        raise ValueError(f"{name} must be a real number or a schedule, got {value!r}")
+    if shape:
+        raise ValueError(f"{name} must be a single number, got an array of shape {tuple(shape)}")
+
+
+def hypot(a: Array, b: Array) -> Array:
+    """`sqrt(a^2 + b^2)` without overflow, with derivative 0 at the origin."""
+    large = jnp.maximum(jnp.abs(a), jnp.abs(b))
+    positive = large > jnp.finfo(large.dtype).tiny
+    top = jnp.where(positive, jax.lax.stop_gradient(large), 1.0)
+    a, b = jnp.where(positive, a / top, 1.0), jnp.where(positive, b / top, 0.0)
+    return jnp.where(positive, top * jnp.sqrt(a * a + b * b), 0.0)
+
+
+@jax.custom_jvp
+def parallel(a: Array, b: Array) -> Array:
+    """`a b / (a + b)` of non-negative numbers, also where their product or the square of one is no float."""
+    small, large = jnp.minimum(a, b), jnp.maximum(a, b)
+    return small / (1 + jnp.where(large > 0, small / jnp.where(large > 0, large, 1.0), 0.0))
+
+
+@parallel.defjvp
+def _parallel_jvp(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    ratio = jnp.minimum(a, b) / jnp.where(jnp.maximum(a, b) > 0, jnp.maximum(a, b), 1.0)
+    near, far = 1 / (1 + ratio) ** 2, (ratio / (1 + ratio)) ** 2
+    # The smaller of the two decides.
+    slope_a, slope_b = jnp.where(a <= b, near, far), jnp.where(a <= b, far, near)
+    return parallel(a, b), slope_a * da + slope_b * db
