@@ -157,8 +157,10 @@ def basins_of_attraction(
 def _group(
     orbits: np.ndarray, periods: np.ndarray, merge: float, scale: np.ndarray
 ) -> tuple[list[tuple[np.ndarray, int]], np.ndarray]:
-    """The distinct cycles among settled orbits `[starts, max_period, n]` as `(points, period)`; which one each start
-    belongs to (-1: none)."""
+    """The distinct cycles among settled orbits `[starts, max_period, n]`, and to which one each start belongs.
+
+    The cycles are `(points, period)`; -1 is no cycle.
+    """
     member = np.full(len(periods), -1)
     found: list[tuple[np.ndarray, int]] = []
     for period in np.unique(periods[periods > 0]):

@@ -170,7 +170,6 @@ def crossing_report(
 
 def _grad_norm(way: Way, loss: Loss | None, restore: Callable[[Any], PyTree]) -> Callable[[float], float]:
     """`|dE/dtheta|` at a position on the way; NaN without a loss."""
-
     if loss is None:
         return lambda s: float("nan")
 

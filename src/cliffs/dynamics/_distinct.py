@@ -63,8 +63,10 @@ class Problem:
         return self.canonical(orbit), r, jacobian
 
     def between(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The largest relative residual on each segment from `a` to `b`, and the smaller of the largest ones beyond its
-        two ends."""
+        """The largest relative residual on each segment from `a` to `b`, and beyond its ends.
+
+        Beyond: the smaller of the largest ones on the two sides.
+        """
         packed = _padded(np.concatenate([a, b], 1), 1)
         out = _between(self.step, self.params, packed, self.inputs, self.angle, period=self.period)
         inside, outside = (np.array(x)[: len(a)] for x in out)

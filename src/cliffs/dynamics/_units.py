@@ -64,8 +64,10 @@ def entries(step: Step, value: PyTree, n: int, dtype: Any, *, name: str) -> Floa
 
 
 def _typical(x: Array) -> Any:
-    """The median of what is finite and not zero in `[points, n]`, entry by entry; NaN where there is nothing. On the
-    host where it can be: a sort is slow to compile."""
+    """The median of what is finite and not zero in `[points, n]`, entry by entry; NaN where there is nothing.
+
+    On the host where it can be: a sort is slow to compile.
+    """
     xp: Any = jnp
     if not isinstance(x, Tracer):
         x, xp = np.asarray(x), np

@@ -234,8 +234,11 @@ class Way:
         return "unresolved", middle, critical
 
     def _near_cycles(self, here: PyTree, starts: Any, period: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Cycles by Newton from each start, those that were found: orbits `[found, period, n]`, how far they moved
-        relative to `scale + |x|`, multipliers `[found, n]` with the largest modulus first."""
+        """Cycles by Newton from each start, those that were found.
+
+        Orbits `[found, period, n]`, how far they moved relative to `scale + |x|`, multipliers `[found, n]` with the
+        largest modulus first.
+        """
         out = _newton(self.along, here, starts, self.inputs, self.scale, period=period)
         orbits, moved, residual, jacobians = map(np.asarray, out)
         good = (residual <= by_precision(orbits.dtype, double=1e-9, single=1e-4)) & np.isfinite(jacobians).all((1, 2))
