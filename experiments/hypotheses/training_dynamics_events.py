@@ -1,5 +1,6 @@
 """The measurements of `training_dynamics`: training, attractors of every update, the tracked point, the association."""
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,14 @@ import optax
 from scipy.ndimage import median_filter
 
 from cliffs import recurrent, tasks, training
-from cliffs.dynamics import compare_fates, find_fixed_points, settle, solve_fixed_points
-from cliffs.dynamics._attractor_matching import same_fate
+from cliffs.dynamics import (
+    Settling,
+    find_fixed_points,
+    match_attractors,
+    same_attractor,
+    settle,
+    solve_fixed_points,
+)
 from cliffs.spectra import lyapunov_exponents
 
 if TYPE_CHECKING:
@@ -69,7 +76,8 @@ def attractors(config: "Config", seeds: Any, params: Any) -> dict[str, Any]:
     A change of period alone counts as neither: many ends have no period only because they settle slowly.
     """
     step, held, zero = recurrent.rnn_step("tanh"), jnp.array(HELD), jnp.zeros(config.hidden)
-    options: dict[str, Any] = {"max_period": 2, "window": config.settle_steps // 2, "tolerance": 1e-5}
+    settling = Settling(max_steps=config.settle_steps, max_period=2, tolerance=1e-5, window=config.settle_steps // 2)
+    following = dataclasses.replace(settling, max_steps=config.settle_steps // 2)
 
     def one(seed, p):
         def at(t):
@@ -80,10 +88,10 @@ def attractors(config: "Config", seeds: Any, params: Any) -> dict[str, Any]:
 
             def ends(params):
                 last = recurrent.unroll(step, params, jnp.zeros((config.batch, config.hidden)), inputs)[-1]
-                return settle(step, params, last, held, max_steps=config.settle_steps, **options)
+                return settle(step, params, last, held, settling)
 
             first, second, third = ends(before), ends(here), ends(after)
-            compare = functools.partial(compare_fates, step, inputs=held, max_steps=config.settle_steps // 2, **options)
+            compare = functools.partial(match_attractors, step, inputs=held, settling=following)
             changes = [compare(before, here, first, second), compare(here, after, second, third)]
             driven = functools.partial(lyapunov_exponents, step, here, zero, num_exponents=1)
             asymptotic = lyapunov_exponents(
@@ -110,7 +118,7 @@ def _count_ends(ends: Any) -> Any:
         return jax.tree.map(lambda v: v[i][None], ends)
 
     count = ends.period.shape[0]
-    same = jax.vmap(lambda i: jax.vmap(lambda j: same_fate(pick(i), pick(j), 1e-3)[0])(jnp.arange(count)))
+    same = jax.vmap(lambda i: jax.vmap(lambda j: same_attractor(pick(i), pick(j), 1e-3)[0])(jnp.arange(count)))
     earlier = jnp.tril(same(jnp.arange(count)), -1).any(1)
     return (~earlier).sum()
 

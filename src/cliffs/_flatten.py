@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -98,11 +98,12 @@ class _ByIdentity:
 
 
 def flat_states(
-    step: Step, states: PyTree, *, name: str = "starts", axes: int = 1
+    step: Step, states: PyTree, *, name: str = "starts", axes: int = 1, nonfinite: Literal["raise", "drop"] = "raise"
 ) -> tuple[Step, Float[Array, "*batch n"], Callable[[Any], PyTree]]:
     """The step on vectors, the states as `[*batch, n]`, and the way back; vectors are passed through untouched.
 
-    **Arguments**: the step; a pytree whose leaves share their first `axes` axes; `name` for messages.
+    **Arguments**: the step; a pytree whose leaves share their first `axes` axes; `name` for messages; with
+    `nonfinite="drop"` states that are not finite are left to the caller, who drops them, unless there is no other.
 
     **Returns** `(step, matrix, restore)`; `restore` takes any leading axes.
 
@@ -122,8 +123,11 @@ def flat_states(
     kinds = {x.dtype for x in leaves}
     if len(kinds) != 1 or not jnp.issubdtype(leaves[0].dtype, jnp.floating):
         raise ValueError(f"{name} must be of one real floating dtype, got {sorted(str(k) for k in kinds)}")
-    if not all(isinstance(x, Tracer) or np.isfinite(np.asarray(x)).all() for x in given):
+    finite = [_finite_states(x, axes) for x in given if not isinstance(x, Tracer)]
+    if nonfinite == "raise" and not all(x.all() for x in finite):
         raise ValueError(f"{name} must be finite, got NaN or inf")
+    if finite and not np.logical_and.reduce(finite).any():
+        raise ValueError(f"{name} must be finite, each of them holds a NaN or an inf")
     try:
         hash(step)
     except TypeError:
@@ -135,8 +139,21 @@ def flat_states(
     return flat, flat.flatten(jax.tree.unflatten(structure, leaves)), flat.restore
 
 
+def _finite_states(leaf: Any, axes: int) -> np.ndarray:
+    """`[*batch]`: whether all of a state's entries in this leaf are finite."""
+    finite = np.isfinite(np.asarray(leaf))
+    return np.asarray(finite.all(tuple(range(axes, finite.ndim))))
+
+
 def check_map(step: Step, params: PyTree, state: PyTree, inputs: Any) -> None:
     """Raise `ValueError` unless the step maps the state's structure, shapes and dtypes to themselves."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path((params, inputs)):
+        if not (hasattr(leaf, "dtype") or hasattr(leaf, "__jax_array__") or isinstance(leaf, int | float | complex)):
+            name = ("params", "inputs")[path[0].idx] + jax.tree_util.keystr(path[1:])
+            raise ValueError(
+                f"{name} is a {type(leaf).__name__}, no array and no pytree that JAX knows: pass dicts, lists, "
+                "NamedTuples or registered dataclasses of arrays, and let the step hold the rest"
+            )
     given = jax.tree.map(lambda s: jax.ShapeDtypeStruct(jnp.shape(s), jnp.result_type(s)), state)
     out = jax.eval_shape(lambda s: step(params, s, inputs), state)
     if jax.tree.structure(out) != jax.tree.structure(given):

@@ -9,7 +9,9 @@ from cliffs.dynamics import (
     BOUNDARY,
     ESCAPED,
     NEUTRAL,
+    NONFINITE,
     UNDECIDED,
+    Settling,
     basins_of_attraction,
     bisect_boundary,
     boundaries_1d,
@@ -37,7 +39,9 @@ def rotation(growth, x, inputs=None):
 @pytest.mark.parametrize("r", [2.8, 3.2, 3.5, 3.56])
 def test_analytic_settles_on_the_cycle_of_the_logistic_map(x64, r):
     period = {2.8: 1, 3.2: 2, 3.5: 4, 3.56: 8}[r]
-    end = settle(logistic_step, jnp.asarray(r), jnp.array([[0.3], [0.7], [2.0], [1.0]]), max_period=8)
+    end = settle(
+        logistic_step, jnp.asarray(r), jnp.array([[0.3], [0.7], [2.0], [1.0]]), settling=Settling(max_period=8)
+    )
     assert end.period.tolist() == [period, period, 0, 1]  # 2 escapes, 1 falls on the unstable fixed point 0
     assert end.escaped.tolist() == [False, False, True, False]
     orbit = np.asarray(end.orbit[0, :, 0])
@@ -48,7 +52,7 @@ def test_analytic_settles_on_the_cycle_of_the_logistic_map(x64, r):
 
 
 def test_analytic_a_circle_has_no_period_but_a_mean_and_a_spread(x64):
-    end = settle(rotation, jnp.asarray(1.25), jnp.array([[0.3, 0.1]]), window=256)
+    end = settle(rotation, jnp.asarray(1.25), jnp.array([[0.3, 0.1]]), settling=Settling(window=256))
     assert int(end.period[0]) == 0
     assert not bool(end.escaped[0])
     np.testing.assert_allclose(end.mean[0], 0, atol=0.02)
@@ -105,8 +109,73 @@ def test_analytic_basins_of_a_slice_with_escape_cycles_and_the_boundary(x64):
     cycle = basins_of_attraction(logistic_step, jnp.asarray(3.2), jnp.array([[0.2], [-0.1], [0.4]]))
     assert cycle.labels.tolist() == [0, ESCAPED, 0]
     assert cycle.attractors[0].period == 2
-    circle = basins_of_attraction(rotation, jnp.asarray(1.25), jnp.array([[0.1, 0.0]]), max_steps=256)
+    circle = basins_of_attraction(
+        rotation, jnp.asarray(1.25), jnp.array([[0.1, 0.0]]), settling=Settling(max_steps=256)
+    )
     assert circle.labels.tolist() == [UNDECIDED]
+
+
+def ricker_step(p, x, inputs=None):
+    return x * jnp.exp(p["r"] * (1 - x / p["K"]))
+
+
+def cubic_step(p, x, inputs=None):
+    """Wells at ±K, the boundary at 0; from 2.77 K outwards everything escapes."""
+    return x + 0.3 * x * (1 - (x / p["K"]) ** 2)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e10])
+def test_invariance_basins_and_boundaries_do_not_depend_on_the_units_of_the_state(x64, unit):
+    params = {"r": jnp.asarray(2.2), "K": jnp.asarray(unit)}
+    starts = unit * jnp.linspace(-4, 4, 33)[:, None]
+    # Starts so near 0 that the first steps are as small as the tolerance.
+    near = unit * jnp.array([[1e-12], [-1e-12]])
+    end = settle(cubic_step, params, jnp.concatenate([starts, near]))
+    assert end.escaped.tolist() == (np.abs(np.linspace(-4, 4, 33)) > np.sqrt(1 + 2 / 0.3)).tolist() + [False] * 2
+    np.testing.assert_allclose(end.orbit[-2:, 0, 0] / unit, [1, -1], atol=1e-9)
+    basins = basins_of_attraction(cubic_step, params, starts)
+    np.testing.assert_allclose([a.points[0, 0] / unit for a in basins.attractors], [-1, 1], atol=1e-12)
+    assert np.bincount(basins.labels + 3).tolist() == [1, 0, 10, 11, 11]
+    point = bisect_boundary(cubic_step, params, -0.3 * unit * jnp.ones((1, 1)), 0.7 * unit * jnp.ones((1, 1)))
+    np.testing.assert_allclose(point.states / unit, [[0]], atol=1e-14)
+    inner = boundaries_1d(cubic_step, params, (-2 * unit, 2 * unit), max_period=1, depth=0)
+    np.testing.assert_allclose(inner.positions / unit, [0], atol=1e-14)
+    # The cycle of two of the Ricker map lies on both sides of K; one attractor.
+    cycle = basins_of_attraction(ricker_step, params, unit * jnp.linspace(0.1, 3, 9)[:, None])
+    assert ([a.period for a in cycle.attractors], set(cycle.labels.tolist())) == ([2], {0})
+    np.testing.assert_allclose(cycle.attractors[0].points.sum() / unit, 2, rtol=1e-9)  # x exp(r (1 - x)) pairs x, 2 - x
+
+
+def test_invariance_entries_in_units_of_their_own(x64):
+    """The double well with its entries in other units has the same labels."""
+
+    def step(unit, x, inputs=None):
+        return double_well(0.5, x / unit) * unit
+
+    grid = state_grid(jnp.zeros(2), list(jnp.eye(2)), [jnp.linspace(-2, 2, 9), jnp.linspace(-1, 1, 5)])
+    plain = basins_of_attraction(step, jnp.ones(2), grid, grid_axes=2)
+    for unit in (jnp.array([1e8, 1e-6]), jnp.array([1e-5, 1e3])):
+        other = basins_of_attraction(step, unit, grid * unit, grid_axes=2)
+        np.testing.assert_array_equal(other.labels, plain.labels)
+        np.testing.assert_allclose([a.points[0] / unit for a in other.attractors], [[-1, 0], [1, 0]], atol=1e-9)
+
+
+def test_property_starts_that_are_not_finite_have_a_label_of_their_own(x64):
+    starts = jnp.array([[-0.5], [jnp.nan], [0.5], [jnp.inf], [9.0]])
+    for params, over in ((jnp.asarray(0.3), False), (jnp.array([0.3, 0.3]), True)):
+        basins = basins_of_attraction(lambda p, x, u: x + p * (x - x**3), params, starts, over_params=over)
+        np.testing.assert_array_equal(np.atleast_2d(basins.labels)[-1], [0, NONFINITE, 1, NONFINITE, ESCAPED])
+        assert basins.nonfinite == 2
+
+
+def test_property_maps_without_parameters_have_basins():
+    def step(params, x, inputs):
+        return x + 0.3 * (x - x**3)
+
+    basins = basins_of_attraction(step, None, jnp.array([[-0.5], [0.5]]))
+    assert basins.labels.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="over_params needs parameters"):
+        basins_of_attraction(step, None, jnp.array([[-0.5]]), over_params=True)
 
 
 @pytest.mark.parametrize("pair", ["5,-2.5", "8,-4"])
@@ -114,8 +183,13 @@ def test_parity_reference_boundary_of_the_one_unit_map(x64, reference, pair):
     w, b = map(float, pair.split(","))
     unstable, multiplier = map(float, reference["fixed_points_sigmoid"][pair][1])
     params = OneUnitParams(w, b)
-    point = bisect_boundary(one_unit_step, params, jnp.array([[-1.3], [-2.0]]), jnp.array([[2.0], [-1.0]]),
-                            tolerance=jnp.asarray(1e-10))  # fmt: skip
+    point = bisect_boundary(
+        one_unit_step,
+        params,
+        jnp.array([[-1.3], [-2.0]]),
+        jnp.array([[2.0], [-1.0]]),
+        settling=Settling(tolerance=jnp.asarray(1e-10)),
+    )
     assert point.found.tolist() == [True, False]
     np.testing.assert_allclose(point.states[0, 0], unstable, atol=1e-14)
     exact = boundaries_1d(one_unit_step, params, (-6.0, 6.5), max_period=1)
@@ -170,14 +244,20 @@ def test_property_slices_of_pytree_states(x64):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda x: settle(one_unit_step, OneUnitParams(5.0, -2.5), x, max_period=0), "max_period"),
-        (lambda x: settle(one_unit_step, OneUnitParams(5.0, -2.5), x, tolerance=1e-12), "float32, which can reach"),
+        (lambda x: settle(one_unit_step, OneUnitParams(5.0, -2.5), x, settling=Settling(max_period=0)), "max_period"),
+        (
+            lambda x: settle(one_unit_step, OneUnitParams(5.0, -2.5), x, settling=Settling(tolerance=1e-12)),
+            "float32, which can reach",
+        ),
         (lambda x: settle(lambda p, s, u: s[:0], None, x), "same shape"),
         (lambda x: basins_of_attraction(one_unit_step, OneUnitParams(5.0, -2.5), x, grid_axes=0), "grid_axes"),
         (lambda x: basins_of_attraction(one_unit_step, OneUnitParams(5.0, -2.5), x, grid_axes=2), "starts must be"),
         (lambda x: bisect_boundary(one_unit_step, OneUnitParams(5.0, -2.5), x, x[:1]), "must be alike"),
         (lambda x: boundaries_1d(one_unit_step, OneUnitParams(5.0, -2.5), (1.0, 1.0)), "bounds"),
         (lambda x: state_grid(x[0], [x[0]], []), "as many"),
+        (lambda x: settle(one_unit_step, OneUnitParams(5.0, -2.5), x, scale=-1.0), "scale must be positive"),
+        (lambda x: Settling(escape=0.0), "escape"),
+        (lambda x: basins_of_attraction(one_unit_step, OneUnitParams(5.0, -2.5), x * jnp.nan), "starts must be finite"),
     ],
 )
 def test_wrong_use_names_the_argument(call, words):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs.dynamics import compare_fates, crossing_report, settle
+from cliffs.dynamics import Settling, crossing_report, match_attractors, settle
 from cliffs.recurrent import OneUnitParams, one_unit_cost, one_unit_step
 
 
@@ -93,8 +93,8 @@ def planar_report(which, a, new_a, start, new_start, shift=0.0):
     tree = [{"which": float(which), "a": v, "shift": s} for v, s in ((a, 0.0), (new_a, shift))]
     starts = [jnp.array([x, 0.1]) for x in (start, new_start)]
     # Scalar arrays are numbers.
-    options = {"tolerance": jnp.asarray(1e-10), "merge_distance": jnp.asarray(1e-5)}
-    return crossing_report(planar, *tree, *starts, num_samples=9, max_period=2, max_steps=1024, **options)
+    settling = Settling(tolerance=jnp.asarray(1e-10), max_period=2, max_steps=1024)
+    return crossing_report(planar, *tree, *starts, None, settling, num_samples=9, merge_distance=jnp.asarray(1e-5))
 
 
 def test_analytic_neimark_sacker(x64):
@@ -138,13 +138,13 @@ def test_analytic_ends_that_move_along_a_line_of_fixed_points_cross_nothing(x64)
     )  # fmt: skip
 
 
-def test_invariance_fates_compare_under_jit_and_vmap_as_one_by_one():
+def test_invariance_attractors_are_matched_under_jit_and_vmap_as_one_by_one():
     params = OneUnitParams(jnp.full(4, 5.0), jnp.array([-2.65, -2.62, -2.60, -2.36]))
     new = OneUnitParams(params.w, params.b + jnp.array([0.0, 0.015, 0.01, 0.05]))
     starts = jnp.array([[0.5], [-3.0]])
 
     def compare(p, q):
-        return compare_fates(one_unit_step, p, q, settle(one_unit_step, p, starts), settle(one_unit_step, q, starts))
+        return match_attractors(one_unit_step, p, q, settle(one_unit_step, p, starts), settle(one_unit_step, q, starts))
 
     change = jax.jit(jax.vmap(compare))(params, new)
     basin, bifurcation = np.asarray(change.basin), np.asarray(change.bifurcation)
@@ -171,4 +171,4 @@ def test_wrong_use_names_the_argument():
     with pytest.raises(ValueError, match="num_samples"):
         report(-2.5, -2.4, 0.5, num_samples=1)
     with pytest.raises(ValueError, match="float32, which can reach"):
-        report(-2.5, -2.4, 0.5, tolerance=1e-12)
+        report(-2.5, -2.4, 0.5, settling=Settling(tolerance=1e-12))

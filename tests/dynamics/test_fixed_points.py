@@ -2,6 +2,7 @@
 
 import functools
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import optax
 import pytest
 
 from cliffs import recurrent, tasks, training
-from cliffs.dynamics import find_fixed_points, settle, solve_fixed_points
+from cliffs.dynamics import Settling, find_fixed_points, settle, solve_fixed_points
 from cliffs.recurrent import HenonParams, OneUnitParams, henon_step, one_unit_step
 
 
@@ -134,7 +135,7 @@ def test_integration_trained_network_of_50_units_in_seconds(x64):
     multipliers = np.asarray(sets[0].multipliers)
     assert np.sign(np.prod(1 - multipliers, axis=1).real).sum() == 1
     # Every fixed point that plain iteration ends on is among the stable ones found.
-    ends = settle(step, params, starts, held, tolerance=1e-12)
+    ends = settle(step, params, starts, held, Settling(tolerance=1e-12))
     stable = sets[0].points[sets[0].stable]
     for end in np.asarray(ends.orbit[ends.period == 1, 0]):
         assert np.abs(stable - end).max(axis=1).min() < 1e-9
@@ -207,6 +208,215 @@ def test_invariance_vmap_over_parameters(x64):
     ],
 )
 def test_wrong_use_names_the_argument(options, words):
+    options = {"step": one_unit_step, "params": OneUnitParams(5.0, -3.0), "starts": jnp.zeros((2, 1)), **options}
+    with pytest.raises(ValueError, match=words):
+        find_fixed_points(**options)
+
+
+def ricker_step(p, x, inputs=None):
+    """0 with multiplier e^r, and K with multiplier 1 - r."""
+    return x * jnp.exp(p["r"] * (1 - x / p["K"]))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_invariance_fixed_points_do_not_depend_on_the_units_of_the_state(x64, dtype):
+    for unit in (1e-30, 1e-6, 1.0, 1e10, 1e30):
+        params = {"r": jnp.asarray(1.5, dtype), "K": jnp.asarray(unit, dtype)}
+        starts = unit * jnp.linspace(0, 2, 41, dtype=dtype)[:, None]
+        found = find_fixed_points(ricker_step, params, starts)
+        np.testing.assert_allclose(found.points[:, 0] / unit, [0, 1], atol=1e-6)
+        np.testing.assert_allclose(found.multipliers[:, 0].real, [np.exp(1.5), -0.5], rtol=1e-5)
+        assert (found.converged, found.hits.sum()) == (1.0, 41)
+        result = solve_fixed_points(ricker_step, params, starts[10:12])
+        assert float(result.residual.max()) < 1e-5 * unit
+
+
+def test_invariance_two_fixed_points_are_told_apart_by_starts_of_a_far_larger_size(x64):
+    """The starts' size says 1, the fixed points are 0 and 1e-6: the residual between them is far above rounding."""
+    starts = jnp.concatenate([jnp.linspace(0, 1, 21), jnp.linspace(0, 3e-6, 7)])[:, None]
+    found = find_fixed_points(ricker_step, {"r": jnp.asarray(1.5), "K": jnp.asarray(1e-6)}, starts)
+    np.testing.assert_allclose(found.points[:, 0], [0, 1e-6], atol=1e-15)
+    # A given distance decides alone.
+    given = find_fixed_points(ricker_step, {"r": jnp.asarray(1.5), "K": jnp.asarray(1e-6)}, starts, merge_distance=1e-5)
+    assert len(given.points) == 1
+
+
+def mixed_henon(unit, x, inputs=None):
+    """The Hénon map with x in one unit and y in another."""
+    a, b = x[0] / unit[0], x[1] / unit[1]
+    return jnp.stack([unit[0] * (1 - 1.4 * a**2 + b), unit[1] * 0.3 * a])
+
+
+def test_invariance_every_entry_may_have_a_unit_of_its_own(x64):
+    grid = jnp.stack(jnp.meshgrid(jnp.linspace(-2, 2, 9), jnp.linspace(-1, 1, 5)), -1).reshape(-1, 2)
+    plain = [find_fixed_points(mixed_henon, jnp.ones(2), grid, period=p) for p in (1, 2)]
+    for unit in (jnp.array([1e6, 1e-3]), jnp.array([1e-9, 1e5])):
+        for want, p in zip(plain, (1, 2)):
+            found = find_fixed_points(mixed_henon, unit, grid * unit, period=p)
+            np.testing.assert_allclose(found.points / unit, want.points, atol=1e-11)
+            np.testing.assert_allclose(found.multipliers, want.multipliers, rtol=1e-8)
+    # A scale may be given: for all entries, or for each.
+    for scale in (2.0, [1.0, 0.5], jnp.array([3.0, 1.0])):
+        given = find_fixed_points(mixed_henon, jnp.ones(2), grid, scale=scale)
+        np.testing.assert_allclose(given.points, plain[0].points, atol=1e-11)
+
+
+def power_step(k, x, inputs=None):
+    """`x - x^k`: one fixed point, 0, a root of order k."""
+    return x - x**k
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_analytic_a_root_of_higher_order_counts_once(x64, dtype):
+    for k in (2, 3, 5, 7, 9):
+        for starts in (jnp.linspace(-1, 1, 41), jnp.linspace(0.1, 1, 31)):
+            found = find_fixed_points(power_step, jnp.asarray(k), starts[:, None].astype(dtype))
+            assert (len(found.points), found.kind, found.hits.tolist()) == (1, ["neutral"], [len(starts)])
+            # Rounding leaves no more open: x^k is below the spacing of x there.
+            assert abs(found.points[0, 0]) < 4 * float(jnp.finfo(dtype).eps) ** (1 / max(k - 1, 1))
+    plane = jax.random.normal(jax.random.key(0), (60, 2), dtype)
+    found = find_fixed_points(power_step, jnp.asarray(3), plane)
+    assert (len(found.points), found.kind) == (1, ["neutral"])
+
+
+def test_analytic_a_symmetric_network_at_its_pitchfork_has_one_fixed_point(x64):
+    """All eigenvalues of the symmetric matrix are at most 1, so |tanh(W x)| < |x| but at 0."""
+    q = np.linalg.qr(np.random.default_rng(0).normal(size=(20, 20)))[0]
+    w = q @ np.diag(np.r_[1.0, np.linspace(-0.8, 0.8, 19)]) @ q.T
+    params = recurrent.RNNParams(jnp.array((w + w.T) / 2), jnp.zeros((1, 20)), jnp.zeros(20))
+    starts = jax.random.normal(jax.random.key(0), (200, 20))
+    found = find_fixed_points(recurrent.rnn_step("tanh"), params, starts, jnp.zeros(1))
+    assert (len(found.points), found.kind, found.hits.tolist()) == (1, ["neutral"], [200])
+    np.testing.assert_allclose(found.points, 0, atol=1e-5)
+
+
+def pitchfork_step(m, x, inputs=None):
+    return x + m * x - x**3
+
+
+def test_analytic_roots_just_beyond_a_bifurcation_are_resolved(x64):
+    """0 and ±sqrt(m), with multipliers 1 + m and 1 - 2 m."""
+    for m in (1e-7, 1e-3):
+        found = find_fixed_points(pitchfork_step, jnp.asarray(m), jnp.linspace(-1, 1, 41)[:, None])
+        np.testing.assert_allclose(found.points[:, 0], np.array([-1, 0, 1]) * m**0.5, atol=1e-9)
+        assert found.kind == ["attractor", "repeller", "attractor"]
+    below = find_fixed_points(pitchfork_step, jnp.asarray(-1e-7), jnp.linspace(-1, 1, 41)[:, None])
+    assert below.kind == ["attractor"]
+
+
+def test_analytic_cycles_of_two_are_counted_once_at_a_flip(x64):
+    """At r = 3 the map composed with itself has a threefold root at 2 / 3: a fixed point, no cycle of two."""
+    starts = jnp.linspace(0.01, 1, 101)[:, None]
+    assert len(find_fixed_points(logistic_step, jnp.asarray(3.0), starts, period=2).points) == 0
+    born = find_fixed_points(logistic_step, jnp.asarray(3.0001), starts, period=2)
+    # Its two points: ((r + 1) ± sqrt((r - 3) (r + 1))) / (2 r).
+    want = (4.0001 - np.sqrt(1e-4 * 4.0001)) / 6.0002
+    np.testing.assert_allclose(born.points, [[want]], atol=1e-10)
+
+
+def test_analytic_the_cycle_of_three_at_its_fold_counts_once(x64):
+    starts = jnp.linspace(0.01, 1, 101)[:, None]
+    fold = 1 + 8**0.5
+    at = find_fixed_points(logistic_step, jnp.asarray(fold), starts, period=3)
+    assert at.kind == ["neutral"]
+    after = find_fixed_points(logistic_step, jnp.asarray(fold + 1e-9), starts, period=3)
+    assert sorted(after.kind) == ["attractor", "repeller"]
+
+
+def line_step(rate, x, inputs=None):
+    return jnp.stack([x[0] - rate * x[0] ** 3, x[1]])
+
+
+def test_analytic_points_of_a_line_of_fixed_points_stay_what_they_are(x64):
+    """Every (0, y) is fixed; across the line the root is threefold, along it there is nothing to merge."""
+    grid = jnp.stack(jnp.meshgrid(jnp.linspace(-1, 1, 7), jnp.linspace(-1, 1, 5)), -1).reshape(-1, 2)
+    found = find_fixed_points(line_step, jnp.asarray(1.0), grid)
+    np.testing.assert_allclose(found.points, [[0, y] for y in np.linspace(-1, 1, 5)], atol=1e-4)
+    assert (found.kind, found.hits.tolist()) == (["neutral"] * 5, [7] * 5)
+    # With rate 0 the whole plane is fixed.
+    assert len(find_fixed_points(line_step, jnp.asarray(0.0), grid).points) == 35
+
+
+def standard_step(p, x, inputs=None):
+    """Chirikov's map; with `turn` the angles are taken modulo 2 pi."""
+    action = x[1] + p["k"] * jnp.sin(x[0])
+    new = jnp.stack([x[0] + action, action])
+    return jnp.where(p["turn"], jnp.mod(new, 2 * jnp.pi), new)
+
+
+@pytest.mark.parametrize("turn", [True, False])
+def test_analytic_the_standard_map_has_two_fixed_points(x64, turn):
+    grid = jnp.linspace(0, 2 * jnp.pi, 13)
+    grid = jnp.stack(jnp.meshgrid(grid, grid), -1).reshape(-1, 2)
+    params = {"k": jnp.asarray(0.9), "turn": jnp.asarray(turn)}
+    for period in (2 * np.pi, [2 * np.pi, 2 * np.pi]):
+        found = find_fixed_points(standard_step, params, grid, period_of_state=period)
+        np.testing.assert_allclose(found.points, [[0, 0], [np.pi, 0]], atol=1e-12)
+        # Trace 2 + k and 2 - k, determinant 1.
+        assert found.kind == ["saddle", "neutral"]
+        np.testing.assert_allclose(found.multipliers.sum(1), [2.9, 1.1], atol=1e-10)
+        assert found.converged == 1.0
+
+
+def pendulum_step(k, x, inputs=None):
+    """A damped rotor: only the first entry is an angle."""
+    speed = 0.5 * x[1] - k * jnp.sin(x[0])
+    return jnp.stack([x[0] + speed, speed])
+
+
+def test_analytic_one_entry_may_be_an_angle_and_the_other_not(x64):
+    grid = jnp.stack(jnp.meshgrid(jnp.linspace(-20, 20, 21), jnp.linspace(-1, 1, 5)), -1).reshape(-1, 2)
+    found = find_fixed_points(pendulum_step, jnp.asarray(0.5), grid, period_of_state=[2 * np.pi, None])
+    np.testing.assert_allclose(found.points, [[0, 0], [np.pi, 0]], atol=1e-12)
+    assert found.kind == ["attractor", "saddle"]
+
+
+def test_property_starts_that_are_not_finite_are_left_out_and_counted(x64):
+    starts = jnp.array([[jnp.nan], [1.2], [jnp.inf], [0.1], [-jnp.inf]])
+    params = {"r": jnp.asarray(1.5), "K": jnp.asarray(1.0)}
+    found, clean = (find_fixed_points(ricker_step, params, s) for s in (starts, starts[jnp.array([1, 3])]))
+    np.testing.assert_array_equal(found.points, clean.points)
+    assert (found.nonfinite, found.hits.tolist(), found.converged) == (3, [1, 1], 1.0)
+    assert clean.nonfinite == 0
+
+
+def test_property_a_map_that_is_not_finite_everywhere_has_its_other_fixed_points(x64):
+    """sqrt(x) has the fixed points 1 (multiplier 1/2) and 0, where its slope is infinite; below 0 it is NaN."""
+    found = find_fixed_points(lambda p, x, u: jnp.sqrt(x), None, jnp.array([[-1.0], [0.0], [0.5], [2.0]]))
+    np.testing.assert_allclose(found.points, [[0.0], [1.0]], atol=1e-12)
+    np.testing.assert_allclose(found.multipliers[:, 0].real, [np.inf, 0.5])
+    assert found.kind == ["repeller", "attractor"]
+    # In more dimensions such a Jacobian has no eigenvalues to speak of.
+    plane = find_fixed_points(lambda p, x, u: jnp.sqrt(x), None, jnp.array([[0.0, 0.0], [0.5, 2.0]]))
+    assert plane.kind == ["undetermined", "attractor"]
+    assert plane.stable.tolist() == [False, True]
+
+
+def test_property_parameters_of_another_dtype_or_in_a_frozen_dict(x64):
+    core = pytest.importorskip("flax.core")
+    starts = jnp.linspace(0, 2, 9)[:, None]
+    # A network trained in float32, analysed in float64.
+    single = {"r": jnp.asarray(1.5, jnp.float32), "K": jnp.asarray(0.1, jnp.float32)}
+    found = find_fixed_points(ricker_step, single, starts)
+    np.testing.assert_allclose(found.points[:, 0], [0, float(np.float32(0.1))], atol=1e-14)
+    frozen = find_fixed_points(ricker_step, core.freeze(single), starts)
+    np.testing.assert_array_equal(frozen.points, found.points)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scale": 0.0}, "scale must be positive"),
+        ({"scale": [1.0, 2.0]}, "scale must be one number"),
+        ({"merge_distance": -1.0}, "merge_distance"),
+        ({"period_of_state": -1.0}, "period_of_state"),
+        ({"period_of_state": [1.0, 2.0]}, "period_of_state"),
+        ({"params": {"w": "text"}}, r"params\['w'\] is a str"),
+        ({"params": types.MappingProxyType({"w": 1.0})}, "params is a mappingproxy"),
+        ({"step": lambda p, x, u: x.astype(jnp.float16)}, "pass params and states of one dtype"),
+    ],
+)
+def test_wrong_units_and_parameters_are_named(options, words):
     options = {"step": one_unit_step, "params": OneUnitParams(5.0, -3.0), "starts": jnp.zeros((2, 1)), **options}
     with pytest.raises(ValueError, match=words):
         find_fixed_points(**options)

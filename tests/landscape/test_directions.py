@@ -43,6 +43,27 @@ def test_invariance_random_direction_has_the_dtype_and_size_of_the_parameters(x6
     assert not np.allclose(d["w"], draw(jax.random.key(1))["w"])
 
 
+@pytest.mark.parametrize("normalize", ["leaf", "filter", "global"])
+def test_property_random_directions_leave_out_what_is_not_selected(normalize):
+    params = {"layer": {"w": 2.0 * jnp.ones((3, 4)), "bias": 5.0 * jnp.ones(4)}, "norm": {"scale": jnp.ones(4)}}
+    key = jax.random.key(0)
+    paths = []
+    d = random_direction(
+        key, params, normalize=normalize, select=lambda path: paths.append(path) or path.endswith("/w")
+    )
+    assert sorted(paths) == ["layer/bias", "layer/w", "norm/scale"]
+    assert not d["layer"]["bias"].any()
+    assert not d["norm"]["scale"].any()
+    # Scaled to what moves alone; the direction there is that of a draw without a selection.
+    np.testing.assert_allclose(jnp.linalg.norm(d["layer"]["w"]), 2 * 12**0.5, rtol=1e-6)
+    whole = random_direction(key, params, normalize=normalize)["layer"]["w"]
+    np.testing.assert_allclose(
+        d["layer"]["w"] / jnp.linalg.norm(d["layer"]["w"]), whole / jnp.linalg.norm(whole), rtol=1e-5
+    )
+    with pytest.raises(ValueError, match="select finds no leaf among"):
+        random_direction(key, params, select=lambda path: False)
+
+
 def test_analytic_random_directions_are_isotropic_before_scaling():
     keys = jax.random.split(jax.random.key(0), 4000)
     draws = np.asarray(jax.jit(jax.vmap(lambda k: random_direction(k, jnp.ones(4))))(keys))

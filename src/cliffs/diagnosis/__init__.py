@@ -10,4 +10,7 @@ from cliffs.diagnosis._records import Finding as Finding
 from cliffs.diagnosis._records import Threshold as Threshold
 from cliffs.diagnosis._runs import RunsDiagnosis as RunsDiagnosis
 from cliffs.diagnosis._runs import diagnose_runs as diagnose_runs
+from cliffs.diagnosis._spikes import Association as Association
+from cliffs.diagnosis._spikes import gradient_spikes as gradient_spikes
+from cliffs.diagnosis._spikes import spike_association as spike_association
 from cliffs.diagnosis._threshold import suggest_threshold as suggest_threshold

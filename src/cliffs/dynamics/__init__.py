@@ -2,15 +2,17 @@
 
 from cliffs._paths import InputPath as InputPath
 from cliffs.dynamics._arclength import ENDS as ENDS
-from cliffs.dynamics._attractor_matching import compare_fates as compare_fates
+from cliffs.dynamics._attractor_matching import AttractorChange as AttractorChange
+from cliffs.dynamics._attractor_matching import match_attractors as match_attractors
+from cliffs.dynamics._attractor_matching import same_attractor as same_attractor
 from cliffs.dynamics._attractors import attractor_diagram as attractor_diagram
 from cliffs.dynamics._basins import BOUNDARY as BOUNDARY
 from cliffs.dynamics._basins import ESCAPED as ESCAPED
 from cliffs.dynamics._basins import NEUTRAL as NEUTRAL
+from cliffs.dynamics._basins import NONFINITE as NONFINITE
 from cliffs.dynamics._basins import UNDECIDED as UNDECIDED
 from cliffs.dynamics._basins import Basins as Basins
 from cliffs.dynamics._basins import basins_of_attraction as basins_of_attraction
-from cliffs.dynamics._basins import settle as settle
 from cliffs.dynamics._basins import state_grid as state_grid
 from cliffs.dynamics._bifurcations import BifurcationDiagram as BifurcationDiagram
 from cliffs.dynamics._bifurcations import BranchPoints as BranchPoints
@@ -29,6 +31,9 @@ from cliffs.dynamics._input_driven import compose as compose
 from cliffs.dynamics._input_driven import separation as separation
 from cliffs.dynamics._input_driven import split_path as split_path
 from cliffs.dynamics._input_driven import split_step as split_step
+from cliffs.dynamics._settings import Settling as Settling
+from cliffs.dynamics._settling import Settled as Settled
+from cliffs.dynamics._settling import settle as settle
 from cliffs.dynamics._special_points import SpecialPoint as SpecialPoint
 from cliffs.dynamics._special_points import crossing_tangents as crossing_tangents
 from cliffs.dynamics._special_points import locate_bifurcation as locate_bifurcation

@@ -6,34 +6,21 @@ sides and the start changed basins, whatever their types. If only one arrives, a
 both arrive but differ in period, one has become the other: a bifurcation.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
+from cliffs._precision import merge_distance as default_merge_distance
 from cliffs._precision import reachable_tolerance
-from cliffs.dynamics._basins import Settled, settle
+from cliffs.dynamics._settings import DEFAULT_SETTLING, Settling
+from cliffs.dynamics._settling import Settled, settle
+from cliffs.dynamics._units import relative_size
 from cliffs.typing import Step
 
 
-def same_fate(a: Settled, b: Settled, merge: float | Array, *, looseness: float = 0.2) -> Bool[Array, " starts"]:
-    """Whether two ends are on the same attractor (flat states): both escaped, or on one cycle.
-
-    Where an end has no period (invariant circle, chaos, not yet settled) means and spreads are compared instead: with
-    `tol = looseness (spread_a + spread_b + (1 + |mean|) / 10)` the means may differ by `tol`, the spreads by `2 tol`.
-    That is a rule of thumb: attractors that lie inside each other with like spreads count as one.
-    """
-    size = 1 + jnp.linalg.norm(a.orbit[:, 0], axis=-1)
-    # Padding beyond the period repeats the cycle, so all of b's points may be compared.
-    apart = jnp.linalg.norm(b.orbit - a.orbit[:, :1], axis=-1).min(1)
-    tol = looseness * (a.spread + b.spread + 0.1 * (1 + jnp.linalg.norm(a.mean, axis=-1)))
-    loose = (jnp.linalg.norm(a.mean - b.mean, axis=-1) <= tol) & (jnp.abs(a.spread - b.spread) <= 2 * tol)
-    close = (a.period == b.period) & (apart <= merge * size)
-    close = jnp.where((a.period > 0) & (b.period > 0), close, loose)
-    return jnp.where(a.escaped | b.escaped, a.escaped & b.escaped, close)
-
-
-class FateChange(NamedTuple):
+class AttractorChange(NamedTuple):
     """How the attractors before and after a change relate; one entry per start."""
 
     forward: Bool[Array, " starts"]
@@ -45,7 +32,7 @@ class FateChange(NamedTuple):
 
     @property
     def basin(self) -> Bool[Array, "*runs starts"]:
-        """A basin boundary was crossed: both attractors persist, be they fixed points, cycles or escape."""
+        """The start changed basins: both attractors persist, be they fixed points, cycles or escape."""
         return ~self.forward & ~self.backward
 
     @property
@@ -54,49 +41,97 @@ class FateChange(NamedTuple):
         return (self.forward != self.backward) | (self.forward & self.backward & ~self.same_type)
 
 
-def compare_fates(
+def match_attractors(
     step: Step,
     params: PyTree,
     new_params: PyTree,
     ends: Settled,
     new_ends: Settled,
-    inputs: Any = None,
+    inputs: PyTree = None,
+    settling: Settling = DEFAULT_SETTLING,
     *,
     merge_distance: float | Array | None = None,
     looseness: float = 0.2,
-    **settings: Any,
-) -> FateChange:
+) -> AttractorChange:
     """Follow the attractors before and after a change of parameters to the other side; pure, for `jit` and `vmap`.
 
     **Arguments**
 
-    - `step`, `inputs`: the map on vector states.
-    - `params`, `ends`: parameters before, and `settle(step, params, starts, ...)`.
+    - `step`, `inputs`: the map.
+    - `params`, `ends`: parameters before, and `settle(step, params, starts, inputs, settling)`.
     - `new_params`, `new_ends`: the same after; the starts may differ too.
-    - `merge_distance`, `looseness`: cycles are compared by their points, to within `merge_distance (1 + |x|)` (by
-      default the square root of the tolerance of `settle`, that a slow approach may leave); ends
-      without a period by their means and spreads, to within `looseness` times the spreads.
-    - further keywords go to `settle`.
+    - `settling`: how the attractors are followed.
+    - `merge_distance`, `looseness`: cycles are compared by their points, to within `merge_distance (scale + |x|)` (by
+      default the square root of the tolerance, that a slow approach may leave); ends without a period by their means
+      and spreads, to within `looseness` times the spreads.
 
-    **Returns** `FateChange`.
+    **Returns** `AttractorChange`.
 
     Source: Pascanu, Mikolov & Bengio (2012), section 2.5.
 
     >>> from cliffs.recurrent import OneUnitParams, one_unit_step
     >>> params, starts = OneUnitParams(5.0, -2.5), jnp.array([[-0.1], [1.0]])
     >>> before, after = settle(one_unit_step, params, starts), settle(one_unit_step, params, -starts)
-    >>> compare_fates(one_unit_step, params, params, before, after).basin.tolist()
+    >>> match_attractors(one_unit_step, params, params, before, after).basin.tolist()
     [True, True]
     """
-    tolerance = reachable_tolerance(settings.get("tolerance"), ends.orbit.dtype, double=1e-10)
-    merge = tolerance**0.5 if merge_distance is None else merge_distance
-    forth = settle(step, new_params, ends.orbit[:, 0], inputs, **settings)
-    back = settle(step, params, new_ends.orbit[:, 0], inputs, **settings)
+
+    def first(orbit):
+        return jax.tree.map(lambda x: x[:, 0], orbit)
+
+    dtype = jnp.result_type(*jax.tree.leaves(ends.orbit))
+    merge = default_merge_distance(merge_distance, reachable_tolerance(settling.tolerance, dtype, double=1e-10))
+    # One scale for both, so that they are followed and compared alike.
+    scale = jax.tree.map(lambda x: x[0], ends.scale)
+    forth = settle(step, new_params, first(ends.orbit), inputs, settling, scale=scale)
+    back = settle(step, params, first(new_ends.orbit), inputs, settling, scale=scale)
 
     def same(followed, origin, there):
         # What has escaped is still there: infinity is the attractor on both sides.
         followed = followed._replace(escaped=followed.escaped | origin.escaped)
-        return same_fate(followed, there, merge, looseness=looseness)
+        return same_attractor(followed, there, merge, looseness=looseness)
 
-    alike = (ends.period == new_ends.period) & (ends.escaped == new_ends.escaped)
-    return FateChange(same(forth, ends, new_ends), same(back, new_ends, ends), alike)
+    return AttractorChange(
+        forward=same(forth, ends, new_ends),
+        backward=same(back, new_ends, ends),
+        same_type=(ends.period == new_ends.period) & (ends.escaped == new_ends.escaped),
+    )
+
+
+def same_attractor(a: Settled, b: Settled, merge: float | Array, *, looseness: float = 0.2) -> Bool[Array, " starts"]:
+    """Whether two ends are on the same attractor: both escaped, or on one cycle.
+
+    Where an end has no period (invariant circle, chaos, not yet settled) means and spreads are compared instead: with
+    `tol = looseness (spread_a + spread_b + |scale + |mean|| / 10)` the means may differ by `tol`, the spreads by
+    `2 tol`, all in units of the scale. That is a rule of thumb: attractors that lie inside each other with like spreads
+    count as one.
+
+    >>> still = settle(lambda a, x, u: a * x, jnp.asarray(0.5), jnp.array([[1.0], [-3.0]]))
+    >>> same_attractor(still, still, 1e-3).tolist()
+    [True, True]
+    """
+    a, b = _vectors(a), _vectors(b)
+    # Padding beyond the period repeats the cycle, so all of b's points may be compared.
+    apart = relative_size(b.orbit - a.orbit[:, :1], a.orbit[:, :1], a.scale[:, None]).min(1)
+    spread, other = (jnp.linalg.norm(x.deviation / a.scale, axis=-1) for x in (a, b))
+    near = jnp.linalg.norm((a.mean - b.mean) / a.scale, axis=-1)
+    tol = looseness * (spread + other + 0.1 * (1 + jnp.linalg.norm(a.mean / a.scale, axis=-1)))
+    loose = (near <= tol) & (jnp.abs(spread - other) <= 2 * tol)
+    close = (a.period == b.period) & (apart <= merge)
+    close = jnp.where((a.period > 0) & (b.period > 0), close, loose)
+    return jnp.where(a.escaped | b.escaped, a.escaped & b.escaped, close)
+
+
+def _vectors(ends: Settled) -> Settled:
+    """The same with flat states: `orbit` `[starts, max_period, n]`, the rest `[starts, n]`."""
+
+    def flat(tree, axes):
+        leaves = jax.tree.leaves(tree)
+        return jnp.concatenate([x.reshape(*x.shape[:axes], -1) for x in leaves], -1)
+
+    return ends._replace(
+        orbit=flat(ends.orbit, 2),
+        mean=flat(ends.mean, 1),
+        deviation=flat(ends.deviation, 1),
+        scale=flat(ends.scale, 1),
+    )

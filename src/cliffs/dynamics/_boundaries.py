@@ -1,19 +1,21 @@
 """Basin boundaries: by bisection between states of any dimension, and in one dimension as preimages."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, DTypeLike, Float, Int, PyTree
 
-from cliffs._flatten import flat_states
-from cliffs._precision import reachable_tolerance
-from cliffs.dynamics._attractor_matching import same_fate
-from cliffs.dynamics._basins import settle
+from cliffs._flatten import check_map, flat_states
+from cliffs._precision import merge_distance as default_merge_distance
+from cliffs._precision import num_halvings, reachable_tolerance, spacing
+from cliffs.dynamics._attractor_matching import same_attractor
 from cliffs.dynamics._fixed_points import find_fixed_points
-from cliffs.dynamics._settings import frozen_settings
+from cliffs.dynamics._settings import DEFAULT_SETTLING, Settling
+from cliffs.dynamics._settling import settle
+from cliffs.dynamics._units import typical_sizes
 from cliffs.typing import Step
 
 
@@ -33,11 +35,12 @@ def bisect_boundary(
     params: PyTree,
     inside: PyTree,
     outside: PyTree,
-    inputs: Any = None,
+    inputs: PyTree = None,
+    settling: Settling = DEFAULT_SETTLING,
     *,
-    merge_distance: float | None = None,
+    merge_distance: float | Array | None = None,
     num_iterations: int | None = None,
-    **settings: Any,
+    scale: PyTree = None,
 ) -> BoundaryPoint:
     """Where the segment from `inside` to `outside` leaves the basin that `inside` lies in; pure, for `jit` and `vmap`.
 
@@ -48,10 +51,12 @@ def bisect_boundary(
 
     - `step`, `params`, `inputs`: the map, its input held fixed.
     - `inside`, `outside`: `[pairs, n]`, or pytrees with leaves `[pairs, ...]`.
-    - `merge_distance`: ends closer than this, relative to `1 + |x|`, are one attractor; by default the square root of
-      the tolerance.
-    - `num_iterations`: 60 in float64 and 30 in float32 by default.
-    - further keywords go to `settle`.
+    - `settling`: a `Settling`, how trajectories are followed.
+    - `merge_distance`: ends closer than this, relative to `scale + |x|`, are one attractor; by default the square root
+      of the tolerance.
+    - `num_iterations`: 60 in float64 and 31 in float32 by default.
+    - `scale`: the typical size of the state, a positive number or one for each entry; taken from both ends of the
+      segments if None.
 
     **Returns** `BoundaryPoint`. Where the segment crosses several boundaries, one of them.
 
@@ -67,28 +72,30 @@ def bisect_boundary(
     _, b, _ = flat_states(step, outside, name="outside")
     if a.shape != b.shape or a.dtype != b.dtype:
         raise ValueError(f"inside and outside must be alike, got {a.shape} {a.dtype} and {b.shape} {b.dtype}")
-    tolerance = reachable_tolerance(settings.get("tolerance"), a.dtype, double=1e-10)
-    merge = tolerance**0.5 if merge_distance is None else merge_distance
-    count = (60 if a.dtype == jnp.float64 else 30) if num_iterations is None else num_iterations
-
-    low, high, found = _bisect(flat_step, params, a, b, inputs, merge, count, settings=frozen_settings(settings))
+    check_map(flat_step, params, a[0], inputs)
+    merge = default_merge_distance(merge_distance, reachable_tolerance(settling.tolerance, a.dtype, double=1e-10))
+    count = num_halvings(a.dtype) if num_iterations is None else num_iterations
+    sizes = typical_sizes(flat_step, params, jnp.concatenate([a, b]), inputs, scale)
+    low, high, found = _bisect(flat_step, params, a, b, inputs, merge, count, sizes, settling=settling)
     return BoundaryPoint(restore(0.5 * (low + high)), jnp.linalg.norm(high - low, axis=-1), found)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="settings")
-def _bisect(step, params, a, b, inputs, merge, count, *, settings):
-    def fate(x):
-        return settle(step, params, x, inputs, **dict(settings))
+@functools.partial(jax.jit, static_argnums=0, static_argnames="settling")
+def _bisect(step, params, a, b, inputs, merge, count, scale, *, settling):
+    """From `a` and `b` `[pairs, n]`: the last brackets and whether their two ends lead to different attractors."""
 
-    home = fate(a)
+    def end(x):
+        return settle(step, params, x, inputs, settling, scale=scale)
+
+    home = end(a)
 
     def halve(_, bracket):
         low, high = bracket
         middle = 0.5 * (low + high)
-        same = same_fate(fate(middle), home, merge)[:, None]
+        same = same_attractor(end(middle), home, merge)[:, None]
         return jnp.where(same, middle, low), jnp.where(same, high, middle)
 
-    return *jax.lax.fori_loop(0, count, halve, (a, b)), ~same_fate(fate(b), home, merge)
+    return *jax.lax.fori_loop(0, count, halve, (a, b)), ~same_attractor(end(b), home, merge)
 
 
 class Boundaries1D(NamedTuple):
@@ -103,7 +110,7 @@ class Boundaries1D(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _preimages(step, params, inputs, grid, targets):
-    """Roots of `F(x) = y` between grid points: `([targets, cells] roots, found)`."""
+    """Roots of `F(x) = y` between grid points `[cells + 1]`: `(roots, found)`, each `[targets, cells]`."""
 
     def apply(x):
         return step(params, x[None], inputs)[0]
@@ -130,13 +137,13 @@ def boundaries_1d(
     step: Step,
     params: PyTree,
     bounds: tuple[float, float],
-    inputs: Any = None,
+    inputs: PyTree = None,
+    settling: Settling = DEFAULT_SETTLING,
     *,
     max_period: int = 2,
     depth: int = 4,
     num_cells: int = 2000,
-    dtype: Any = None,
-    **settings: Any,
+    dtype: DTypeLike | None = None,
 ) -> Boundaries1D:
     """All basin boundaries of a one-dimensional map on an interval: unstable cycles and their preimages.
 
@@ -146,12 +153,12 @@ def boundaries_1d(
     **Arguments**
 
     - `step`, `params`, `inputs`: a map on states `[1]`.
-    - `bounds`: the interval.
+    - `bounds`: the interval; its size is the scale of the state.
+    - `settling`: a `Settling`, how starts on the two sides of a candidate are followed.
     - `max_period`: unstable cycles up to this period.
     - `depth`: preimages up to this order (a fractal boundary has infinitely many).
     - `num_cells`: how finely the interval is searched for roots.
     - `dtype`: precision, JAX's default float if None.
-    - further keywords go to `settle`.
 
     **Returns** `Boundaries1D`.
 
@@ -168,11 +175,12 @@ def boundaries_1d(
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(f"bounds must be finite with low < high, got {bounds}")
     grid = jnp.linspace(low, high, num_cells + 1, dtype=jnp.zeros((), dtype).dtype)
-    merge = float(jnp.finfo(grid.dtype).eps) ** 0.5 * (high - low)
+    check_map(step, params, grid[:1], inputs)
+    merge, scale = spacing(grid.dtype) ** 0.5 * (high - low), max(abs(low), abs(high))
     points: list[tuple[float, int, float]] = []
     for period in range(1, max_period + 1):
         starts = grid[:: max(num_cells // 250, 1), None]
-        found = find_fixed_points(step, params, starts, inputs, period=period, slow_speed=0.0)
+        found = find_fixed_points(step, params, starts, inputs, period=period, slow_speed=0.0, scale=scale)
         for cycle, multiplier in zip(found.cycles[:, :, 0], np.real(found.multipliers[:, 0])):
             if abs(multiplier) > 1:
                 points += [(float(x), 0, float(multiplier)) for x in cycle]
@@ -185,22 +193,22 @@ def boundaries_1d(
         last = [p for p in new if not any(abs(p[0] - q[0]) <= merge for q in points)]
         points += last
     points = sorted(p for p in points if low <= p[0] <= high)
-    kept = _separating(step, params, inputs, grid, points, settings) if points else []
+    kept = _separating(step, params, inputs, grid, points, scale, settling) if points else []
     columns = zip(*kept) if kept else ((), (), ())
     positions, orders, multipliers = columns
     return Boundaries1D(np.array(positions, float), np.array(orders, int), np.array(multipliers, float))
 
 
-def _separating(step, params, inputs, grid, points, settings):
+def _separating(step, params, inputs, grid, points, scale, settling):
     """Those points whose two sides, a small step away, end on different attractors."""
     positions = np.array([p[0] for p in points])
     gaps = np.diff(positions)
     room = np.minimum(np.append(gaps, np.inf), np.insert(gaps, 0, np.inf))
     aside = np.minimum(1e-5 * float(grid[-1] - grid[0]), 0.3 * room)
     sides = jnp.asarray(np.concatenate([positions - aside, positions + aside])[:, None], grid.dtype)
-    ends = settle(step, params, sides, inputs, **settings)
+    ends = settle(step, params, sides, inputs, settling, scale=scale)
     k = len(points)
     left, right = (jax.tree.map(lambda x, s=s: x[s], ends) for s in (slice(k), slice(k, None)))
-    tolerance = reachable_tolerance(settings.get("tolerance"), grid.dtype, double=1e-10)
-    apart = ~np.asarray(same_fate(left, right, tolerance**0.5))
+    merge = default_merge_distance(None, reachable_tolerance(settling.tolerance, grid.dtype, double=1e-10))
+    apart = ~np.asarray(same_attractor(left, right, merge))
     return [p for p, keep in zip(points, apart) if keep]

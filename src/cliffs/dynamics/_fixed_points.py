@@ -1,18 +1,18 @@
 """All fixed points and cycles of a map, from many starts at once, with their multipliers and stability."""
 
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
-from cliffs._flatten import check_map as check_map
-from cliffs._flatten import flat_states
-from cliffs._precision import reachable_tolerance as reachable_tolerance
-from cliffs._precision import unit_margin
-from cliffs.dynamics._slow_points import slowest_points
+from cliffs._flatten import check_map, flat_states
+from cliffs._precision import merge_distance as default_merge_distance
+from cliffs._precision import reachable_tolerance, unit_margin
+from cliffs.dynamics._distinct import Problem, cluster, distinct_cycles
+from cliffs.dynamics._newton import iterate as iterate
+from cliffs.dynamics._newton import newton
+from cliffs.dynamics._units import ScaledStep, entries, typical_sizes
 from cliffs.typing import Step
 
 
@@ -22,7 +22,7 @@ class NewtonResult(NamedTuple):
     points: PyTree
     """Leaves `[starts, ...]`, the structure of the starts."""
     residual: Float[Array, " starts"]
-    """`|F^p(x) - x|` (Euclidean)."""
+    """`|F^p(x) - x|` (Euclidean), in the state's units."""
     iterations: Int[Array, " starts"]
     """Steps that lowered the residual."""
 
@@ -34,15 +34,16 @@ class FixedPoints(NamedTuple):
     """`[found, n]`, or leaves `[found, ...]` of the state's structure; of a cycle its smallest point in dictionary
     order."""
     multipliers: Complex[np.ndarray, "found n"]
-    """Eigenvalues of the Jacobian of `F^p`, largest modulus first."""
+    """Eigenvalues of the Jacobian of `F^p`, largest modulus first; NaN where the Jacobian is not finite."""
     stable: Bool[np.ndarray, " found"]
     """All multipliers inside the unit circle, by more than the margin of `kind`."""
     kind: list[str]
     """"attractor" (all multipliers inside the unit circle), "repeller" (none inside, some outside), "saddle" (some of
-    both) or "neutral" (some on the circle, to within the square root of the dtype's spacing, and none outside): there
-    linearisation does not decide, as on a line of fixed points."""
+    both), "neutral" (some on the circle, none outside: there linearisation does not decide, as on a line of fixed
+    points), or "undetermined" where the Jacobian is not finite. On the circle is what lies within the square root of
+    the dtype's spacing of it, or within what rounding of the point's place does to the multipliers."""
     residual: Float[np.ndarray, " found"]
-    """`|F^p(x) - x|` (Euclidean)."""
+    """`|F^p(x) - x|` (Euclidean), in the state's units."""
     hits: Int[np.ndarray, " found"]
     """How many starts led there."""
     converged: float
@@ -50,43 +51,33 @@ class FixedPoints(NamedTuple):
     slow_points: PyTree
     """Distinct local minima of the speed that are no solutions, of the state's structure."""
     slow_speeds: Float[np.ndarray, " slow"]
-    """`|F^p(x) - x|` (Euclidean) there."""
+    """`|F^p(x) - x|` (Euclidean) there, in the state's units."""
     cycles: PyTree
     """`[found, p, n]`, or leaves `[found, p, ...]`: every point of each cycle, in the order of the map."""
     shorter: float
     """The share of starts that led to a cycle whose period divides p and is smaller: not in `points`."""
     slow: float
     """The share of starts that ended at a slow point; the rest found neither."""
-
-
-def iterate(step: Step, params: PyTree, inputs: Any = None, period: int = 1):
-    """The map `x -> F^period(x)` of a step with the input held fixed.
-
-    >>> from cliffs.recurrent import OneUnitParams, one_unit_step
-    >>> float(iterate(one_unit_step, OneUnitParams(0.0, 1.5), period=2)(jnp.asarray(0.0)))
-    1.5
-    """
-
-    def once(state, _):
-        return step(params, state, inputs), None
-
-    return lambda state: jax.lax.scan(once, state, length=period)[0]
+    nonfinite: int
+    """How many starts were not finite: they were left out, and the shares are of the others."""
 
 
 def solve_fixed_points(
     step: Step,
     params: PyTree,
     starts: PyTree,
-    inputs: Any = None,
+    inputs: PyTree = None,
     *,
     period: int = 1,
     max_iterations: int = 100,
+    scale: PyTree = None,
 ) -> NewtonResult:
     """Solve `F^p(x) = x` from every start by damped Newton; pure, for use under `jit` and `vmap` over parameters.
 
     Each iteration takes the Levenberg-Marquardt step `(J^T J + mu I) dx = -J^T r` for `r = F^p(x) - x`, with `mu`
     falling after a step that lowers `|r|^2` and rising after one that does not. For `mu -> 0` that is Newton's
-    method; where `J` is singular it goes on lowering `|r|^2`. A step to a non-finite residual is never taken.
+    method; where `J` is singular it goes on lowering `|r|^2`. A step to a non-finite residual is never taken. All this
+    is done on `x / scale`.
 
     **Arguments**
 
@@ -94,6 +85,7 @@ def solve_fixed_points(
     - `starts`: `[starts, n]`, or a pytree with leaves `[starts, ...]`; their dtype is the precision of the search.
     - `inputs`: the constant input.
     - `period`: p; solutions include the cycles of p's divisors.
+    - `scale`: the typical size of the state, a positive number or one for each entry; taken from the starts if None.
 
     **Returns** a `NewtonResult`.
 
@@ -105,94 +97,57 @@ def solve_fixed_points(
     -2.679
     """
     step, flat, restore = flat_states(step, starts)
-    points, speed, count = _solve(step, params, flat, inputs, max_iterations, period=period)
-    return NewtonResult(restore(points), speed, count)
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames="period")
-def _solve(step, params, starts, inputs, max_iterations, *, period):
-    """The number of iterations is traced: one program serves the first pass, the late starts and the polish."""
-    apply = iterate(step, params, inputs, period)
-
-    def residual(x):
-        return apply(x) - x
-
-    jacobian = jax.jacfwd(residual)
-    eps = jnp.finfo(starts.dtype).eps
-    eye = jnp.eye(starts.shape[-1], dtype=starts.dtype)
-
-    def body(_, carry):
-        x, r, damping, count = carry
-        j = jacobian(x)
-        scale = jnp.maximum(jnp.sum(j * j) / j.shape[0], 1e-30)
-        # Plain Newton when the damping is spent: normal equations square the condition number.
-        levenberg = jnp.linalg.solve(j.T @ j + (damping + eps**2) * scale * eye, -(j.T @ r))
-        newton = jnp.linalg.solve(j, -r)
-        dx = jnp.where((damping < 1e-6) & jnp.all(jnp.isfinite(newton)), newton, levenberg)
-        x_new = x + dx
-        r_new = residual(x_new)
-        norm, norm_new = jnp.sum(r * r), jnp.sum(r_new * r_new)
-        better = norm_new < norm  # false for NaN
-        damping = jnp.clip(jnp.where(better, damping * 0.1, damping * 8 + 1e-3), 1e-20, 1e8)
-        x = jnp.where(better, x_new, x)
-        return (x, jnp.where(better, r_new, r), damping, count + (better & (norm > 0)))
-
-    def solve(x):
-        first = (x, residual(x), jnp.asarray(1e-3, x.dtype), jnp.zeros((), jnp.int32))
-        x, r, _, count = jax.lax.fori_loop(0, max_iterations, body, first)
-        return x, jnp.linalg.norm(r), count
-
-    return jax.vmap(solve)(starts)
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames="period")
-def _slowest(step, params, starts, inputs, *, period):
-    return slowest_points(step, params, starts, inputs, period=period)
-
-
-@functools.partial(jax.jit, static_argnums=0, static_argnames="period")
-def _orbits(step, params, points, inputs, *, period):
-    """The orbit of p points of every point, `F^p(x) - x` and the Jacobian of `F^p`."""
-    apply = iterate(step, params, inputs, period)
-
-    def orbit(x):
-        return jax.lax.scan(lambda s, _: (step(params, s, inputs), s), x, length=period)[1]
-
-    return jax.vmap(lambda x: (orbit(x), jnp.linalg.norm(apply(x) - x), jax.jacfwd(apply)(x)))(points)
+    sizes = typical_sizes(step, params, flat, inputs, scale)
+    no_angle = jnp.zeros_like(sizes)
+    points, residual, count = newton(
+        ScaledStep(step), (params, sizes), flat / sizes, inputs, no_angle, max_iterations, period=period
+    )
+    return NewtonResult(restore(points * sizes), jnp.linalg.norm(residual * sizes, axis=-1), count)
 
 
 def find_fixed_points(
     step: Step,
     params: PyTree,
     starts: PyTree,
-    inputs: Any = None,
+    inputs: PyTree = None,
     *,
     period: int = 1,
     tolerance: float | None = None,
     merge_distance: float | None = None,
     slow_speed: float = 0.1,
     max_iterations: int = 100,
+    scale: PyTree = None,
+    period_of_state: PyTree = None,
 ) -> FixedPoints:
     """All distinct cycles `F^p(x) = x` of minimal period p that the starts lead to, with multipliers and stability.
 
     All starts take a few damped Newton steps at once; those that have not converged go on, and what still has a
-    residual is taken to the nearest minimum of `|F^p(x) - x|^2`, a slow point. Solutions closer than the merge
-    distance are one, and so are the points of one cycle; solutions that an earlier iterate maps to themselves are
-    cycles of a smaller period and are left out.
+    residual is taken to the nearest minimum of `|F^p(x) - x|^2`, a slow point. Two solutions are one where the residual
+    between them is no more than rounding: so a root of higher order, which rounding blurs over a whole neighbourhood,
+    counts once, and two that are resolved count as two, however close. The points of one cycle are one, too; solutions
+    that an earlier iterate maps to themselves are cycles of a smaller period and are left out.
 
     **Arguments**
 
     - `step`, `params`, `inputs`, `period`: the map; a step that is hashable is compiled once.
     - `starts`: `[starts, n]`, or a pytree with leaves `[starts, ...]`; for instance states of trajectories with noise.
-    - `tolerance`: largest `|F^p(x) - x|` (Euclidean) of a solution; 1e-10 in float64 and 1e-5 in float32 by default.
-    - `merge_distance`: points closer than this (Euclidean, relative to `1 + |x|`) are one; by default the square
+      Those that are not finite are left out and counted.
+    - `tolerance`: largest `|F^p(x) - x|` of a solution, relative to `scale + |x|` (Euclidean over the entries); 1e-10
+      in float64 and 1e-5 in float32 by default.
+    - `merge_distance`: points closer than this, relative to `scale + |x|`, are one, whatever lies between them. By
+      default the residual decides as said above, and points of a continuum of solutions are merged within the square
       root of the tolerance.
-    - `slow_speed`: minima of the speed that are no solutions but below this are reported as slow points.
+    - `slow_speed`: minima of the speed that are no solutions but below this, relative to the scale, are reported as
+      slow points.
+    - `scale`: the typical size of the state, a positive number or one for each entry; taken from the starts if None.
+      Answers do not depend on the units of the state, as long as the starts are given in the same units.
+    - `period_of_state`: the period of the entries that are angles, a number or one for each entry, with 0 (in a list
+      also None) for those that are none. States that differ by whole periods are one, reported in `[0, period)`.
 
     **Returns** `FixedPoints`, sorted by coordinates.
 
-    **Raises** `ValueError` for starts that are not `[starts, ...]` or not finite, a period below 1, a step that does
-    not map the state's shape to itself, or a tolerance that the starts' dtype cannot reach.
+    **Raises** `ValueError` for starts that are not `[starts, ...]` or none of them finite, a period below 1, a step
+    that does not map the state's shape to itself, or a tolerance that the starts' dtype cannot reach.
 
     Source: Sussillo & Barak (2013), Opening the black box, for slow points; Newton's method for the rest.
 
@@ -205,109 +160,77 @@ def find_fixed_points(
         raise ValueError(f"period must be at least 1, got {period}")
     if max_iterations < 1:
         raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
-    step, flat, restore = flat_states(step, starts)
-    check_map(step, params, flat[0], inputs)
-    tolerance = reachable_tolerance(tolerance, flat.dtype, double=1e-10)
-    merge = tolerance**0.5 if merge_distance is None else merge_distance
-
-    def solve(x, count):
-        # Few starts are padded to one shape for all passes: compiling costs more than they do.
-        size = min(len(flat), 64)
-        points, speed, _ = _solve(step, params, _padded(x, size), inputs, count, period=period)
-        return np.array(points)[: len(x)], np.array(speed)[: len(x)]
+    step, flat, restore = flat_states(step, starts, nonfinite="drop")
+    flat = np.asarray(flat)
+    kept = np.isfinite(flat).all(1)
+    flat = flat[kept]
+    n, dtype = flat.shape[1], flat.dtype
+    check_map(step, params, jnp.asarray(flat[0]), inputs)
+    tolerance = reachable_tolerance(tolerance, dtype, double=1e-10)
+    angle = np.asarray(entries(step, period_of_state, n, dtype, name="period_of_state"))
+    if not ((angle >= 0) & np.isfinite(angle)).all():
+        raise ValueError(f"period_of_state must be finite and not negative, got {period_of_state}")
+    sizes = np.asarray(typical_sizes(step, params, jnp.asarray(flat), inputs, scale))
+    # The scale of an angle is about a radian. Powers of two throughout: nothing is rounded.
+    sizes = np.where(angle > 0, np.exp2(np.round(np.log2(np.where(angle > 0, angle, 6) / 6))), sizes).astype(dtype)
+    problem = Problem(ScaledStep(step), (params, sizes), inputs, period, angle / sizes, len(flat))
 
     first = min(24, max_iterations)
-    points, speed = solve(np.asarray(flat), first)
-    if first < max_iterations and (late := speed > tolerance).any():
-        points[late], speed[late] = solve(points[late], max_iterations - first)
-    minimum = np.zeros(len(points), bool)
+    points, residual = problem.solve(flat / sizes, first)
+    error = problem.error(residual, points)
+    if first < max_iterations and (late := error > tolerance).any():
+        points[late], residual[late] = problem.solve(points[late], max_iterations - first)
+        error = problem.error(residual, points)
+    speed, minimum = np.linalg.norm(residual, axis=1), np.zeros(len(points), bool)
     # Where Newton stopped it may still be some way up from the minimum.
-    near = (speed > tolerance) & (speed <= 3 * slow_speed)
+    near = (error > tolerance) & (speed <= 3 * slow_speed)
     if near.any():
-        outcome = [
-            np.array(x)[: near.sum()] for x in _slowest(step, params, _padded(points[near], 1), inputs, period=period)
-        ]
-        points[near], speed[near], minimum[near] = outcome
-    converged = speed <= tolerance
-    slow_ones = minimum & ~converged & (speed <= slow_speed)
-    cycles, hits, residual, jacobians, shorter = _distinct_cycles(
-        step, params, points[converged], speed[converged], inputs, period, merge, solve
-    )
-    multipliers = np.linalg.eigvals(jacobians) if len(cycles) else np.zeros((0, flat.shape[1]), complex)
-    multipliers = np.take_along_axis(multipliers, np.argsort(-np.abs(multipliers), axis=1), axis=1).astype(complex)
-    modulus, margin = np.abs(multipliers), unit_margin(flat.dtype)
-    inside, outside = np.asarray(modulus < 1 - margin), modulus > 1 + margin
-    kind = [
-        "attractor" if i.all() else "neutral" if not o.any() else "saddle" if i.any() else "repeller"
-        for i, o in zip(inside, outside)
-    ]
-    order = np.argsort(speed[slow_ones], kind="stable")
-    representative, _ = cluster(points[slow_ones][order], merge)
-    slow, speeds = points[slow_ones][order][representative], speed[slow_ones][order][representative]
+        points[near], residual[near], minimum[near] = problem.slowest(points[near])
+        error, speed = problem.error(residual, points), np.linalg.norm(residual, axis=1)
+    converged = error <= tolerance
+    slow = minimum & ~converged & (speed <= slow_speed)
+    merge = default_merge_distance(merge_distance, tolerance)
+    by_distance = merge_distance is not None
+    found = distinct_cycles(problem, points[converged], error[converged], tolerance, merge, by_distance)
+    multipliers, margin = _multipliers(found.jacobians), np.maximum(found.margin, unit_margin(dtype))
+    inside = np.abs(multipliers) < 1 - margin[:, None]
+    outside = np.abs(multipliers) > 1 + margin[:, None]
+    order = np.argsort(speed[slow], kind="stable")
+    lowest = points[slow][order]
+    representative = cluster(lowest, merge)[0]
     return FixedPoints(
-        restore(cycles[:, 0]), multipliers, np.asarray(inside.all(1)), kind, residual, hits, float(converged.mean()),
-        restore(slow), speeds, restore(cycles), shorter / len(flat), float(slow_ones.mean()),
-    )  # fmt: skip
-
-
-def _distinct_cycles(step, params, points, speed, inputs, period, merge, solve):
-    """One row per cycle of minimal period p, sorted; hits, residuals, Jacobians; how many points had a shorter one."""
-    points = points[np.argsort(speed, kind="stable")]  # the best located point of a cluster stands for it
-    n = points.shape[1]
-    representative, member = cluster(points, merge)
-    hits = np.bincount(member, minlength=len(representative))
-    points = points[representative]
-    if not len(points):
-        return points.reshape(0, period, n), hits, np.zeros(0), np.zeros((0, n, n)), 0
-    polished = _padded(solve(points, 6)[0], 1)
-    orbits, residual, jacobians = (
-        np.asarray(x)[: len(points)] for x in _orbits(step, params, polished, inputs, period=period)
+        points=restore(found.cycles[:, 0] * sizes),
+        multipliers=multipliers,
+        stable=np.asarray(inside.all(1)),
+        kind=[_kind(i, o, v) for i, o, v in zip(inside, outside, multipliers)],
+        residual=np.linalg.norm(found.residual * sizes, axis=1),
+        hits=found.hits,
+        converged=float(converged.mean()),
+        slow_points=restore(lowest[representative] * sizes),
+        slow_speeds=np.linalg.norm(residual[slow][order][representative] * sizes, axis=1),
+        cycles=restore(found.cycles * sizes),
+        shorter=found.shorter / len(flat),
+        slow=float(slow.mean()),
+        nonfinite=int((~kept).sum()),
     )
-    scale = merge * (1 + np.linalg.norm(orbits[:, 0], axis=1))
-    divisors = [d for d in range(1, period) if period % d == 0]
-    full = np.array([all(np.linalg.norm(o[d] - o[0]) > s for d in divisors) for o, s in zip(orbits, scale)], bool)
-    shorter = int(hits[~full].sum())
-    found: list[int] = []
-    total: list[int] = []
-    for i in np.flatnonzero(full):
-        for k, other in enumerate(found):
-            if np.linalg.norm(orbits[other] - orbits[i, 0], axis=1).min() <= 2 * scale[i]:
-                total[k] += hits[i]
-                break
-        else:
-            found.append(int(i))
-            total.append(int(hits[i]))
-    shifts = [min(range(period), key=lambda k: tuple(orbits[i, k])) for i in found]
-    # The Jacobians of shifted cycles are similar matrices: multipliers do not depend on the shift.
-    cycles = np.array([np.roll(orbits[i], -k, axis=0) for i, k in zip(found, shifts)]).reshape(-1, period, n)
-    order = sorted(range(len(found)), key=lambda k: tuple(cycles[k, 0]))
-    rows = np.array(found, int)[order]
-    return cycles[order], np.array(total, int)[order], residual[rows], jacobians[rows], shorter
 
 
-def cluster(points: Float[np.ndarray, "points n"], distance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Group points closer than `distance` times `1 + |x|`: `(index of each group's first point, group of each)`.
-
-    >>> cluster(np.array([[0.0], [5.0], [0.001]]), 0.01)[1].tolist()
-    [0, 1, 0]
-    """
-    centres = np.empty_like(points)
-    representative: list[int] = []
-    member = np.zeros(len(points), int)
-    for i, point in enumerate(points):
-        k = len(representative)
-        apart = np.linalg.norm(centres[:k] - point, axis=1) if k else np.empty(0)
-        if k and apart.min() <= distance * (1 + np.linalg.norm(point)):
-            member[i] = int(apart.argmin())
-        else:
-            centres[k], member[i] = point, k
-            representative.append(i)
-    return np.array(representative, int), member
+def _multipliers(jacobians: Float[np.ndarray, "found n n"]) -> Complex[np.ndarray, "found n"]:
+    """Eigenvalues, largest modulus first; of a Jacobian that is not finite NaN, but its one entry for n = 1."""
+    finite = np.isfinite(jacobians).all((1, 2))
+    values = np.full(jacobians.shape[:2], np.nan, complex)
+    if finite.any():
+        values[finite] = np.linalg.eigvals(jacobians[finite])
+    if jacobians.shape[1] == 1:
+        values[~finite] = jacobians[~finite, 0]
+    return np.take_along_axis(values, np.argsort(-np.abs(values), axis=1), axis=1)
 
 
-def _padded(points: np.ndarray, least: int) -> Array:
-    """Rows repeated up to 16, 64, 256, ..., and at least to `least`, so that few shapes are compiled."""
-    size = 16
-    while size < max(len(points), least):
-        size *= 4
-    return jnp.asarray(points[np.arange(size) % len(points)])
+def _kind(inside: np.ndarray, outside: np.ndarray, multipliers: np.ndarray) -> str:
+    if np.isnan(multipliers).any():
+        return "undetermined"
+    if inside.all():
+        return "attractor"
+    if not outside.any():
+        return "neutral"
+    return "saddle" if inside.any() else "repeller"

@@ -95,7 +95,11 @@ def parameter_direction(params: PyTree, path: Any) -> PyTree:
 
 
 def random_direction(
-    key: Key[Array, ""], params: PyTree, *, normalize: Literal["leaf", "filter", "global"] = "leaf"
+    key: Key[Array, ""],
+    params: PyTree,
+    *,
+    normalize: Literal["leaf", "filter", "global"] = "leaf",
+    select: Callable[[str], bool] | None = None,
 ) -> PyTree:
     """A Gaussian direction scaled to the size of the parameters, `d <- d ||p|| / ||d||` group by group.
 
@@ -105,26 +109,40 @@ def random_direction(
     - `params`: any pytree of floating-point arrays; each leaf of the direction has its leaf's dtype.
     - `normalize`: what a group is. `"leaf"`: each array. `"filter"`: each unit's incoming weights, which with
       `inputs @ w` are the last axis' slices `w[..., j]`; vectors and scalars have no filters and count as leaves.
-      `"global"`: the whole tree.
+      `"global"`: the whole tree, or what of it is selected.
+    - `select`: `select(path) -> bool`, with the path of a leaf as in `"layer/bias"`: the leaves to move; the others get
+      a zero direction. Slices of loss landscapes usually leave out biases and the parameters of normalisation. All by
+      default.
 
     **Returns** a pytree like `params`. With `"leaf"` and `"filter"` a group that is zero, such as a fresh bias, gets
     a zero direction, as in the source; `"global"` moves it.
 
-    **Raises** `ValueError` for another `normalize`.
+    **Raises** `ValueError` for another `normalize`, or a `select` that finds no leaf.
 
     Source: Li, Xu, Taylor, Studer & Goldstein (2018), Visualizing the loss landscape of neural nets, section 4.
 
     >>> d = random_direction(jax.random.key(0), {"w": 3.0 * jnp.ones(4)})
     >>> round(float(jnp.linalg.norm(d["w"])), 4)
     6.0
+    >>> params = {"w": jnp.ones(4), "bias": jnp.ones(2)}
+    >>> random_direction(jax.random.key(0), params, select=lambda path: "bias" not in path)["bias"].tolist()
+    [0.0, 0.0]
     """
     if normalize not in ("leaf", "filter", "global"):
         raise ValueError(f"normalize must be 'leaf', 'filter' or 'global', got {normalize!r}")
-    leaves, tree = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
+    found, tree = jax.tree_util.tree_flatten_with_path(jax.tree.map(jnp.asarray, params))
+    names, leaves = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in found], [p for _, p in found]
+    chosen = [select is None or bool(select(name)) for name in names]
+    if leaves and not any(chosen):
+        raise ValueError(f"select finds no leaf among {names}")
     keys = jax.random.split(key, max(len(leaves), 1))
-    noise = [jax.random.normal(k, p.shape, p.dtype) for k, p in zip(keys, leaves)]
+    noise = [
+        jax.random.normal(k, p.shape, p.dtype) if moves else jnp.zeros_like(p)
+        for k, p, moves in zip(keys, leaves, chosen)
+    ]
     if normalize == "global":
-        ratio = tree_norm(leaves).value / tree_norm(noise).value
+        moved = [p for p, moves in zip(leaves, chosen) if moves]
+        ratio = tree_norm(moved).value / tree_norm(noise).value
         return tree.unflatten([d * ratio.astype(d.dtype) for d in noise])
 
     def rescale(d, p):

@@ -27,6 +27,12 @@ from cliffs.recurrent._maps import one_unit_cost as one_unit_cost
 from cliffs.recurrent._maps import one_unit_flips as one_unit_flips
 from cliffs.recurrent._maps import one_unit_folds as one_unit_folds
 from cliffs.recurrent._maps import one_unit_step as one_unit_step
+from cliffs.recurrent._piecewise_linear import PLRNNParams as PLRNNParams
+from cliffs.recurrent._piecewise_linear import PLRNNStep as PLRNNStep
+from cliffs.recurrent._piecewise_linear import ShallowPLRNNParams as ShallowPLRNNParams
+from cliffs.recurrent._piecewise_linear import ShallowPLRNNStep as ShallowPLRNNStep
+from cliffs.recurrent._piecewise_linear import plrnn_step as plrnn_step
+from cliffs.recurrent._piecewise_linear import shplrnn_step as shplrnn_step
 from cliffs.recurrent._vanilla import ModelParams as ModelParams
 from cliffs.recurrent._vanilla import ReadoutParams as ReadoutParams
 from cliffs.recurrent._vanilla import RNNParams as RNNParams
