@@ -29,10 +29,11 @@ from cliffs.dynamics._input_driven import compose as compose
 from cliffs.dynamics._input_driven import separation as separation
 from cliffs.dynamics._input_driven import split_path as split_path
 from cliffs.dynamics._input_driven import split_step as split_step
+from cliffs.dynamics._problem import Stepping as Stepping
 from cliffs.dynamics._special_points import SpecialPoint as SpecialPoint
-from cliffs.dynamics._special_points import crossing_tangents as crossing_tangents
 from cliffs.dynamics._special_points import locate_bifurcation as locate_bifurcation
 from cliffs.dynamics._special_points import solve_bifurcation as solve_bifurcation
+from cliffs.dynamics._special_points import switching_tangents as switching_tangents
 from cliffs.dynamics._two_parameter import BifurcationCurve as BifurcationCurve
 from cliffs.dynamics._two_parameter import CodimensionTwoPoint as CodimensionTwoPoint
 from cliffs.dynamics._two_parameter import bifurcation_curve as bifurcation_curve

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from cliffs._flatten import check_map
 from cliffs._paths import Path, get_parameter, set_parameter
-from cliffs.dynamics._continuation import vectors
+from cliffs.dynamics._problem import vectors
 from cliffs.typing import Step
 
 

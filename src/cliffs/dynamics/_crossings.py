@@ -355,7 +355,7 @@ def _bifurcation(way, ways, low, high, a, b, ended, inputs) -> tuple[str, float,
         points = [(kind, float(found.parameter), float(found.residual) < 1e3 * float(jnp.finfo(dtype).eps))]
     else:
         kinds = ("fold", "branch point")
-        found = (locate_bifurcation(kind, way, here, "s", x, s, inputs=inputs, period=period) for kind in kinds)
+        found = (locate_bifurcation(kind, way, here, "s", s, x, inputs, period=period) for kind in kinds)
         points = ((point.kind, point.parameter, point.located) for point in found)
     for kind, position, located in points:
         if located and low - 1e-3 <= position <= high + 1e-3:
@@ -365,4 +365,4 @@ def _bifurcation(way, ways, low, high, a, b, ended, inputs) -> tuple[str, float,
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="period")
 def _solve(kind, way, here, x, s, inputs, *, period):
-    return solve_bifurcation(kind, way, here, "s", x, s, inputs=inputs, period=period)
+    return solve_bifurcation(kind, way, here, "s", s, x, inputs, period=period)
