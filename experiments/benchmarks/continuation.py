@@ -69,7 +69,9 @@ def ours(w, x, locate: bool = True):
 
     def one(w, x):
         params = OneUnitParams(w, BOUNDS[0])
-        branch = continue_branch(one_unit_step, params, "b", BOUNDS, x[None], stepping=STEPPING, scale=1.0, parameter_scale=1.0)
+        branch = continue_branch(
+            one_unit_step, params, "b", BOUNDS, x[None], stepping=STEPPING, scale=1.0, parameter_scale=1.0
+        )
         if not locate:
             return branch, None
         slope = branch.tangents[:, -1]

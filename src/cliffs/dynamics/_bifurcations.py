@@ -162,7 +162,16 @@ def bifurcation_diagram(
     if min(max_stretches, num_sections, max_branches) < 1:
         raise ValueError(f"counts must be at least 1, got {max_stretches=}, {num_sections=}, {max_branches=}")
     half = (float(bounds[1]) - float(bounds[0])) / 2
-    data = make_data(step, params, inputs, starts, half, scale=scale, parameter_scale=parameter_scale, period_of_state=period_of_state)
+    data = make_data(
+        step,
+        params,
+        inputs,
+        starts,
+        half,
+        scale=scale,
+        parameter_scale=parameter_scale,
+        period_of_state=period_of_state,
+    )
     limits = make_limits(data, step, (bounds,), state_bounds, stepping, dtype)
     fmap = Map(step, (path,), period, period_of_state is not None)
     base = Problem(fmap, data, limits, stepping.num_points, max_stretches)

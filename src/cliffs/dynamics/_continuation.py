@@ -120,7 +120,16 @@ def continue_branch(
     if not any(isinstance(v, Tracer) for v in (value, *bounds)) and not bounds[0] <= float(value) <= bounds[1]:
         raise ValueError(f"bounds={tuple(bounds)} do not hold the parameter's present value {float(value)}")
     half = (jnp.asarray(bounds[1], start.dtype) - jnp.asarray(bounds[0], start.dtype)) / 2
-    data = make_data(step, params, inputs, start[None], half, scale=scale, parameter_scale=parameter_scale, period_of_state=period_of_state)
+    data = make_data(
+        step,
+        params,
+        inputs,
+        start[None],
+        half,
+        scale=scale,
+        parameter_scale=parameter_scale,
+        period_of_state=period_of_state,
+    )
     fmap = Map(step, (path,), period, period_of_state is not None)
     limits = make_limits(data, step, (bounds,), state_bounds, stepping, start.dtype)
     branch = _continue(fmap, data, start, value, limits, direction, num_points=stepping.num_points)

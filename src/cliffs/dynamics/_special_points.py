@@ -82,7 +82,7 @@ def solve_bifurcation(
 
     - `kind`: `"fold"`, `"flip"`, `"Neimark-Sacker"` or `"branch point"`.
     - the map as in `continue_branch`; `value` and `state` `[n]`, a point near the bifurcation.
-    - `scale`, `parameter_scale`: as in `continue_branch`; by default the moduli of the state's entries and of the value.
+    - `scale`, `parameter_scale`: as in `continue_branch`; by default the moduli of the state's entries and the value.
 
     **Returns** `Located`; under tracing nothing is raised: check `residual`.
 
@@ -157,7 +157,7 @@ def locate_bifurcation(
       and pitchfork); the map as in `continue_branch`; a point near the bifurcation.
     - `tolerance`: largest residual of a located point, relative to `1 + max|x|` in units of the state's scale; 1e-12
       in float64, 1e-5 in float32.
-    - `scale`, `parameter_scale`: as in `continue_branch`; by default the moduli of the state's entries and of the value.
+    - `scale`, `parameter_scale`: as in `continue_branch`; by default the moduli of the state's entries and the value.
 
     **Returns** a `SpecialPoint`. Where Newton did not reach the tolerance, `located` is False and `note` says so.
 

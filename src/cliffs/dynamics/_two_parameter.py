@@ -123,7 +123,16 @@ def bifurcation_curve(
         if not pair[0] <= value <= pair[1]:
             raise ValueError(f"bounds={pair} do not hold the present value {value} of {path!r}")
     half = [(float(high) - float(low)) / 2 for low, high in bounds]
-    data = make_data(step, params, inputs, x[None], half, scale=scale, parameter_scale=parameter_scale, period_of_state=period_of_state)
+    data = make_data(
+        step,
+        params,
+        inputs,
+        x[None],
+        half,
+        scale=scale,
+        parameter_scale=parameter_scale,
+        period_of_state=period_of_state,
+    )
     limits = make_limits(data, step, tuple(bounds), state_bounds, stepping, x.dtype)
     fmap, n = Map(step, tuple(paths), period, period_of_state is not None), x.shape[0]
     # The critical vector between state and parameters has no bounds.

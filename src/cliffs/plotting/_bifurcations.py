@@ -26,8 +26,8 @@ MARKERS = {
 """Marker and colour of every kind of special point; hollow where the point is not located."""
 
 
-SPREAD = 9.0
-"""Markers nearer than this many points would cover each other."""
+GAP = 2.0
+"""Points between markers: nearer ones are moved apart."""
 
 
 def plot_bifurcation_diagram(ax: Any, diagram: BifurcationDiagram, *, component: int = 0, parameter: str = "b") -> None:
@@ -87,6 +87,16 @@ def _show_data(ax: Any, diagram: BifurcationDiagram, component: int) -> None:
     pad = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     side = 0.02 * np.ptp(parameter) or 0.05 * abs(parameter[0]) or 1.0
     ax.set(xlim=(parameter.min() - side, parameter.max() + side), ylim=(low - pad, high + pad))
+    for line in ax.lines:
+        if line.get_gid() == "attractors" and len(line.get_xdata()):
+            _widen(ax, line.get_xdata(), line.get_ydata())
+
+
+def _widen(ax: Any, x: np.ndarray, y: np.ndarray) -> None:
+    """Let the axes show these points as well."""
+    for limits, change, values in ((ax.get_xlim(), ax.set_xlim, x), (ax.get_ylim(), ax.set_ylim, y)):
+        pad = 0.02 * (limits[1] - limits[0])
+        change(min(limits[0], values.min() - pad), max(limits[1], values.max() + pad))
 
 
 def _mark(ax: Any, special: list, component: int, named: set) -> None:
@@ -94,16 +104,17 @@ def _mark(ax: Any, special: list, component: int, named: set) -> None:
     from matplotlib.transforms import ScaledTranslation
 
     scale = ax.figure.dpi / 72
-    taken: list[np.ndarray] = []
+    taken: list[tuple[np.ndarray, float]] = []
     ring = [np.zeros(2)]
     ring += [r * np.array([np.cos(a), np.sin(a)]) for r in (14, 24, 34) for a in np.pi * (np.arange(8) / 4 + 0.5)]
     for point in special:
         marker, color = MARKERS[point.kind]
+        size = 7 / (1 + 0.3 * np.log2(point.period))  # as the branches are thinner
         for place in _places(point, component):
             here = ax.transData.transform(place) / scale  # in points
-            clear = [all(np.linalg.norm(here + move - other) > SPREAD for other in taken) for move in ring]
+            clear = [all(np.linalg.norm(here + move - o) > (size + s) / 2 + GAP for o, s in taken) for move in ring]
             move = ring[clear.index(True)] if any(clear) else ring[0]
-            taken.append(here + move)
+            taken.append((here + move, size))
             if move.any():
                 ax.annotate(
                     "",
@@ -118,7 +129,7 @@ def _mark(ax: Any, special: list, component: int, named: set) -> None:
                 *place,
                 marker,
                 color=color,
-                markersize=7,
+                markersize=size,
                 zorder=5,
                 linestyle="",
                 transform=moved,
@@ -190,6 +201,7 @@ def add_attractors(ax: Any, values: np.ndarray, states: np.ndarray, *, component
         zorder=1.5,
         rasterized=True,
         label=label,
-        scalex=False,
-        scaley=False,
+        gid="attractors",
     )
+    if not ax.get_autoscale_on() and keep.any():
+        _widen(ax, b[keep], x[keep])
