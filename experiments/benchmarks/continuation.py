@@ -27,12 +27,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cliffs.dynamics import continue_branch, solve_bifurcation
+from cliffs.dynamics import Stepping, continue_branch, solve_bifurcation
 from cliffs.recurrent import OneUnitParams, one_unit_step
 from experiments import common
 
 BOUNDS = (-8.0, 0.0)
 MAX_STEP, TOLERANCE, POINTS = 0.1, 1e-10, 256
+STEPPING = Stepping(max_step=MAX_STEP, step_size=0.01, min_step=1e-7, num_points=POINTS, tolerance=TOLERANCE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,16 +70,15 @@ def ours(w, x, locate: bool = True):
     def one(w, x):
         params = OneUnitParams(w, BOUNDS[0])
         branch = continue_branch(
-            one_unit_step, params, "b", x[None], BOUNDS, num_points=POINTS, step_size=0.01, max_step=MAX_STEP,
-            tolerance=TOLERANCE,
-        )  # fmt: skip
+            one_unit_step, params, "b", BOUNDS, x[None], stepping=STEPPING, scale=1.0, parameter_scale=1.0
+        )
         if not locate:
             return branch, None
         slope = branch.tangents[:, -1]
         (at,) = jnp.nonzero(slope[:-1] * slope[1:] < 0, size=2)
         points = jax.vmap(
             lambda i: solve_bifurcation(
-                "fold", one_unit_step, params, "b", branch.states[i], branch.parameter[i], max_iterations=8
+                "fold", one_unit_step, params, "b", branch.parameter[i], branch.states[i], max_iterations=8
             )
         )(at)
         return branch, points

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cliffs.dynamics import BifurcationDiagram, attractor_diagram, bifurcation_curve, bifurcation_diagram
+from cliffs.dynamics import BifurcationDiagram, Stepping, attractor_diagram, bifurcation_curve, bifurcation_diagram
 from cliffs.plotting import COLORS, figure
 from cliffs.recurrent import OneUnitParams, one_unit_flips, one_unit_folds, one_unit_step
 
@@ -79,7 +79,13 @@ def curves(config: Config) -> tuple[dict[str, Any], dict[str, float]]:
         bounds = (((3.0, config.w_max) if sign > 0 else (-config.w_max, -3.0)), BOX)
         with jax.enable_x64(True):
             curve = bifurcation_curve(
-                kind, one_unit_step, OneUnitParams(w, b), ("w", "b"), jnp.array([x]), bounds, max_step=0.05
+                kind,
+                one_unit_step,
+                OneUnitParams(w, b),
+                ("w", "b"),
+                bounds,
+                jnp.array([x]),
+                stepping=Stepping(max_step=0.02),
             )
         # Along the curve the state x is the natural parameter: w = +-1 / s'(x), b = x - w s(x).
         s = 1 / (1 + np.exp(-curve.states[:, 0]))
@@ -190,10 +196,8 @@ def _draw_branches(ax: Any, result: Result) -> None:
     shades = colormaps["viridis"](np.linspace(0.05, 0.82, len(result.diagrams)))
     for (w0, diagram), color in zip(result.diagrams.items(), shades):
         for branch in diagram.branches:
-            edges = np.flatnonzero(np.diff(branch.stable.astype(int))) + 1
-            for piece in np.split(np.arange(len(branch.stable)), edges):
-                rows = np.append(piece, min(piece[-1] + 1, len(branch.stable) - 1))
-                style = "-" if branch.stable[piece[0]] else (0, (3, 2))
+            for stable, rows in branch.by_stability():
+                style = "-" if stable else (0, (3, 2))
                 ax.plot(branch.parameter[rows], branch.states[rows, 0], color=color, lw=1.9, zorder=3, ls=style)
         ax.plot([], [], color=color, lw=1.9, label=f"w = {w0:g}")
     folds = result.curves["fold"]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs.dynamics import attractor_diagram, bifurcation_diagram
+from cliffs.dynamics import Stepping, attractor_diagram, bifurcation_diagram
 from cliffs.recurrent import OneUnitParams, one_unit_cost, one_unit_step
 
 # numpy: float64 inside x64, float32 outside
@@ -111,7 +111,9 @@ def test_analytic_long_branch_is_followed_to_both_bounds_or_says_so(x64):
         assert sorted(branch.parameter[[0, -1]]) == [-23.0, 3.0]
         assert (np.diff(branch.states[:, 0]) * np.sign(branch.states[-1, 0]) > 0).all()  # no overlap: x is monotonic
         np.testing.assert_allclose(points_of(diagram, "fold"), one_unit_folds(20.0), atol=1e-12)
-    short = bifurcation_diagram(one_unit_step, params, "b", (-23.0, 3.0), starts, max_stretches=1, max_step=0.004)
+    short = bifurcation_diagram(
+        one_unit_step, params, "b", (-23.0, 3.0), starts, max_stretches=1, stepping=Stepping(max_step=0.0002)
+    )
     assert not short.complete
     assert all("ran out of points" in note for note in short.notes)
     assert not any(branch.complete for branch in short.branches)
@@ -139,7 +141,7 @@ def test_documented_a_jump_between_branches_that_almost_meet_is_flagged_and_smal
     coarse = bifurcation_diagram(line, params, "l", (0.9, 1.1), starts)
     assert not coarse.complete
     assert any("imperfect" in note for note in coarse.notes)
-    fine = bifurcation_diagram(line, params, "l", (0.9, 1.1), starts, max_step=0.002)
+    fine = bifurcation_diagram(line, params, "l", (0.9, 1.1), starts, stepping=Stepping(max_step=0.002))
     assert fine.complete
     # tanh(w x) - x is about (w - 1) x - x^3 / 3: folds where 2 (w - 1)^1.5 / 3 = tilt.
     assert [p.kind for p in fine.special] == ["fold"]
@@ -202,13 +204,14 @@ def test_analytic_henon_fold_flip_and_an_area_preserving_map(x64):
     assert diagram.special[0].parameter == pytest.approx(3, abs=1e-12)
 
 
-def test_documented_kinks_are_flagged_and_not_dropped(x64):
+def test_analytic_a_kink_that_changes_stability_is_a_border_collision(x64):
     # The multiplier jumps from -0.5 to -2 at l = 0.
     diagram = bifurcation_diagram(line, {**NONE, "kink": 1.0}, "l", (-1.0, 1.0), 2 * UNIT - 1)
     (point,) = diagram.special
-    assert (point.kind, point.located) == ("flip", False)
-    assert point.parameter == pytest.approx(0, abs=1e-3)
-    assert point.note in diagram.notes[0]
+    assert (point.kind, point.located) == ("border collision", True)
+    np.testing.assert_allclose([point.parameter, point.state[0]], 0, atol=1e-12)
+    assert point.note == "loss of stability; a cycle of twice the period begins or ends here"
+    assert diagram.complete
 
 
 def test_documented_degenerate_points_are_flagged(x64):
@@ -231,8 +234,12 @@ def test_documented_nothing_found_is_said(x64):
 
 def test_analytic_cycles_of_two_end_at_the_flip_they_came_from(x64):
     diagram = bifurcation_diagram(logistic, 1.5, (), (2.5, 3.52), UNIT, period=2)
-    assert [(p.kind, p.period) for p in diagram.special] == [("flip", 1), ("flip", 2), ("flip", 2)]
-    np.testing.assert_allclose([p.parameter for p in diagram.special], [3, 1 + 6**0.5, 1 + 6**0.5], atol=1e-12)
+    # The cycle's own flip happens at both of its points and is one event.
+    assert [(p.kind, p.period) for p in diagram.special] == [("flip", 1), ("flip", 2)]
+    np.testing.assert_allclose([p.parameter for p in diagram.special], [3, 1 + 6**0.5], atol=1e-12)
+    r = diagram.special[1].parameter
+    pair = (r + 1 + np.array([-1, 1]) * np.sqrt((r - 3) * (r + 1))) / (2 * r)
+    np.testing.assert_allclose(np.sort(diagram.special[1].orbit[:, 0]), pair, atol=1e-10)
     assert [b.period for b in diagram.branches] == [2]
 
 
@@ -272,7 +279,7 @@ def test_property_origin_of_random_networks_bifurcates_where_its_eigenvalues_say
         ({"starts": jnp.zeros((3, 1), int)}, "starts must be of one real floating dtype"),
         ({"tolerance": 1e-12}, "float32, which can reach"),
         ({"step": lambda p, x, u: x[:0]}, "shape"),
-        ({"max_step": 0.0}, "max_step must be positive"),
+        ({"stepping": Stepping(max_step=0.0)}, "max_step"),
         ({"period": 0}, "period"),
     ],
 )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs.dynamics import continue_branch
+from cliffs.dynamics import Stepping, continue_branch
 from cliffs.recurrent import OneUnitParams, one_unit_step
 
 
@@ -27,7 +27,7 @@ def kept(branch):
 
 
 def test_analytic_branch_lies_on_the_closed_form_and_ends_on_the_bound(x64):
-    branch = continue_branch(one_unit_step, OneUnitParams(5.0, -3.3), "b", jnp.array([-3.1]), (-3.5, -1.5))
+    branch = continue_branch(one_unit_step, OneUnitParams(5.0, -3.3), "b", (-3.5, -1.5), jnp.array([-3.1]))
     x, b, jacobians = kept(branch)
     sigma = 1 / (1 + np.exp(-x[:, 0]))
     np.testing.assert_allclose(b, x[:, 0] - 5 * sigma, atol=1e-12)
@@ -40,7 +40,7 @@ def test_analytic_branch_lies_on_the_closed_form_and_ends_on_the_bound(x64):
 def test_analytic_cycle_of_two_with_its_multiplier(x64):
     r = 3.2
     cycle = (r + 1 - np.sqrt((r - 3) * (r + 1))) / (2 * r)
-    branch = continue_branch(logistic, r, (), jnp.array([cycle]), (3.05, 3.5), period=2)
+    branch = continue_branch(logistic, r, (), (3.05, 3.5), jnp.array([cycle]), period=2)
     x, r, jacobians = kept(branch)
     np.testing.assert_allclose(x[:, 0], (r + 1 - np.sqrt((r - 3) * (r + 1))) / (2 * r), atol=1e-11)
     np.testing.assert_allclose(jacobians[:, 0, 0], 4 + 2 * r - r**2, atol=1e-10)
@@ -48,7 +48,7 @@ def test_analytic_cycle_of_two_with_its_multiplier(x64):
 
 
 def test_analytic_a_closed_branch_ends_where_it_began(x64):
-    branch = continue_branch(circle, {"l": 0.1}, "l", jnp.array([0.99]), (-2.0, 2.0))
+    branch = continue_branch(circle, {"l": 0.1}, "l", (-2.0, 2.0), jnp.array([0.99]), stepping=Stepping(max_step=0.2))
     x, parameter, _ = kept(branch)
     assert branch.why == "closed on itself"
     np.testing.assert_allclose(x[:, 0] ** 2 + parameter**2, 1, atol=1e-11)
@@ -62,7 +62,7 @@ def test_analytic_a_closed_branch_ends_where_it_began(x64):
     ("options", "why"),
     [
         ({"bounds": (-3.1, -2.9)}, "left the bounds"),
-        ({"max_step": 1e-4, "step_size": 1e-4}, "ran out of points"),
+        ({"stepping": Stepping(max_step=1e-4)}, "ran out of points"),
         ({"step": root, "params": {"l": 0.5}, "path": "l", "start": [0.7], "bounds": (-1.0, 1.0), "direction": -1},
          "step too small"),
     ],
@@ -86,7 +86,7 @@ def test_invariance_vmap_over_branches_equals_one_by_one(x64):
 
     def follow(w, start):
         params = OneUnitParams(w, jnp.asarray(-4.0))
-        return continue_branch(one_unit_step, params, "b", start, (-6.0, 0.0), num_points=100)
+        return continue_branch(one_unit_step, params, "b", (-6.0, 0.0), start, stepping=Stepping(num_points=100))
 
     starts = jnp.array([[-3.9], [-3.9], [jnp.nan]])
     together = jax.jit(jax.vmap(follow))(weights, starts)
@@ -101,7 +101,7 @@ def test_invariance_vmap_over_branches_equals_one_by_one(x64):
 
 
 def test_property_float32_follows_the_same_branch():
-    branch = continue_branch(one_unit_step, OneUnitParams(5.0, -3.3), "b", jnp.array([-3.1]), (-3.5, -1.5))
+    branch = continue_branch(one_unit_step, OneUnitParams(5.0, -3.3), "b", (-3.5, -1.5), jnp.array([-3.1]))
     x, b, _ = kept(branch)
     assert x.dtype == np.float32
     np.testing.assert_allclose(b, x[:, 0] - 5 / (1 + np.exp(-x[:, 0])), atol=2e-5)
@@ -114,13 +114,13 @@ def test_property_float32_follows_the_same_branch():
         ("c", {}, "no field 'c'"),
         (("b", 0), {}, "no entry 0"),
         ("b", {"params": OneUnitParams(jnp.ones(3), jnp.ones(3))}, "must end at a scalar"),
-        ("b", {"tolerance": 1e-12}, r"float32, which can reach 4.8e-07: pass float64"),
+        ("b", {"stepping": Stepping(tolerance=1e-12)}, r"float32, which can reach 4.8e-07: pass float64"),
         ("b", {"bounds": (0.0, 1.0)}, "present value -3"),
         ("b", {"bounds": (1.0, -5.0)}, "low < high"),
         ("b", {"bounds": (-np.inf, 1.0)}, "finite"),
         ("b", {"direction": 0}, "direction"),
-        ("b", {"num_points": 1}, "num_points"),
-        ("b", {"step_size": 0.5}, "step_size <= max_step"),
+        ("b", {"stepping": Stepping(num_points=1)}, "num_points"),
+        ("b", {"stepping": Stepping(step_size=0.5)}, "step_size <= max_step"),
         ("b", {"period": 0}, "period"),
         ("b", {"start": jnp.array([1])}, "floating"),
         ("b", {"step": lambda p, x, u: jnp.append(x, 0.0)}, "same shape|shape"),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs.dynamics import continue_branch, locate_bifurcation, solve_bifurcation
+from cliffs.dynamics import Stepping, continue_branch, locate_bifurcation, solve_bifurcation
 from cliffs.recurrent import OneUnitParams, one_unit_step
 
 TANH = functools.partial(one_unit_step, activation="tanh")
@@ -17,7 +17,7 @@ TANH = functools.partial(one_unit_step, activation="tanh")
 def test_parity_reference_folds_of_the_tanh_map(x64, reference, w):
     for value, state in np.array(reference["folds_tanh"][w], float):
         guess = jnp.array([state + 0.05])
-        point = locate_bifurcation("fold", TANH, OneUnitParams(float(w), 0.0), "b", guess, value + 0.01)
+        point = locate_bifurcation("fold", TANH, OneUnitParams(float(w), 0.0), "b", value + 0.01, guess)
         np.testing.assert_allclose([point.parameter, point.state[0]], [value, state], atol=1e-12)
 
 
@@ -25,14 +25,14 @@ def test_documented_newton_from_far_away_is_flagged(x64):
     def no_fold(p, x, _):
         return 0.5 * x + p["l"]
 
-    point = locate_bifurcation("fold", no_fold, {"l": 0.0}, "l", jnp.array([0.3]), 0.1)
+    point = locate_bifurcation("fold", no_fold, {"l": 0.0}, "l", 0.1, jnp.array([0.3]))
     assert not point.located
     assert "residual" in point.note
 
 
 def test_invariance_folds_under_vmap_and_their_derivative(x64):
     def fold(w):
-        found = solve_bifurcation("fold", one_unit_step, OneUnitParams(w, 0.0), "b", jnp.ones(1), -2.6)
+        found = solve_bifurcation("fold", one_unit_step, OneUnitParams(w, 0.0), "b", -2.6, jnp.ones(1))
         return found.parameter, found.state[0]
 
     weights = jnp.array([4.5, 5.0, 6.0])
@@ -50,7 +50,7 @@ def test_documented_degenerate_points_have_no_made_up_criticality(x64):
         return p["r"] * (x - p["cubic"] * x**3)
 
     def located(kind, step, params, path, *at):
-        point = locate_bifurcation(kind, step, params, path, jnp.full(2 if step is turn else 1, 0.01), *at)
+        point = locate_bifurcation(kind, step, params, path, *at, jnp.full(2 if step is turn else 1, 0.01))
         assert point.located
         return point
 
@@ -77,7 +77,7 @@ def test_documented_degenerate_points_have_no_made_up_criticality(x64):
 
 
 def test_wrong_use_of_locate_names_the_argument():
-    given = (one_unit_step, OneUnitParams(5.0, -2.6), "b", jnp.array([0.9]), -2.6)
+    given = (one_unit_step, OneUnitParams(5.0, -2.6), "b", -2.6, jnp.array([0.9]))
     with pytest.raises(ValueError, match="kind must be one of"):
         locate_bifurcation("hopf", *given)
     with pytest.raises(ValueError, match="pair of complex multipliers"):
@@ -85,4 +85,11 @@ def test_wrong_use_of_locate_names_the_argument():
     with pytest.raises(ValueError, match="float32, which can reach"):
         locate_bifurcation("fold", *given, tolerance=1e-12)
     with pytest.raises(ValueError, match="float32, which can reach"):
-        continue_branch(one_unit_step, OneUnitParams(5.0, -3.0), "b", jnp.array([-2.68]), (-4.0, 0.0), tolerance=1e-12)
+        continue_branch(
+            one_unit_step,
+            OneUnitParams(5.0, -3.0),
+            "b",
+            (-4.0, 0.0),
+            jnp.array([-2.68]),
+            stepping=Stepping(tolerance=1e-12),
+        )

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs.dynamics import bifurcation_curve
+from cliffs.dynamics import Stepping, bifurcation_curve
 from cliffs.recurrent import HenonParams, OneUnitParams, henon_step, one_unit_step
 
 PATHS, BOX = (("unit", "w"), ("unit", "b")), ((3.0, 8.0), (-8.0, 0.0))
@@ -66,7 +66,7 @@ def test_analytic_flip_curve_of_the_one_unit_map(x64):
 
 def test_analytic_henon_curves_and_their_resonances(x64):
     folds = bifurcation_curve(
-        "fold", henon_step, HenonParams(-0.12, 0.3), ("a", "b"), jnp.array([2.8, 0.85]), ((-1.5, 3.0), (-1.4, 0.8))
+        "fold", henon_step, HenonParams(-0.12, 0.3), ("a", "b"), ((-1.5, 3.0), (-1.4, 0.8)), jnp.array([2.8, 0.85])
     )
     np.testing.assert_allclose(folds.parameters[:, 0], -((1 - folds.parameters[:, 1]) ** 2) / 4, atol=1e-11)
     # det J = -b = 1 where a fold has both multipliers 1.
@@ -80,7 +80,7 @@ def test_analytic_generalized_flip(x64):
         return -(1 + p["r"]) * x + p["c"] * x**3 + x**5 / 3
 
     curve = bifurcation_curve(
-        "flip", step, {"r": 0.01, "c": -0.55}, ("r", "c"), jnp.array([0.02]), ((-1.0, 1.0), (-1.0, 1.0))
+        "flip", step, {"r": 0.01, "c": -0.55}, ("r", "c"), ((-1.0, 1.0), (-1.0, 1.0)), jnp.array([0.02])
     )
     (point,) = curve.special
     assert (point.kind, point.located) == ("generalized flip", True)
@@ -88,7 +88,7 @@ def test_analytic_generalized_flip(x64):
 
 
 def test_documented_few_points_are_flagged(x64):
-    assert fold_curve(max_step=1e-3).ends == ("ran out of points", "ran out of points")
+    assert fold_curve(stepping=Stepping(max_step=1e-3)).ends == ("ran out of points", "ran out of points")
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_documented_few_points_are_flagged(x64):
         ({"bounds": (3.0, 6.0)}, "bounds"),
         ({"bounds": ((6.0, 3.0), (-4.0, 0.0))}, "low < high"),
         ({"bounds": ((6.0, 8.0), (-4.0, 0.0))}, "do not hold the present value 5.0 of"),
-        ({"tolerance": 1e-12}, "float32, which can reach"),
+        ({"stepping": Stepping(tolerance=1e-12)}, "float32, which can reach"),
         ({"step": lambda p, x, u: x[:0]}, "shape"),
-        ({"num_points": 2}, "num_points"),
+        ({"stepping": Stepping(num_points=2)}, "num_points"),
         ({"step": lambda p, x, u: 0.5 * x + p["unit"].w + p["unit"].b}, "leads to no fold"),
     ],
 )

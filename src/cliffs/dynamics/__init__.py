@@ -34,10 +34,11 @@ from cliffs.dynamics._input_driven import split_step as split_step
 from cliffs.dynamics._settings import Settling as Settling
 from cliffs.dynamics._settling import Settled as Settled
 from cliffs.dynamics._settling import settle as settle
+from cliffs.dynamics._problem import Stepping as Stepping
 from cliffs.dynamics._special_points import SpecialPoint as SpecialPoint
-from cliffs.dynamics._special_points import crossing_tangents as crossing_tangents
 from cliffs.dynamics._special_points import locate_bifurcation as locate_bifurcation
 from cliffs.dynamics._special_points import solve_bifurcation as solve_bifurcation
+from cliffs.dynamics._special_points import switching_tangents as switching_tangents
 from cliffs.dynamics._two_parameter import BifurcationCurve as BifurcationCurve
 from cliffs.dynamics._two_parameter import CodimensionTwoPoint as CodimensionTwoPoint
 from cliffs.dynamics._two_parameter import bifurcation_curve as bifurcation_curve

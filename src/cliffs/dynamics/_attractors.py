@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from cliffs._flatten import check_map
 from cliffs._paths import Path, get_parameter, set_parameter
-from cliffs.dynamics._continuation import vectors
+from cliffs.dynamics._problem import vectors
 from cliffs.typing import Step
 
 
@@ -20,8 +20,8 @@ def attractor_diagram(
     path: Path,
     values: Float[Array | np.ndarray, " values"],
     starts: PyTree,
-    *,
     inputs: Any = None,
+    *,
     transient: int = 1000,
     record: int = 64,
 ) -> Float[Array, "values starts record n"]:

@@ -1,22 +1,32 @@
 """Bifurcation diagrams in one call: all branches with their stability, and the bifurcations on them."""
 
 import collections
-import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from cliffs._paths import Path, set_parameter
-from cliffs._precision import reachable_tolerance
-from cliffs.dynamics._arclength import ENDS, LEFT_BOUNDS
-from cliffs.dynamics._branches import Extent, absorb, crosses, follow
-from cliffs.dynamics._continuation import check_bounds, check_problem, make_residual, vectors
-from cliffs.dynamics._events import Curve, Problem, correct_in_planes, distinct, find_special_points, refine
-from cliffs.dynamics._fixed_points import iterate, solve_fixed_points
-from cliffs.dynamics._special_points import SpecialPoint, crossing_tangents
+from cliffs._paths import InputPath, Path
+from cliffs._precision import reachable_tolerance, unit_margin
+from cliffs.dynamics._arclength import ENDS, LEFT_BOUNDS, OUT_OF_POINTS, STEP_TOO_SMALL
+from cliffs.dynamics._branches import absorb, follow
+from cliffs.dynamics._continuation import make_limits
+from cliffs.dynamics._corners import directions_from, mark_corners
+from cliffs.dynamics._curves import (
+    Curve,
+    Problem,
+    correct_in_planes,
+    image,
+    is_shorter,
+    linearise,
+    orbits,
+    segment_through,
+)
+from cliffs.dynamics._events import Events, find_special_points, refine
+from cliffs.dynamics._multiple import accepted, solutions_beside, solve_at
+from cliffs.dynamics._problem import STEPPING, Map, Stepping, check_bounds, check_problem, make_data, vectors
+from cliffs.dynamics._special_points import SpecialPoint, scaled_switching_tangents, unscaled
 from cliffs.typing import Step
 
 
@@ -28,6 +38,8 @@ class BranchPoints(NamedTuple):
     multipliers: np.ndarray
     """`[points, n]` complex, largest modulus first."""
     stable: np.ndarray
+    """Whether all multipliers lie inside the unit circle, by more than the margin within which `find_fixed_points`
+    calls a point neutral."""
     ends: tuple[str, str]
     """Why the branch stops before its first and after its last point: the words of `cliffs.dynamics.ENDS`, or "joins
     another branch" at a branch point from which only one side was new."""
@@ -41,7 +53,18 @@ class BranchPoints(NamedTuple):
     @property
     def complete(self) -> bool:
         """Whether nothing of the branch inside the bounds is missing."""
-        return not any(end in self.ends for end in ("ran out of points", "step too small"))
+        return not any(end in self.ends for end in (ENDS[OUT_OF_POINTS], ENDS[STEP_TOO_SMALL]))
+
+    def by_stability(self) -> list[tuple[bool, slice]]:
+        """Runs of equal stability along the branch, each with the first point of the next, so that they can be drawn.
+
+        >>> three = np.arange(3.0)
+        >>> BranchPoints(three, three[:, None], three[:, None], three < 1, ("", "")).by_stability()
+        [(True, slice(0, 2, None)), (False, slice(1, 3, None))]
+        """
+        edges = np.flatnonzero(np.diff(self.stable.astype(int))) + 1
+        firsts, lasts = [0, *edges.tolist()], [*(edges + 1).tolist(), len(self.stable)]
+        return [(bool(self.stable[a]), slice(a, b)) for a, b in zip(firsts, lasts)]
 
 
 class BifurcationDiagram(NamedTuple):
@@ -51,6 +74,8 @@ class BifurcationDiagram(NamedTuple):
     special: list[SpecialPoint]
     notes: tuple[str, ...] = ()
     """What is missing: unfinished branches, points that were not located, candidates that were given up."""
+    dropped_starts: int = 0
+    """Starts that were left out because they are not finite."""
 
     @property
     def complete(self) -> bool:
@@ -64,45 +89,55 @@ class _Seed(NamedTuple):
     point: np.ndarray
     period: int
     tangent: np.ndarray | None = None
+    why: str = ""
+    """For the notes: what said that there is a branch."""
+    two_sided: bool = True
 
 
 def bifurcation_diagram(
     step: Step,
     params: PyTree,
-    path: Path,
+    path: Path | InputPath,
     bounds: tuple[float, float],
     starts: PyTree,
-    *,
     inputs: Any = None,
+    *,
     period: int = 1,
     max_period: int | None = None,
-    num_points: int = 600,
+    stepping: Stepping = STEPPING,
     max_stretches: int = 20,
-    max_step: float = 0.05,
     num_sections: int = 5,
     max_branches: int = 64,
     tolerance: float | None = None,
+    scale: PyTree = None,
+    parameter_scale: Any = None,
+    state_bounds: tuple[Any, Any] | None = None,
+    period_of_state: PyTree = None,
 ) -> BifurcationDiagram:
     """All branches of fixed points (or p-cycles) between two parameter values, with stability and bifurcations.
 
     Solutions of `F^p(x; lambda) = x` are searched from the starts at `num_sections` values of the parameter; each that
     lies on no branch found so far is followed both ways. Folds, flips, Neimark-Sacker and branch points are bracketed
-    along the branches, located by Newton and classified; the second branch through every branch point is followed
-    too, and with `max_period` the cycles of twice the period that flips give birth to.
+    along the branches, located by Newton and classified; so are the corners of maps that are smooth in pieces (relu),
+    as border collisions. The branches that begin at these points are followed too, with `max_period` also the cycles
+    of twice the period. Every phase of a cycle has its place on a branch; an event of a cycle is listed once.
 
     **Arguments**
 
     - `step`, `params`, `path`, `inputs`, `period`: as in `continue_branch`.
     - `bounds`: the parameter interval.
     - `starts`: `[starts, n]` or a pytree with leaves `[starts, ...]` (then states are reported flattened), where
-      Newton starts at every section; their dtype is the precision.
+      Newton starts at every section; their dtype is the precision. Starts that are not finite are dropped and counted.
     - `max_period`: follow doublings up to cycles of this period; by default only `period` itself.
-    - `num_points`: attempts in one compiled stretch of a branch; `max_stretches`: stretches in each direction.
-    - `max_step`: largest arclength per step, in units of the joint vector (state, parameter). Events nearer than a
-      thousandth of this are not told apart.
+    - `stepping`: lengths of steps, number of attempts in one compiled stretch of a branch, and tolerance, in units of
+      the scales; `max_stretches`: stretches in each direction. Events nearer than a thousandth of the largest step
+      are not told apart.
     - `num_sections`: how many parameter values are searched for fixed points.
-    - `max_branches`: how many branches are followed at most.
+    - `max_branches`: how many branches are followed at most; each phase of a cycle counts.
     - `tolerance`: of located special points, as in `locate_bifurcation`.
+    - `scale`, `parameter_scale`: the typical size of the state and of the parameter, as in `continue_branch`; by
+      default half the spread of the starts, entry by entry, and half the width of the bounds.
+    - `state_bounds`, `period_of_state`: as in `continue_branch`.
 
     **Returns** a `BifurcationDiagram`: branches ordered along their arclength, special points sorted by parameter, and
     `notes` on everything that is not complete.
@@ -112,145 +147,239 @@ def bifurcation_diagram(
     Source: Pascanu, Mikolov & Bengio (2012), Fig. 4; Kuznetsov, Elements of applied bifurcation theory, ch. 10.
 
     >>> from cliffs.recurrent import OneUnitParams, one_unit_step
+    >>> import jax.numpy as jnp
     >>> starts = jnp.linspace(-5, 5, 11)[:, None]
     >>> diagram = bifurcation_diagram(one_unit_step, OneUnitParams(5.0, 0.0), "b", (-3.5, -1.5), starts)
     >>> len(diagram.branches), [(p.kind, round(p.parameter, 2)) for p in diagram.special], diagram.complete
     (1, [('fold', -2.66), ('fold', -2.34)], True)
     """
     check_bounds(bounds)
+    starts, dropped = _finite(starts)
     step, starts = vectors(step, starts, name="starts", axes=1)
-    check_problem(step, params, path, starts[0], inputs, period)
-    reachable_tolerance(tolerance, starts.dtype, double=1e-12)
-    if max_step <= 0 or num_points < 3 or min(max_stretches, num_sections, max_branches) < 1:
-        raise ValueError(
-            f"max_step must be positive, num_points at least 3, the other counts at least 1, got {max_step=}, "
-            f"{num_points=}, {max_stretches=}, {num_sections=}, {max_branches=}"
-        )
-    accept = reachable_tolerance(None, starts.dtype, double=1e-11)
-    extent = Extent((float(bounds[0]), float(bounds[1])), num_points, max_stretches, max_step)
-    base = Problem(step, params, path, inputs, period, accept)
-    curves: dict[int, list[Curve]] = collections.defaultdict(list)
-    special: list[SpecialPoint] = []
-    notes: list[str] = []
-    seeds = _search(base, bounds, starts, num_sections)
-    if not seeds:
-        notes.append(f"the starts lead to no solution of period {period} at any of {num_sections} sections")
-    queue, singular = collections.deque(seeds), []
-    while queue:
-        seed = queue.popleft()
-        problem = base._replace(period=seed.period)
-        started = _start(problem, seed, curves, max_step)
-        if started is None:
-            continue
-        if not started[1]:
-            singular.append(seed)
-            continue
-        if sum(map(len, curves.values())) >= max_branches:
-            notes.append(f"stopped after max_branches={max_branches} branches")
-            break
-        curve = follow(problem, started[0], started[1], extent, singular=seed.tangent is not None)
-        if curve is None or len(curve.points) < 2:
-            notes.append(f"no branch could be followed from {started[0]} (period {seed.period})")
-            continue
-        curve = refine(problem, curve)
-        for point in find_special_points(problem, curve, tolerance):
-            known = len(special)
-            special = distinct([*special, point], starts.dtype)
-            if len(special) > known and point.located:
-                queue.extend(_switches(problem, point, max_period or period))
-        curves[seed.period] = absorb(problem, curves[seed.period], curve)
-
-    lost = [seed.point for seed in singular if not _near(seed.point, curves[seed.period], 2 * max_step)]
-    if lost:
-        notes.append(f"{len(lost)} degenerate solutions were given up, the first (state, parameter) is {lost[0]}")
-    branches = [_branch(curve, p) for p in sorted(curves) for curve in curves[p]]
-    notes += [f"branch {i} (period {b.period}): {b.ends}" for i, b in enumerate(branches) if not b.complete]
+    check_problem(step, params, (path,), starts[0], inputs, period)
+    dtype = starts.dtype
+    accept = reachable_tolerance(tolerance, dtype, double=1e-12)
+    if min(max_stretches, num_sections, max_branches) < 1:
+        raise ValueError(f"counts must be at least 1, got {max_stretches=}, {num_sections=}, {max_branches=}")
+    half = (float(bounds[1]) - float(bounds[0])) / 2
+    data = make_data(
+        step,
+        params,
+        inputs,
+        starts,
+        half,
+        scale=scale,
+        parameter_scale=parameter_scale,
+        period_of_state=period_of_state,
+    )
+    limits = make_limits(data, step, (bounds,), state_bounds, stepping, dtype)
+    fmap = Map(step, (path,), period, period_of_state is not None)
+    base = Problem(fmap, data, limits, stepping.num_points, max_stretches)
+    survey = _Survey(base, accept, max_period or period, max_branches)
+    survey.run(_search(base, np.asarray(starts / data.state_scale), num_sections), num_sections)
+    back = np.append(np.asarray(data.state_scale), np.asarray(data.parameter_scale))
+    branches = [_branch(curve, p, back) for p in sorted(survey.curves) for curve in survey.curves[p]]
+    special = [unscaled(p, data) for p in survey.events.sorted()]
+    notes = survey.notes + [
+        f"branch {i} (period {b.period}): {b.ends}" for i, b in enumerate(branches) if not b.complete
+    ]
     notes += [f"{p.kind} near {p.parameter:.6g}: {p.note}" for p in special if not p.located]
-    return BifurcationDiagram(branches, special, tuple(notes))
+    return BifurcationDiagram(branches, special, tuple(notes), dropped)
 
 
-def _near(point: np.ndarray, curves: list[Curve], distance: float) -> bool:
-    return any(np.linalg.norm(curve.points - point, axis=1).min() < distance for curve in curves)
+def _finite(starts: PyTree) -> tuple[PyTree, int]:
+    """The starts without those that are not finite, and how many these were."""
+    leaves = [np.asarray(x) for x in jax.tree.leaves(starts)]
+    if not leaves or any(x.ndim < 1 or x.dtype.kind != "f" for x in leaves) or len({len(x) for x in leaves}) != 1:
+        return starts, 0  # what is wrong with them is said elsewhere
+    good = np.logical_and.reduce([np.isfinite(x).reshape(len(x), -1).all(1) for x in leaves])
+    if good.all():
+        return starts, 0
+    if not good.any():
+        raise ValueError(f"starts must hold at least one that is finite, got {len(good)} with NaN or inf")
+    return jax.tree.map(lambda x: x[good], starts), int((~good).sum())
 
 
-def _branch(curve: Curve, period: int) -> BranchPoints:
-    multipliers = curve.multipliers
+def _branch(curve: Curve, period: int, back: np.ndarray) -> BranchPoints:
+    points, multipliers = curve.points * back, curve.multipliers
+    stable = np.abs(multipliers[:, 0]) < 1 - unit_margin(curve.points.dtype)
     return BranchPoints(
-        curve.points[:, -1], curve.points[:, :-1], multipliers, np.abs(multipliers[:, 0]) < 1, curve.ends, period
-    )  # fmt: skip
+        parameter=points[:, -1],
+        states=points[:, :-1],
+        multipliers=multipliers,
+        stable=stable,
+        ends=curve.ends,
+        period=period,
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("step", "path", "period"))
-def _solve_sections(step, params, path, inputs, period, values, starts):
-    def at(value):
-        here = set_parameter(params, path, value)
-        points = solve_fixed_points(step, here, starts, inputs, period=period).points
-
-        def orbit(x):  # x, F(x), .. F^p(x)
-            once = iterate(step, here, inputs, 1)
-            return jnp.concatenate([x[None], jax.lax.scan(lambda x, _: (once(x),) * 2, x, length=period)[1]])
-
-        return jax.vmap(orbit)(points)
-
-    return jax.vmap(at)(values)
-
-
-def _search(problem: Problem, bounds: tuple[float, float], starts: Any, num_sections: int) -> list[_Seed]:
-    """Solutions of minimal period p at some values of the parameter, as seeds."""
+def _search(problem: Problem, starts: np.ndarray, num_sections: int) -> list[_Seed]:
+    """Solutions of minimal period p at some values of the parameter, all phases of each, as seeds."""
     # Off the round numbers, where symmetric problems have their degenerate points.
     shares = (np.arange(num_sections) + 0.381966) / num_sections
-    values = np.asarray(bounds[0] + (bounds[1] - bounds[0]) * shares, starts.dtype)
-    step, params, path, inputs, period, tolerance = problem
-    orbits = np.asarray(_solve_sections(step, params, path, inputs, period, values, starts))
-    reach = tolerance**0.6
+    low, high = float(problem.limits.low[-1]), float(problem.limits.high[-1])
+    values = (low + (high - low) * shares).astype(starts.dtype)
     seeds: list[_Seed] = []
-    for value, section in zip(values, orbits):
-        found: list[np.ndarray] = []
-        for orbit in section:
-            size = reach * (1 + np.abs(orbit[0]).max())
-            gaps = np.abs(orbit[1:] - orbit[0]).max(1)
-            if not (gaps[-1] < size) or any(gaps[d - 1] < 100 * size for d in range(1, period) if period % d == 0):
+    for value, states in zip(values, solve_at(problem, values, starts)):
+        _, orbit = accepted(problem, states, value)
+        found = np.zeros((0, starts.shape[1]), starts.dtype)
+        for states in orbit:
+            size = problem.tolerance**0.6 * (1 + np.abs(states[0]).max())
+            if is_shorter(problem, states, 100 * size):
                 continue
-            for point in orbit[:-1]:
-                if not any(np.abs(point - other).max() < size for other in found):
-                    found.append(point)
-        seeds += [_Seed(np.append(x, value), period) for x in found]
+            for x in states[:-1]:
+                if not (np.abs(problem.gap(found, x)).max(1) < size).any():
+                    found = np.concatenate([found, x[None]])
+        seeds += [_Seed(np.append(x, value), problem.period) for x in found]
     return seeds
 
 
-@functools.partial(jax.jit, static_argnames=("step", "path", "period"))
-def _jacobian(step, params, path, inputs, period, y):
-    return jax.jacfwd(make_residual(step, params, (path,), inputs, period))(y)
+class _Survey:
+    """What has been found so far: branches by period, events, and where more branches may begin."""
 
+    def __init__(self, base: Problem, accept: float, max_period: int, max_branches: int):
+        self.base, self.accept, self.max_period, self.max_branches = base, accept, max_period, max_branches
+        self.curves: dict[int, list[Curve]] = collections.defaultdict(list)
+        self.events = Events(base)
+        self.notes: list[str] = []
+        self.queue: collections.deque[_Seed] = collections.deque()
+        self.back = np.append(np.asarray(base.data.state_scale), np.asarray(base.data.parameter_scale))
 
-def _start(problem: Problem, seed: _Seed, curves: dict[int, list[Curve]], max_step: float):
-    """`(point, tangents)` to follow, without tangents where the point is singular; None where all is known already."""
-    step, params, path, inputs, period, tolerance = problem
-    point = seed.point
-    if seed.tangent is None:
-        _, sizes, right = np.linalg.svd(np.asarray(_jacobian(step, params, path, inputs, period, point)))
-        if sizes[-1] < 1e-6 * max(1.0, sizes[0]):
-            return point, []  # its branches are reached from others of their points
-        points, tangents, _, errors = correct_in_planes(problem, point[None], right[-1:])
-        if not errors[0] <= tolerance or any(crosses(problem, c, points[0]) is not None for c in curves[period]):
-            return None
-        return points[0], [tangents[0], -tangents[0]]
-    directions = []
-    for tangent in (seed.tangent, -seed.tangent):
-        ahead, _, _, errors = correct_in_planes(problem, (point + 0.2 * max_step * tangent)[None], tangent[None])
-        if errors[0] <= tolerance and not any(crosses(problem, c, ahead[0]) is not None for c in curves[period]):
-            directions.append(tangent)
-    return (point, directions) if directions else None
+    def run(self, seeds: list[_Seed], num_sections: int) -> None:
+        """Follow everything that the seeds lead to."""
+        if not seeds:
+            self.notes.append(
+                f"the starts lead to no solution of period {self.base.period} at any of {num_sections} sections"
+            )
+        self.queue.extend(seeds)
+        singular: list[_Seed] = []
+        while self.queue:
+            seed = self.queue.popleft()
+            problem = self.base.at_period(seed.period)
+            point, tangents = self._start(problem, seed)
+            if tangents is None:
+                singular.append(seed)
+            if not tangents:
+                continue
+            if sum(map(len, self.curves.values())) >= self.max_branches:
+                self.notes.append(f"stopped after max_branches={self.max_branches} branches")
+                break
+            curve, others = follow(problem, point, tangents, singular=seed.tangent is not None)
+            if curve is None or len(curve.points) < 2:
+                self.notes.append(f"no branch could be followed from {point * self.back} (period {seed.period})")
+                continue
+            self.queue.extend(_Seed(y, seed.period, t, two_sided=False) for y, t in others)
+            self._take(problem, curve)
+        lost = [s for s in singular if not self._near(s)]
+        if lost:
+            self.notes.append(
+                f"{len(lost)} degenerate solutions were given up, the first (state, parameter) is "
+                f"{lost[0].point * self.back}"
+            )
 
+    def _take(self, problem: Problem, curve: Curve) -> None:
+        """A new branch: its events, its other phases, and the branches that begin at its events."""
+        curve = mark_corners(problem, refine(problem, mark_corners(problem, curve)))
+        for point in find_special_points(problem, curve, self.accept):
+            new = self.events.add(point)
+            if new is not None and new.located:
+                self.queue.extend(self._switches(new))
+        known = self.curves[problem.period]
+        known[:] = absorb(problem, known, curve)
+        phase = curve
+        for _ in range(problem.period - 1):
+            phase = image(problem, phase)
+            if not np.isfinite(phase.points).all():
+                self.notes.append(f"a phase of the cycles of period {problem.period} is not finite")
+                break
+            probes = phase.points[np.linspace(0, len(phase.points) - 1, 5).astype(int)[1:-1]]
+            if not any(segment_through(problem, c, y) is not None for c in known for y in probes):
+                known.append(phase)
 
-def _switches(problem: Problem, point: SpecialPoint, max_period: int) -> list[_Seed]:
-    """The branches that a special point gives birth to."""
-    y = np.append(point.state, np.asarray(point.parameter, point.state.dtype))
-    if point.kind in ("transcritical", "pitchfork"):
-        step, params, path, inputs, *_ = problem
-        tangents = crossing_tangents(step, params, path, point, inputs=inputs)
-        return [_Seed(y, point.period, t) for t in tangents]
-    if point.kind == "flip" and 2 * point.period <= max_period and point.vector is not None:
-        # The doubled branch leaves along the critical vector; its parameter changes to second order only.
-        return [_Seed(y, 2 * point.period, np.append(point.vector, 0).astype(y.dtype))]
-    return []
+    def _near(self, seed: _Seed) -> bool:
+        """Whether a degenerate solution lies on a branch that was found from others of its points."""
+        distance = 2 * self.base.max_step
+        return any(
+            np.linalg.norm(self.base.gap(c.points, seed.point), axis=1).min() < distance
+            for c in self.curves[seed.period]
+        )
+
+    def _start(self, problem: Problem, seed: _Seed) -> tuple[np.ndarray, list[np.ndarray] | None]:
+        """`(point, tangents)` to follow: none where all is known already, None where the point is singular."""
+        curves = self.curves[problem.period]
+        if seed.tangent is None:
+            _, jacobians = linearise(problem, seed.point[None])
+            if not np.isfinite(jacobians).all():
+                return seed.point, []
+            _, sizes, right = np.linalg.svd(jacobians[0])
+            if sizes[-1] < 1e-6 * max(1.0, sizes[0]):
+                return seed.point, None  # its branches are reached from others of their points
+            points, tangents, _, errors = correct_in_planes(problem, seed.point[None], right[-1:])
+            if not errors[0] <= problem.tolerance:
+                self.notes.append(f"the solution near {seed.point * self.back} (period {seed.period}) was lost")
+                return seed.point, []
+            if any(segment_through(problem, c, points[0]) is not None for c in curves):
+                return seed.point, []
+            return points[0], [tangents[0], -tangents[0]]
+        directions, failed = [], 0
+        for tangent in (seed.tangent, -seed.tangent):
+            ahead = self._ahead(problem, seed.point, tangent)
+            if ahead is None:
+                failed += 1
+            elif not any(segment_through(problem, c, ahead) is not None for c in curves):
+                directions.append(tangent)
+        if failed > (0 if seed.two_sided else 1):
+            self.notes.append(
+                f"{failed} of 2 sides of a branch of period {seed.period} {seed.why or 'at a corner'} could not be "
+                f"followed from {seed.point * self.back}"
+            )
+        return seed.point, directions
+
+    def _ahead(self, problem: Problem, point: np.ndarray, tangent: np.ndarray) -> np.ndarray | None:
+        """A point of the branch that leaves a singular point along a tangent: as far ahead as Newton stays on it."""
+        for share in (0.2, 0.05, 0.01, 2e-3, 4e-4):
+            length = share * problem.max_step
+            anchor = point + length * tangent
+            ahead, tangents, _, errors = correct_in_planes(problem, anchor[None], tangent[None])
+            if not (errors[0] <= problem.tolerance and np.linalg.norm(ahead[0] - anchor) < 0.5 * length):
+                continue
+            if tangents[0] @ tangent < 0.7:
+                continue
+            if problem.period > self.base.period and is_shorter(problem, orbits(problem, ahead)[0], 1e-2 * length):
+                continue  # the cycle of half the period
+            return ahead[0]
+        return None
+
+    def _switches(self, point: SpecialPoint) -> list[_Seed]:
+        """The branches that a special point gives birth to."""
+        y = np.append(point.state, np.asarray(point.parameter, point.state.dtype))
+        problem = self.base.at_period(point.period)
+        doubled = 2 * point.period <= self.max_period
+        where = f"born at the {point.kind} at {point.parameter * self.back[-1]:.6g}"
+        if point.multiplicity > 1:
+            if point.kind == "Neimark-Sacker" or (point.kind == "flip" and not doubled):
+                return []
+            if point.kind == "flip":
+                problem = self.base.at_period(2 * point.period)
+            low, high = float(problem.limits.low[-1]), float(problem.limits.high[-1])
+            return [_Seed(x, problem.period) for x in solutions_beside(problem, point, (low, high))]
+        if point.kind in ("transcritical", "pitchfork"):
+            tangents = scaled_switching_tangents(problem.fmap, problem.data, point)
+            return [_Seed(y, point.period, t, where) for t in tangents]
+        if point.kind == "flip" and doubled and point.vector is not None:
+            # The doubled branch leaves along the critical vector; its parameter changes to second order only.
+            return [_Seed(y, 2 * point.period, np.append(point.vector, 0).astype(y.dtype), where)]
+        if point.kind == "border collision":
+            seeds = [
+                _Seed(y, point.period, t.astype(y.dtype), where, two_sided=False)
+                for t in directions_from(problem, y, 1e-5)
+            ]
+            if doubled and "twice the period" in point.note:
+                twice = self.base.at_period(2 * point.period)
+                seeds += [
+                    _Seed(y, 2 * point.period, t.astype(y.dtype), where, two_sided=False)
+                    for t in directions_from(twice, y, 1e-5)
+                    if not is_shorter(twice, orbits(twice, (y + 1e-5 * t)[None].astype(y.dtype))[0], 1e-7)
+                ]
+            return seeds
+        return []

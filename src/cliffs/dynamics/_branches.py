@@ -1,138 +1,147 @@
 """Whole branches on the host: both directions, in as many compiled stretches as it takes, met only once."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from cliffs.dynamics._arclength import CLOSED, ENDS, NO_START, OUT_OF_POINTS, trace
-from cliffs.dynamics._continuation import make_residual
-from cliffs.dynamics._events import Curve, Problem, correct_in_planes, join, make_curve
+from cliffs.dynamics._arclength import CLOSED, ENDS, NO_START, OUT_OF_POINTS, STEP_TOO_SMALL, trace
+from cliffs.dynamics._continuation import turns_of
+from cliffs.dynamics._corners import pass_corner
+from cliffs.dynamics._curves import Curve, Problem, join, make_curve, segment_through
+from cliffs.dynamics._problem import make_residual
+
+MAX_CORNERS = 200
+"""Sharp corners that are passed in each direction of a branch."""
 
 
-class Extent(NamedTuple):
-    """How far and how finely a branch is followed."""
+@functools.partial(jax.jit, static_argnames=("fmap", "num_points"))
+def _stretch(fmap, data, limits, starts, tangents, homes, away, sizes, *, num_points):
+    residual = make_residual(fmap, data)
+    turns = turns_of(fmap, data) if fmap.angles else None
 
-    bounds: tuple[float, float]
-    num_points: int
-    max_stretches: int
-    max_step: float
+    def one(start, tangent, home, away, size):
+        here = limits._replace(step_size=size)
+        return trace(residual, start, tangent, here, num_points=num_points, home=home, away=away, turns=turns)
 
-
-@functools.partial(jax.jit, static_argnames=("step", "path", "period", "num_points"))
-def _stretch(
-    step, params, path, inputs, period, starts, tangents, home, away, sizes, bounds, max_step, min_step, tolerance,
-    num_points,
-):  # fmt: skip
-    residual = make_residual(step, params, (path,), inputs, period)
-
-    def one(start, tangent, size):
-        return trace(
-            residual, start, tangent, (bounds[:1], bounds[1:]), num_points=num_points, step_size=size,
-            max_step=max_step, min_step=min_step, tolerance=tolerance, home=home, away=away,
-        )  # fmt: skip
-
-    return jax.vmap(one)(starts, tangents, sizes)
+    return jax.vmap(one)(starts, tangents, homes, away, sizes)
 
 
 def follow(
-    problem: Problem, start: np.ndarray, tangents: list[np.ndarray], extent: Extent, *, singular: bool = False
-) -> Curve | None:
+    problem: Problem, start: np.ndarray, tangents: list[np.ndarray], *, singular: bool = False
+) -> tuple[Curve | None, list[tuple[np.ndarray, np.ndarray]]]:
     """The branch through `start` along one or two opposite tangents, until both ends are reached; None if it fails.
 
-    A singular start (a branch point or flip) lies on the curve but is left out of its points.
+    A singular start (a branch point, flip or corner) lies on the curve but is left out of its points. Sharp corners
+    are passed; where more than one branch leaves a corner, the others are returned as `(corner, tangent)`.
     """
     dtype = start.dtype
-    lanes = [tangents[0], tangents[-1]]
-    starts, directions = np.stack([start, start]), np.stack(lanes)
-    sizes = np.full(2, extent.max_step / 4, dtype)
-    limits = [np.asarray(v, dtype) for v in (extent.bounds, extent.max_step, 1e-6 * extent.max_step)]
-    parts: list[list] = [[], []]
+    starts, directions = np.stack([start, start]), np.stack([tangents[0], tangents[-1]])
+    # A branch that begins here and has one side only is followed from as near as it can be.
+    first = np.full(2, problem.max_step / (200 if len(tangents) == 1 else 4), dtype)
+    sizes, away = first, np.zeros(2, bool)
+    parts: list[list] = [[], []]  # of each lane: (points, tangents, jacobians, piece)
     ends = [OUT_OF_POINTS, OUT_OF_POINTS]
-    for stretch in range(extent.max_stretches):
-        step, params, path, inputs, period, tolerance = problem
+    others: list[tuple[np.ndarray, np.ndarray]] = []
+    corners, stretches, fresh = [0, 0], [0, 0], [True, True]
+    homes = np.stack([start, start])
+    while True:
         out = _stretch(
-            step, params, path, inputs, period, starts, directions, start, stretch > 0, sizes, *limits, tolerance,
-            num_points=extent.num_points,
-        )  # fmt: skip
-        points, tangent_rows, jacobians, accepted, codes, sizes = (np.asarray(a) for a in out)
+            problem.fmap,
+            problem.data,
+            problem.limits,
+            starts,
+            directions,
+            homes,
+            away,
+            sizes,
+            num_points=problem.num_points,
+        )
+        points, tangent_rows, jacobians, accepted, codes, next_sizes = (np.asarray(a) for a in out)
+        starts, directions, sizes = points[:, -1].copy(), tangent_rows[:, -1].copy(), next_sizes.copy()
         for lane in range(2):
             if ends[lane] != OUT_OF_POINTS:
                 continue
             keep = accepted[lane].copy()
-            keep[0] = stretch == 0 and not singular
-            parts[lane].append((points[lane][keep], tangent_rows[lane][keep], jacobians[lane][keep]))
-            ends[lane] = int(codes[lane])
-        if all(end != OUT_OF_POINTS for end in ends) or ends[0] == CLOSED:
+            # The last point of a stretch is where the next begins.
+            keep[0] = fresh[lane] and not (singular and stretches[lane] + corners[lane] == 0)
+            piece = np.full(keep.sum(), corners[lane])
+            parts[lane].append((points[lane][keep], tangent_rows[lane][keep], jacobians[lane][keep], piece))
+            ends[lane], fresh[lane] = int(codes[lane]), False
+            away[lane] = True
+            if ends[lane] == OUT_OF_POINTS:
+                stretches[lane] += 1
+                if stretches[lane] >= problem.max_stretches:
+                    stretches[lane] = np.iinfo(int).max
+            elif ends[lane] == STEP_TOO_SMALL and corners[lane] < MAX_CORNERS:
+                passed = pass_corner(problem, starts[lane], directions[lane])
+                if passed is not None:
+                    corner, starts[lane], directions[lane], more = passed
+                    others += [(corner, t) for t in more]
+                    ends[lane], fresh[lane] = OUT_OF_POINTS, True
+                    corners[lane] += 1
+                    sizes[lane] = first[lane]
+        if ends[0] == CLOSED or not any(
+            end == OUT_OF_POINTS and count < np.iinfo(int).max for end, count in zip(ends, stretches)
+        ):
             break
-        # The last point of a stretch is where the next begins.
-        starts, directions = points[:, -1], tangent_rows[:, -1]
+        # A lane that has had all its stretches waits for the other.
+        sizes = np.where([count == np.iinfo(int).max for count in stretches], 0, sizes).astype(dtype)
     if ends[0] == NO_START:
-        return None
+        return None, []
     forth = [np.concatenate(columns) for columns in zip(*parts[0])]
     if ends[0] == CLOSED:
-        return make_curve(*forth, ends=(ENDS[CLOSED], ENDS[CLOSED]))
+        return make_curve(*forth[:3], ends=(ENDS[CLOSED], ENDS[CLOSED]), piece=forth[3]), others
     if len(tangents) == 1:
-        return make_curve(*forth, ends=("joins another branch", ENDS[ends[0]]))
+        return make_curve(*forth[:3], ends=("joins another branch", ENDS[ends[0]]), piece=forth[3]), others
     back = [np.concatenate(columns)[::-1] for columns in zip(*parts[1])]
-    back[1] = -back[1]  # one orientation along the whole branch
+    back[1], back[3] = -back[1], -back[3]  # one orientation along the whole branch
     drop = 0 if singular else 1  # both halves hold a regular start
     joined = [np.concatenate([b, f[drop:]]) for b, f in zip(back, forth)]
-    return make_curve(*joined, ends=(ENDS[ends[1]], ENDS[ends[0]]))
-
-
-def crosses(problem: Problem, curve: Curve, point: np.ndarray) -> int | None:
-    """The segment of the curve that holds the point, or None.
-
-    The curve's own crossing of the plane through the point, across the nearest segments, is solved for by Newton, so
-    that neighbouring branches are told apart however close they come.
-    """
-    a, chord = curve.points[:-1], np.diff(curve.points, axis=0)
-    lengths = np.linalg.norm(chord, axis=1)
-    if not len(lengths):
-        return None
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = ((point - a) * chord).sum(1) / lengths**2
-    foot = a + np.clip(share, 0, 1)[:, None] * chord
-    distance = np.linalg.norm(point - foot, axis=1)
-    near = float(np.finfo(point.dtype).eps) ** 0.4 * (1 + np.abs(point).max())
-    # A tangent turns by at most 25 degrees per segment: the curve stays within an eighth of its length.
-    possible = np.flatnonzero((distance < 0.3 * lengths + near) & (lengths > 0))
-    possible = possible[np.argsort(distance[possible])][:4]
-    if not len(possible):
-        return None
-    anchors = np.repeat(point[None], len(possible), axis=0)
-    normals = chord[possible] / lengths[possible][:, None]
-    points, _, _, errors = correct_in_planes(problem, anchors, normals, foot[possible])
-    same = (np.linalg.norm(points - point, axis=1) < near) & (errors <= problem.tolerance)
-    return int(possible[np.argmax(same)]) if same.any() else None
+    return make_curve(*joined[:3], ends=(ENDS[ends[1]], ENDS[ends[0]]), piece=joined[3]), others
 
 
 def absorb(problem: Problem, curves: list[Curve], new: Curve) -> list[Curve]:
     """The curves with `new`; a loose end of an old one that lies on the new one is joined instead of overlapped."""
     kept = []
     for old in curves:
-        ends = [crosses(problem, new, old.points[i]) for i in (0, -1)]
-        loose = [end in (ENDS[OUT_OF_POINTS], "step too small") for end in old.ends]
+        ends = [segment_through(problem, new, old.points[i]) for i in (0, -1)]
+        loose = [end in (ENDS[OUT_OF_POINTS], ENDS[STEP_TOO_SMALL]) for end in old.ends]
         if ends[0] is not None and ends[1] is not None:
-            continue  # the new one covers it
+            middle = segment_through(problem, new, old.points[len(old.points) // 2])
+            if middle is not None:
+                continue  # the new one covers it
         side = next((i for i in (0, 1) if ends[i] is not None and loose[i]), None)
         if side is None:
             kept.append(old)
             continue
         if side == 1:  # so that the old curve runs away from the joint
-            old = _reversed(old)
+            old = old.reversed()
         at = ends[side]
         assert at is not None
-        if new.tangents[at] @ old.tangents[0] < 0:
-            new, at = _reversed(new), len(new.points) - 2 - at
-        head = Curve(*(x[: at + 1] for x in new[:4]), ends=new.ends)  # type: ignore[call-arg]
+        ahead = _runs_ahead(problem, new, old, at)
+        if ahead is None:  # they only touch
+            kept.append(old if side == 0 else old.reversed())
+            continue
+        if not ahead:
+            new, at = new.reversed(), len(new.points) - 2 - at
+        head = Curve(*(x[: at + 1] for x in new[:5]), ends=new.ends)  # type: ignore[call-arg]
         new = join(head, old, (new.ends[0], old.ends[1]))
     return [*kept, new]
 
 
-def _reversed(curve: Curve) -> Curve:
-    first, last = curve.ends
-    points, tangents, jacobians, multipliers = (x[::-1] for x in curve[:4])
-    return Curve(points, -tangents, jacobians, multipliers, (last, first))
+def _runs_ahead(problem: Problem, new: Curve, old: Curve, at: int) -> bool | None:
+    """Whether the old curve's first points lie on the new one, and ahead of segment `at` or behind it.
+
+    The tangents' product does not tell: at a corner a branch may turn by more than 90 degrees.
+    """
+    here = new.points[at]
+    for point in old.points[1:6]:
+        segment = segment_through(problem, new, point)
+        if segment is None:
+            continue
+        if segment != at:
+            return segment > at
+        chord = new.points[at + 1] - here
+        return bool(problem.gap(point, old.points[0]) @ chord > 0)
+    return None

@@ -5,7 +5,6 @@ pure function of the start, so hundreds of branches are one `vmap`.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,11 +13,23 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from cliffs._flatten import check_map, flat_states
-from cliffs._paths import Path, get_parameter, set_parameter
+from cliffs._paths import InputPath, Path
 from cliffs._precision import reachable_tolerance
-from cliffs.dynamics._arclength import ENDS, LEFT_BOUNDS, NO_START, correct, trace
-from cliffs.dynamics._fixed_points import iterate
+from cliffs.dynamics._arclength import ENDS, LEFT_BOUNDS, NO_START, Limits, correct, trace
+from cliffs.dynamics._problem import (
+    STEPPING,
+    Data,
+    Map,
+    Stepping,
+    check_bounds,
+    check_problem,
+    entries,
+    get_value,
+    make_data,
+    make_residual,
+    vectors,
+    whole_turns,
+)
 from cliffs.typing import Step
 
 
@@ -30,7 +41,8 @@ class Branch(NamedTuple):
     jacobians: Float[Array, "points n n"]
     """`dF^p/dx` at every point; its eigenvalues are the multipliers."""
     tangents: Float[Array, "points n+1"]
-    """Unit tangents `(dx, dparameter)`; the last entry changes sign at a fold."""
+    """Tangents `(dx, dparameter)`, of length 1 in units of the problem's scales; the last entry changes sign at a
+    fold."""
     accepted: Bool[Array, " points"]
     """False where a step was refused (and halved), or the branch had ended."""
     end: Int[Array, ""]
@@ -47,57 +59,21 @@ class Branch(NamedTuple):
         return ENDS[int(self.end)]
 
 
-def make_residual(step: Step, params: PyTree, paths: tuple[Path, ...], inputs: Any, period: int) -> Callable:
-    """`G(x, parameters) = F^p(x) - x` as a function of the joint vector `y = (x, parameters)`."""
-    k = len(paths)
-
-    def residual(y):
-        p = params
-        for i, path in enumerate(paths):
-            p = set_parameter(p, path, y[i - k])
-        return iterate(step, p, inputs, period)(y[:-k]) - y[:-k]
-
-    return residual
-
-
-def vectors(step: Step, states: PyTree, *, name: str, axes: int) -> tuple[Step, Array]:
-    """The step on vectors and the states as `[*points, n]`; also inside `jit`, where the states may be constants."""
-    with jax.ensure_compile_time_eval():
-        step, flat, _ = flat_states(step, states, name=name, axes=axes)
-    return step, flat
-
-
-def check_problem(step: Step, params: PyTree, path: Path, start: Array, inputs: Any, period: int) -> None:
-    """Raise `ValueError` for what is wrong before anything is traced."""
-    get_parameter(params, path)
-    if period < 1:
-        raise ValueError(f"period must be at least 1, got {period}")
-    check_map(step, params, start, inputs)
-
-
-def check_bounds(bounds: Any, name: str = "bounds") -> None:
-    """Raise `ValueError` unless `bounds` is (low, high) with low < high."""
-    if len(bounds) != 2 or not (
-        any(isinstance(b, Tracer) for b in bounds) or -np.inf < float(bounds[0]) < float(bounds[1]) < np.inf
-    ):
-        raise ValueError(f"{name} must be (low, high), finite, with low < high, got {tuple(bounds)}")
-
-
 def continue_branch(
     step: Step,
     params: PyTree,
-    path: Path,
+    path: Path | InputPath,
+    bounds: tuple[Any, Any],
     start: PyTree,
-    bounds: tuple[float, float],
-    *,
     inputs: Any = None,
+    *,
     period: int = 1,
     direction: int = 1,
-    num_points: int = 400,
-    step_size: float = 0.05,
-    max_step: float = 0.2,
-    min_step: float = 1e-7,
-    tolerance: float | None = None,
+    stepping: Stepping = STEPPING,
+    scale: PyTree = None,
+    parameter_scale: Any = None,
+    state_bounds: tuple[Any, Any] | None = None,
+    period_of_state: PyTree = None,
 ) -> Branch:
     """Follow the solutions of `F^p(x; lambda) = x` from `start` by pseudo-arclength continuation.
 
@@ -108,18 +84,21 @@ def continue_branch(
     **Arguments**
 
     - `step`, `params`, `inputs`, `period`: the map; `path` names the scalar parameter inside `params`, for instance
-      `"b"` or `("rnn", "w_rec", (0, 1))`.
+      `"b"` or `("rnn", "w_rec", (0, 1))`, or as an `InputPath` inside `inputs`.
+    - `bounds`: the branch ends where the parameter leaves this interval, with a point on the bound.
     - `start`: `[n]`, a fixed point of `F^p` at the parameter's present value (Newton polishes it first); its dtype is
       the precision of the branch. A pytree is flattened in the order of its leaves.
-    - `bounds`: the branch ends where the parameter leaves this interval, with a point on the bound.
     - `direction`: +1 or -1, the sign of the parameter's first change.
-    - `num_points`: attempts, accepted or not.
-    - `step_size`, `max_step`, `min_step`: first, largest and smallest arclength per step, in units of the joint vector.
-    - `tolerance`: largest residual of an accepted point, relative to `1 + max|y|`; by default 1e-11 in float64, 1e-5
-      in float32.
+    - `stepping`: lengths of steps, number of attempts and tolerance, in units of the scales.
+    - `scale`: the typical size of the state, a number, `[n]` or a pytree like the state; by default the moduli of the
+      start's entries. `parameter_scale`: that of the parameter; by default half the width of the bounds. Answers do
+      not depend on the units of either.
+    - `state_bounds`: `(low, high)`, each a number, `[n]` or a pytree like the state: the branch ends there too.
+    - `period_of_state`: the period of entries that are angles, a number, `[n]` or a pytree like the state, 0 for the
+      others. A solution then repeats up to whole turns.
 
-    **Returns** a `Branch` whose first point is the start; `branch.end` says honestly why it stops: it left the bounds,
-    closed on itself, ran out of points, or the step became too small.
+    **Returns** a `Branch` whose first point is the start; `branch.end` says honestly why it stops: it left the bounds
+    of the parameter or the state, closed on itself, ran out of points, or the step became too small.
 
     **Raises** `ValueError` for a path that does not exist or is not scalar, a step that is no map on the state's
     shape, bounds that do not hold the present value, a tolerance below the dtype's resolution, or (outside of tracing)
@@ -128,51 +107,84 @@ def continue_branch(
     Source: H. B. Keller (1977), Numerical solution of bifurcation and nonlinear eigenvalue problems.
 
     >>> from cliffs.recurrent import OneUnitParams, one_unit_step
-    >>> branch = continue_branch(one_unit_step, OneUnitParams(5.0, -3.0), "b", jnp.array([-2.68]), (-3.5, -2.0))
+    >>> branch = continue_branch(one_unit_step, OneUnitParams(5.0, -3.0), "b", (-3.5, -2.0), jnp.array([-2.68]))
     >>> branch.why, bool(jnp.max(branch.states) > 2)
     ('left the bounds', True)
     """
     step, start = vectors(step, start, name="start", axes=0)
-    check_problem(step, params, path, start, inputs, period)
-    value = get_parameter(params, path)
-    tolerance = reachable_tolerance(tolerance, start.dtype, double=1e-11)
+    check_problem(step, params, (path,), start, inputs, period)
+    value = get_value(params, inputs, path)
     if direction not in (-1, 1):
         raise ValueError(f"direction must be 1 or -1, got {direction}")
-    if num_points < 3:
-        raise ValueError(f"num_points must be at least 3, got {num_points}")
     check_bounds(bounds)
-    sizes = (min_step, step_size, max_step)
-    if not any(isinstance(v, Tracer) for v in sizes) and not 0 < min_step <= step_size <= max_step:
-        raise ValueError(f"steps must be 0 < min_step <= step_size <= max_step, got {sizes}")
     if not any(isinstance(v, Tracer) for v in (value, *bounds)) and not bounds[0] <= float(value) <= bounds[1]:
         raise ValueError(f"bounds={tuple(bounds)} do not hold the parameter's present value {float(value)}")
-    branch = _continue(
-        step, params, path, start, jnp.asarray(bounds, start.dtype), inputs, period, direction, num_points,
-        step_size, max_step, min_step, tolerance,
-    )  # fmt: skip
+    half = (jnp.asarray(bounds[1], start.dtype) - jnp.asarray(bounds[0], start.dtype)) / 2
+    data = make_data(
+        step,
+        params,
+        inputs,
+        start[None],
+        half,
+        scale=scale,
+        parameter_scale=parameter_scale,
+        period_of_state=period_of_state,
+    )
+    fmap = Map(step, (path,), period, period_of_state is not None)
+    limits = make_limits(data, step, (bounds,), state_bounds, stepping, start.dtype)
+    branch = _continue(fmap, data, start, value, limits, direction, num_points=stepping.num_points)
     if not isinstance(branch.end, Tracer) and np.ndim(branch.end) == 0 and int(branch.end) == NO_START:
         raise ValueError(
             f"start={start} leads to no fixed point of period {period} at {path!r} = {float(value)}: Newton did not "
-            f"reach a residual of {tolerance:.1e}"
+            f"reach a residual of {float(limits.tolerance):.1e}"
         )
     return branch
 
 
-@functools.partial(jax.jit, static_argnames=("step", "path", "period", "num_points"))
-def _continue(
-    step, params, path, start, bounds, inputs, period, direction, num_points, step_size, max_step, min_step, tolerance
-):  # fmt: skip
+def make_limits(
+    data: Data,
+    step: Step,
+    bounds: tuple[tuple[Any, Any], ...],
+    state_bounds: tuple[Any, Any] | None,
+    stepping: Stepping,
+    dtype: Any,
+) -> Limits:
+    """Bounds and steps in scaled units: `low` and `high` are `[n + k]`."""
+    n = data.state_scale.shape[0]
+    tolerance = reachable_tolerance(stepping.tolerance, dtype, double=1e-11)
+    sizes = [jnp.asarray(v, dtype) for v in stepping.sizes(dtype)]
+    ends = []
+    for side, nothing in enumerate((-np.inf, np.inf)):
+        given = nothing if state_bounds is None else state_bounds[side]
+        state = jnp.asarray(entries(given, step, n, name="state_bounds"), dtype) / data.state_scale
+        parameter = jnp.stack([jnp.asarray(pair[side], dtype) for pair in bounds]) / data.parameter_scale
+        ends.append(jnp.concatenate([state, parameter]))
+    if state_bounds is not None and not np.all(np.asarray(ends[0][:n] < ends[1][:n])):
+        raise ValueError(f"state_bounds must be (low, high) with low < high, got {state_bounds!r}")
+    first, largest, smallest = sizes
+    return Limits(ends[0], ends[1], first, largest, smallest, jnp.asarray(tolerance, dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("fmap", "num_points"))
+def _continue(fmap, data, start, value, limits, direction, *, num_points):
     n, dtype = start.shape[0], start.dtype
-    residual = make_residual(step, params, (path,), inputs, period)
+    residual = make_residual(fmap, data)
     along = jnp.zeros(n + 1, dtype).at[-1].set(direction)
-    y = jnp.append(start, get_parameter(params, path).astype(dtype))
+    y = jnp.append(start / data.state_scale, value.astype(dtype) / data.parameter_scale)  # [n + 1]
     # Two rounds of Newton at the present value: a start may be rough.
     y, *_ = correct(residual, y, along)
     y, tangent, _, _ = correct(residual, y, along)
-    result = trace(
-        residual, y, tangent, (bounds[:1], bounds[1:]), num_points=num_points, step_size=jnp.asarray(step_size, dtype),
-        max_step=jnp.asarray(max_step, dtype), min_step=jnp.asarray(min_step, dtype), tolerance=tolerance,
-    )  # fmt: skip
+    turns = turns_of(fmap, data) if fmap.angles else None
+    result = trace(residual, y, tangent, limits, num_points=num_points, turns=turns)
     eye = jnp.eye(n, dtype=dtype)
-    points, jacobians = result.points, result.jacobians[:, :, :-1] + eye
+    back = jnp.append(data.state_scale, data.parameter_scale)
+    points = result.points * back
+    jacobians = result.jacobians[:, :, :-1] + eye
+    jacobians = jacobians * data.state_scale[:, None] / data.state_scale
     return Branch(points[:, :-1], points[:, -1], jacobians, result.tangents, result.accepted, result.end)
+
+
+def turns_of(fmap: Map, data: Data):
+    """The whole turns in a difference of two joint points `[n + k]`."""
+    period = jnp.concatenate([data.angle_period, jnp.full(len(fmap.paths), jnp.inf, data.angle_period.dtype)])
+    return lambda gap: whole_turns(gap, period)

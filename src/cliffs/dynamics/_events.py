@@ -1,84 +1,25 @@
 """What happens along a branch: test functions, refinement where one may vanish, and the points they bracket."""
 
-import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from cliffs.dynamics._arclength import correct
-from cliffs.dynamics._continuation import make_residual
-from cliffs.dynamics._special_points import SpecialPoint, locate_bifurcation
+from cliffs.dynamics._corners import border_collision
+from cliffs.dynamics._curves import Curve, Problem, correct_in_planes, insert, orbits
+from cliffs.dynamics._multiple import locate_multiple
+from cliffs.dynamics._special_points import REAL_PAIR, SpecialPoint, locate, real_pair
 
-LANES = 32
-"""Planes are corrected in groups of this size, so that one compiled program serves every call."""
 DEPTH = 10
 """Halvings of a segment that holds an event: it is bracketed to a thousandth of the step before Newton starts."""
 
-
 TOUCHES = {
     "fold": ("degenerate fold", "a multiplier touches 1 without the branch turning: a cusp in a second parameter"),
-    "branch point": ("branch point", "its test function touches zero: degenerate, more than two branches may cross"),
+    "branch point": ("branch point", "its test function touches zero: degenerate, more than two branches may meet"),
     "flip": ("flip", "its test function touches zero: degenerate"),
     "Neimark-Sacker": ("Neimark-Sacker", "its test function touches zero: degenerate"),
 }
 """What a double zero is reported as; it cannot be told from a very near miss."""
-
-
-class Problem(NamedTuple):
-    """One map with one free parameter, and the precision asked for."""
-
-    step: Any
-    params: Any
-    path: Any
-    inputs: Any
-    period: int
-    tolerance: float
-
-
-class Curve(NamedTuple):
-    """A branch on the host: joint points `(x, parameter)`, consistently oriented tangents, `dG/dy` at every point."""
-
-    points: np.ndarray
-    tangents: np.ndarray
-    jacobians: np.ndarray
-    multipliers: np.ndarray
-    """Eigenvalues of `dF^p/dx`, `[points, n]`, largest modulus first."""
-    ends: tuple[str, str]
-
-
-def make_curve(points: np.ndarray, tangents: np.ndarray, jacobians: np.ndarray, ends: tuple[str, str]) -> Curve:
-    """A curve with the multipliers of its points."""
-    n = jacobians.shape[1]
-    values = np.linalg.eigvals(jacobians[:, :, :n] + np.eye(n)).astype(complex)
-    values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=1), axis=1)
-    return Curve(points, tangents, jacobians, values, ends)
-
-
-def join(first: Curve, second: Curve, ends: tuple[str, str], order: Any = slice(None)) -> Curve:
-    """The points of one curve after those of another, then put in `order`."""
-    points, tangents, jacobians, multipliers = (np.concatenate([a, b])[order] for a, b in zip(first[:4], second[:4]))
-    return Curve(points, tangents, jacobians, multipliers, ends)
-
-
-@functools.partial(jax.jit, static_argnames=("step", "path", "period"))
-def _correct(step, params, path, inputs, period, anchors, normals, guesses):
-    residual = make_residual(step, params, (path,), inputs, period)
-    return jax.vmap(lambda a, n, g: correct(residual, a, n, g))(anchors, normals, guesses)
-
-
-def correct_in_planes(problem: Problem, anchors: np.ndarray, normals: np.ndarray, guesses: np.ndarray | None = None):
-    """The curve's points in planes through the anchors: `(points, tangents, jacobians, errors)` as numpy arrays."""
-    guesses = anchors if guesses is None else guesses
-    step, params, path, inputs, period, _ = problem
-    groups = []
-    for i in range(0, len(anchors), LANES):
-        rows = np.minimum(np.arange(i, i + LANES), len(anchors) - 1)
-        out = _correct(step, params, path, inputs, period, anchors[rows], normals[rows], guesses[rows])
-        groups.append([np.asarray(a)[: len(anchors) - i] for a in out])
-    return [np.concatenate(parts) for parts in zip(*groups)]
 
 
 def _signed(sign: np.ndarray, log: np.ndarray) -> np.ndarray:
@@ -94,16 +35,14 @@ def test_functions(curve: Curve) -> dict[str, np.ndarray]:
     - Neimark-Sacker: the product of `mu_i mu_j - 1` over all pairs (it also vanishes at neutral saddles).
     """
     n = curve.points.shape[1] - 1
-    square = np.concatenate([curve.jacobians, curve.tangents[:, None]], axis=1)
+    square = np.concatenate([curve.jacobians, curve.tangents[:, None]], axis=1)  # [points, m, m]
     tests = {
         "fold": curve.tangents[:, -1],
         "branch point": _signed(*np.linalg.slogdet(square)),
         "flip": _signed(*np.linalg.slogdet(curve.jacobians[:, :, :n] + 2 * np.eye(n))),
     }
     if n > 1:
-        mu = curve.multipliers
-        i, j = np.triu_indices(n, 1)
-        pairs = mu[:, i] * mu[:, j] - 1
+        pairs = _pairs(curve)  # [points, pairs]
         with np.errstate(divide="ignore"):
             log = np.log(np.abs(pairs)).sum(1)
         sign = np.exp(1j * np.angle(pairs).sum(1)).real
@@ -116,21 +55,29 @@ def test_functions(curve: Curve) -> dict[str, np.ndarray]:
 test_functions.__test__ = False  # type: ignore[attr-defined]  # not for pytest
 
 
-def _crossings(values: np.ndarray) -> np.ndarray:
-    """Segments where the sign changes; a point that hits zero exactly counts with its predecessor."""
+def _pairs(curve: Curve) -> np.ndarray:
+    """`mu_i mu_j - 1` of every pair of multipliers."""
+    mu = curve.multipliers
+    i, j = np.triu_indices(mu.shape[1], 1)
+    return mu[:, i] * mu[:, j] - 1
+
+
+def sign_changes(values: np.ndarray, piece: np.ndarray) -> np.ndarray:
+    """Segments of one smooth piece where the sign changes; a point that is exactly zero counts with its predecessor."""
     signs = np.sign(values)
     known = np.flatnonzero(signs)
     if not len(known):
         return known
     signs = signs[known[np.maximum(np.searchsorted(known, np.arange(len(signs)), side="right") - 1, 0)]]
-    return np.flatnonzero(signs[:-1] != signs[1:])
+    return np.flatnonzero((signs[:-1] != signs[1:]) & (piece[:-1] == piece[1:]))
 
 
-def _touches(values: np.ndarray) -> np.ndarray:
+def _touches(values: np.ndarray, piece: np.ndarray) -> np.ndarray:
     """Points where |value| has a local minimum so low that it may vanish (twice) between the samples."""
     size = np.abs(values)
     left, here, right = size[:-2], size[1:-1], size[2:]
     same = (np.sign(values[:-2]) == np.sign(values[1:-1])) & (np.sign(values[2:]) == np.sign(values[1:-1]))
+    same &= (piece[:-2] == piece[1:-1]) & (piece[2:] == piece[1:-1])
     return 1 + np.flatnonzero(
         same & (values[1:-1] != 0) & (here <= left) & (here <= right) & (here <= (left + right) / 2 - here)
     )
@@ -143,117 +90,227 @@ def refine(problem: Problem, curve: Curve) -> Curve:
     shortest = np.median(lengths) / 2**DEPTH if len(lengths) else 0.0
     # Shorter than this, rounding decides the signs of what nearly vanishes.
     shortest = max(shortest, 4 * np.finfo(curve.points.dtype).eps ** 0.5)
-    stuck: set[tuple] = set()
+    stuck: set[bytes] = set()
     for _ in range(2 * DEPTH):
         lengths = np.linalg.norm(np.diff(curve.points, axis=0), axis=1)
-        split: set[int] = set()
+        split = np.zeros(len(lengths), bool)
         for values in test_functions(curve).values():
-            split.update(_crossings(values).tolist())
-            for i in _touches(values).tolist():
-                split.update((i - 1, i))
-        chosen = [i for i in sorted(split) if lengths[i] > shortest and curve.points[i].tobytes() not in stuck]
-        if not chosen:
+            split[sign_changes(values, curve.piece)] = True
+            touched = _touches(values, curve.piece)
+            split[touched - 1] = True
+            split[touched] = True
+        split &= lengths > shortest
+        chosen = np.array([i for i in np.flatnonzero(split) if curve.points[i].tobytes() not in stuck], int)
+        if not len(chosen):
             break
-        a, b = curve.points[chosen], curve.points[np.add(chosen, 1)]
+        a, b = curve.points[chosen], curve.points[chosen + 1]
         # Not the middle: on symmetric problems that is the singular point itself.
         anchors, normals = a + 0.47 * (b - a), (b - a) / lengths[chosen][:, None]
         points, tangents, jacobians, errors = correct_in_planes(problem, anchors, normals)
         moved = np.linalg.norm(points - anchors, axis=1)
         good = (errors <= problem.tolerance) & (moved < 0.5 * lengths[chosen]) & np.isfinite(tangents).all(1)
         stuck.update(p.tobytes() for p in a[~good])
-        position = np.concatenate([np.arange(len(curve.points)), np.asarray(chosen)[good] + 0.5])
-        more = make_curve(points[good], tangents[good], jacobians[good], curve.ends)
-        curve = join(curve, more, curve.ends, np.argsort(position))
+        curve = insert(curve, chosen[good], points[good], tangents[good], jacobians[good], curve.piece[chosen[good]])
     return curve
 
 
-def find_special_points(problem: Problem, curve: Curve, locate_tolerance: float | None) -> list[SpecialPoint]:
+def find_special_points(problem: Problem, curve: Curve, tolerance: float) -> list[SpecialPoint]:
     """The bifurcations on a refined curve, located; what could be bracketed only is returned flagged."""
+    if len(curve.points) < 2:
+        return []
     tests = test_functions(curve)
-    crossings = {kind: set(_crossings(values).tolist()) for kind, values in tests.items()}
-    crossings["fold"] -= crossings["branch point"]  # a pitchfork's branch turns at the branch point
-    inside = np.abs(curve.multipliers) < 1
-    if "Neimark-Sacker" in crossings:
-        complex_ = np.abs(np.imag(curve.multipliers)) > 1e-9
-        pairs_inside = (inside & complex_).sum(1)
-        crossings["Neimark-Sacker"] = {i for i in crossings["Neimark-Sacker"] if pairs_inside[i] != pairs_inside[i + 1]}
-    found = [_locate(problem, curve, kind, i, locate_tolerance) for kind, at in crossings.items() for i in sorted(at)]
+    changes = {kind: set(sign_changes(values, curve.piece).tolist()) for kind, values in tests.items()}
+    changes["fold"] -= changes["branch point"]  # a pitchfork's branch turns at the branch point
+    if "Neimark-Sacker" in changes:
+        pairs_inside = _complex_pairs(curve, (np.abs(curve.multipliers) < 1))
+        changes["Neimark-Sacker"] = {i for i in changes["Neimark-Sacker"] if pairs_inside[i] != pairs_inside[i + 1]}
+    found = [_locate(problem, curve, kind, i, tolerance) for kind, at in changes.items() for i in sorted(at)]
+    corners = np.flatnonzero(curve.piece[:-1] != curve.piece[1:])
+    found += [border_collision(problem, curve, int(i), tolerance) for i in corners]
+    found = [point for point in found if point is not None]
 
-    explained = set().union(*crossings.values())
+    explained = np.zeros(len(curve.points) - 1, bool)  # segments
+    explained[[i for at in changes.values() for i in at]] = True
+    explained[corners] = True
     places = np.array([np.append(p.state, p.parameter) for p in found]).reshape(-1, curve.points.shape[1])
     for kind, values in tests.items():
-        for i in _touches(values).tolist():
+        for i in _touches(values, curve.piece).tolist():
             point = curve.points[i]
             # Beside a located event the other test functions are rounding noise.
             reach = 4 * np.linalg.norm(curve.points[i + 1] - point) + 40 * np.finfo(point.dtype).eps ** 0.5
-            if not explained & {i - 1, i} and not (np.linalg.norm(places - point, axis=1) < reach).any():
+            if explained[i - 1 : i + 1].any() or (np.linalg.norm(places - point, axis=1) < reach).any():
+                continue
+            if kind == "Neimark-Sacker" and not _touching_pair_is_complex(curve, i):
+                continue
+            multiple = _located_multiple(problem, kind, point, tolerance)
+            if multiple is None:
                 name, note = TOUCHES[kind]
-                found.append(
-                    SpecialPoint(name, float(point[-1]), point[:-1], abs(float(values[i])), False, note,
-                                 period=problem.period)
-                )  # fmt: skip
+                size = abs(float(values[i]))
+                multiple = SpecialPoint(name, float(point[-1]), point[:-1], size, False, note, period=problem.period)
+            found.append(multiple)
+            places = np.concatenate([places, np.append(multiple.state, multiple.parameter)[None]])
+    return found + _unexplained(problem, curve, explained, places, tolerance)
+
+
+def _unexplained(problem: Problem, curve: Curve, explained, places, tolerance: float) -> list[SpecialPoint]:
+    """Changes of the number of stable directions that no event accounts for."""
+    found = []
     # Pairs that stay on the unit circle (area-preserving maps) are neither inside nor outside.
     modulus, margin = np.abs(curve.multipliers), np.finfo(curve.points.dtype).eps ** 0.5
     surely, possibly = (modulus < 1 - margin).sum(1), (modulus <= 1 + margin).sum(1)
     sure = np.flatnonzero(surely == possibly)
+    before = np.append(0, np.cumsum(explained))  # how many explained segments lie before each point
     for i, j in itertools.pairwise(sure):
-        if surely[i] == surely[j] or explained & set(range(i - 1, j + 1)):
+        if surely[i] == surely[j] or before[min(j + 1, len(before) - 1)] > before[max(i - 1, 0)]:
             continue
         point = curve.points[(i + j) // 2]
-        if not any(np.abs(point - np.append(p.state, p.parameter)).max() < 1e-4 for p in found):
-            found.append(
-                SpecialPoint(
-                    "unresolved", float(point[-1]), point[:-1], float("nan"), False,
-                    f"the number of stable directions changes from {surely[i]} to {surely[j]}", period=problem.period,
-                )
-            )  # fmt: skip
+        if len(places) and (np.abs(places - point).max(1) < 1e-4).any():
+            continue
+        multiple = next(
+            (
+                m
+                for kind in ("branch point", "flip", "Neimark-Sacker")
+                if (m := _located_multiple(problem, kind, point, tolerance)) is not None
+            ),
+            None,
+        )
+        found.append(
+            multiple
+            or SpecialPoint(
+                kind="unresolved",
+                parameter=float(point[-1]),
+                state=point[:-1],
+                residual=float("nan"),
+                located=False,
+                note=f"the number of stable directions changes from {surely[i]} to {surely[j]}",
+                period=problem.period,
+            )
+        )
     return found
 
 
-def _locate(problem: Problem, curve: Curve, kind: str, i: int, tolerance: float | None) -> SpecialPoint:
+def _complex_pairs(curve: Curve, chosen: np.ndarray) -> np.ndarray:
+    """How many of the chosen multipliers are truly complex, at each point."""
+    mu: Any = curve.multipliers
+    complex_ = np.abs(mu.imag) > real_pair(curve.points.dtype) * np.abs(mu)
+    return (chosen & complex_).sum(1)
+
+
+def _touching_pair_is_complex(curve: Curve, i: int) -> bool:
+    """Whether the pair whose product is nearest to 1 at a point is complex: two real ones are a neutral saddle."""
+    mu: Any = curve.multipliers[i]
+    first, second = np.triu_indices(len(mu), 1)
+    k = np.argmin(np.abs(mu[first] * mu[second] - 1))
+    pair = mu[[first[k], second[k]]]
+    return bool((np.abs(pair.imag) > real_pair(curve.points.dtype) * np.abs(pair)).all())
+
+
+def _located_multiple(problem: Problem, kind: str, middle: np.ndarray, tolerance: float) -> SpecialPoint | None:
+    """Several multipliers critical at once; of a doubled cycle, where it meets the cycle that it came from."""
+    point = None
+    if problem.period % 2 == 0 and kind in ("fold", "branch point"):
+        point = locate_multiple(problem.at_period(problem.period // 2), "flip", middle, tolerance)
+    return point or locate_multiple(problem, kind, middle, tolerance)
+
+
+def _locate(problem: Problem, curve: Curve, kind: str, i: int, tolerance: float) -> SpecialPoint | None:
+    """The event in segment i; None where what vanishes there is no event."""
     a, b = curve.points[i], curve.points[i + 1]
     middle, length = (a + b) / 2, np.linalg.norm(b - a)
-    step, params, path, inputs, period, _ = problem
-
-    def newton(kind, period):
-        return locate_bifurcation(
-            kind, step, params, path, jnp.asarray(middle[:-1]), middle[-1], inputs=inputs, period=period,
-            tolerance=tolerance,
-        )  # fmt: skip
-
-    point = newton(kind, period)
-    if kind == "branch point" and period % 2 == 0:
+    multiple = _located_multiple(problem, kind, middle, tolerance)
+    if multiple is not None:
+        return multiple
+    point = locate(kind, problem.fmap, problem.data, middle, tolerance)
+    if kind == "branch point" and problem.period % 2 == 0:
         # Where a cycle of twice the period meets the cycle it came from.
-        flip = newton("flip", period // 2)
-        if flip.located and _distance(flip, point) < 1e-6:
+        half = problem.fmap._replace(period=problem.period // 2)
+        flip = locate("flip", half, problem.data, middle, tolerance)
+        gap = problem.gap(np.append(flip.state, flip.parameter), np.append(point.state, point.parameter))
+        if flip.located and np.linalg.norm(gap) < 1e-6:
             point = flip
-    eps = np.finfo(curve.points.dtype).eps
+    if point.note == REAL_PAIR:
+        return None
     away = np.linalg.norm(np.append(point.state, point.parameter) - middle)
-    if not point.located or away > 20 * length + eps**0.4 * (1 + np.abs(middle).max()):
-        note = point.note or f"Newton wandered {away:.1e} away from a bracket of length {length:.1e}"
-        point = point._replace(
-            kind=kind, parameter=float(middle[-1]), state=middle[:-1], located=False, note=note
-        )  # fmt: skip
+    eps = np.finfo(curve.points.dtype).eps
+    wandered = not away <= 20 * length + eps**0.4 * (1 + np.abs(middle).max()) ** 0.5
+    if not point.located or wandered:
+        note = f"Newton wandered {away:.1e} away from a bracket of length {length:.1e}" if wandered else ""
+        point = SpecialPoint(
+            kind=kind,
+            parameter=float(middle[-1]),
+            state=middle[:-1],
+            residual=point.residual,
+            located=False,
+            note=point.note if not point.located and point.note else note,
+            period=problem.period,
+        )
     return point
 
 
-def _distance(a: SpecialPoint, b: SpecialPoint) -> float:
-    return float(np.linalg.norm(np.append(a.state - b.state, a.parameter - b.parameter)))
+class Events:
+    """Each event once; located ones win over bracketed ones, branch points over folds."""
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        self.points: list[SpecialPoint] = []
+        m = len(problem.data.state_scale) + 1
+        dtype = np.asarray(problem.data.state_scale).dtype
+        self._places = np.zeros((64, m), dtype)  # every point of every event's cycle
+        self._owner = np.zeros(64, int)
+        self._count = 0
+        self._eps = float(np.finfo(dtype).eps)
+
+    def add(self, point: SpecialPoint) -> SpecialPoint | None:
+        """Add an event with the other points of its cycle; what was not known before is returned."""
+        place = np.append(point.state, point.parameter).astype(self._places.dtype)
+        apart = np.linalg.norm(self.problem.gap(self._places[: self._count], place), axis=1)
+        size = (1 + np.abs(place).max()) ** 0.5
+        for k in dict.fromkeys(self._owner[: self._count][apart < 1e-3 * size].tolist()):
+            known = self.points[k]
+            near = self._eps**0.4 if point.located and known.located else 1e-3
+            distance = apart[self._owner[: self._count] == k].min()
+            if not distance < near * size or not (_same(known, point) or _same(point, known)):
+                continue
+            if _rank(known) <= _rank(point):
+                return None
+            self.points[k] = point = self._with_orbit(point)
+            return point
+        point = self._with_orbit(point)
+        self.points.append(point)
+        orbit = point.orbit if point.orbit is not None else point.state[None]
+        rows = np.concatenate([orbit, np.full((len(orbit), 1), point.parameter)], 1)
+        while self._count + len(rows) > len(self._places):
+            self._places = np.concatenate([self._places, np.zeros_like(self._places)])
+            self._owner = np.concatenate([self._owner, np.zeros_like(self._owner)])
+        self._places[self._count : self._count + len(rows)] = rows
+        self._owner[self._count : self._count + len(rows)] = len(self.points) - 1
+        self._count += len(rows)
+        return point
+
+    def _with_orbit(self, point: SpecialPoint) -> SpecialPoint:
+        y = np.append(point.state, point.parameter).astype(self._places.dtype)
+        orbit = orbits(self.problem.at_period(point.period), y[None])[0, :-1] if point.period > 1 else y[None, :-1]
+        return point._replace(orbit=orbit)
+
+    def sorted(self) -> list[SpecialPoint]:
+        """By the parameter, then the state."""
+        return sorted(self.points, key=lambda p: (p.parameter, tuple(p.state)))
 
 
-def distinct(points: list[SpecialPoint], dtype: Any) -> list[SpecialPoint]:
-    """Each point once, sorted by the parameter; located ones win over bracketed ones, crossings over folds."""
-    kept: list[SpecialPoint] = []
-    near = float(np.finfo(dtype).eps) ** 0.4
-    for point in sorted(points, key=lambda p: (not p.located, p.kind == "fold")):
-        reach = near if point.located else 1e-3
-        if not any(_distance(p, point) < reach * (1 + np.abs(p.state).max()) and _same(p, point) for p in kept):
-            kept.append(point)
-    return sorted(kept, key=lambda p: (p.parameter, tuple(p.state)))
+def _rank(point: SpecialPoint) -> tuple:
+    return (not point.located, -point.multiplicity, point.kind == "fold", point.period)
+
+
+SWITCHES = {"branch point", "transcritical", "pitchfork"}
+"""Kinds at which branches meet with a multiplier +1."""
 
 
 def _same(a: SpecialPoint, b: SpecialPoint) -> bool:
     """Whether two kinds at one place are one event: rounding can make a branch point look like a fold too."""
-    crossing = {"branch point", "transcritical", "pitchfork"}
-    unity = {*crossing, "fold"}
-    return a.kind == b.kind or (a.kind in crossing and b.kind in unity) or (a.kind == "flip" and b.period > a.period)
+    unity = {*SWITCHES, "fold", "degenerate fold"}
+    if a.kind == b.kind or (a.kind in SWITCHES and b.kind in unity):
+        return True
+    if a.kind == "border collision":
+        return not b.located
+    # A doubled cycle meets the one that it came from at that one's flip; beside a multiple event all is noise.
+    return (a.kind == "flip" and b.period > a.period) or (a.multiplicity > 1 and a.kind in unity and b.kind in unity)

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from cliffs._paths import Path
+from cliffs._paths import InputPath, Path
 from cliffs._precision import reachable_tolerance
 from cliffs.dynamics import _normal_forms as forms
 from cliffs.dynamics._arclength import value_and_jacobian
-from cliffs.dynamics._continuation import check_problem, make_residual, vectors
 from cliffs.dynamics._extended_systems import KINDS, auxiliary_size, defining_system, guess_auxiliary
+from cliffs.dynamics._problem import Data, Map, check_problem, make_data, make_residual, vectors
 from cliffs.typing import Step
 
 
@@ -22,26 +22,33 @@ class SpecialPoint(NamedTuple):
 
     kind: str
     """"fold" (a multiplier is +1 and the branch turns), "transcritical", "pitchfork" or "branch point" (+1 where two
-    branches cross), "flip" (-1), "Neimark-Sacker" (a complex pair on the unit circle); "degenerate fold" or
-    "unresolved" for what could be bracketed only."""
+    branches meet), "flip" (-1), "Neimark-Sacker" (a complex pair on the unit circle), "border collision" (the branch
+    meets a corner of a map that is smooth in pieces); "degenerate fold" or "unresolved" for what could be bracketed
+    only."""
     parameter: float
     state: np.ndarray
     residual: float
-    """Largest residual of the defining equations: how well it is located."""
+    """Largest residual of the defining equations, in units of the scales: how well it is located."""
     located: bool = True
     """Whether Newton's method reached the tolerance, near the bracket that was found on the branch."""
     note: str = ""
-    """Why it was not located; for a located one "supercritical" or "subcritical" where that applies, or what is
-    degenerate there: a vanishing coefficient, a strong resonance."""
+    """Why it was not located; for a located one "supercritical" or "subcritical" where that applies, for a border
+    collision "persistence", "non-smooth fold" or "loss of stability", or what is degenerate there: a vanishing
+    coefficient, a strong resonance, several critical multipliers at once."""
     coefficient: float = float("nan")
     """The normal form's: quadratic for folds and transcritical points, cubic for flips and pitchforks, the first
-    Lyapunov coefficient for Neimark-Sacker points (NaN at the resonances 1:3 and 1:4, where it decides nothing)."""
+    Lyapunov coefficient for Neimark-Sacker points (NaN at strong resonances, where it decides nothing)."""
     vector: np.ndarray | None = None
-    """The critical eigenvector, `|v| = 1`; complex for Neimark-Sacker points."""
+    """The critical eigenvector, `|v| = 1`; complex for Neimark-Sacker points. Of a multiple point `[n, multiplicity]`,
+    a basis of the kernel."""
     angle: float = float("nan")
     """The argument of the critical multiplier of a Neimark-Sacker point, in radians."""
     period: int = 1
     """Of the cycle that bifurcates."""
+    multiplicity: int = 1
+    """How many multipliers (of a Neimark-Sacker point: pairs) are critical at once, as a symmetry can make them."""
+    orbit: np.ndarray | None = None
+    """`[period, n]`: all points of the cycle; an event of a cycle is listed once."""
 
 
 class Located(NamedTuple):
@@ -50,47 +57,58 @@ class Located(NamedTuple):
     state: Float[Array, " n"]
     parameter: Float[Array, ""]
     auxiliary: Float[Array, " aux"]
-    """The other unknowns of the defining system: the critical vector of a fold or flip."""
+    """The other unknowns of the defining system, in scaled units: the critical vector of a fold or flip."""
     residual: Float[Array, ""]
+    """In units of the state's scale."""
 
 
 def solve_bifurcation(
     kind: str,
     step: Step,
     params: PyTree,
-    path: Path,
-    state: Float[Array, " n"],
+    path: Path | InputPath,
     value: Float[Array, ""] | float,
-    *,
+    state: Float[Array, " n"],
     inputs: Any = None,
+    *,
     period: int = 1,
     max_iterations: int = 20,
+    scale: PyTree = None,
+    parameter_scale: Any = None,
 ) -> Located:
     """Newton's method on a bifurcation's defining system; pure, for use under `jit` and `vmap`.
 
     **Arguments**
 
     - `kind`: `"fold"`, `"flip"`, `"Neimark-Sacker"` or `"branch point"`.
-    - the map as in `continue_branch`; `state` `[n]` and `value`, a point near the bifurcation.
+    - the map as in `continue_branch`; `value` and `state` `[n]`, a point near the bifurcation.
+    - `scale`, `parameter_scale`: as in `continue_branch`; by default the moduli of the state's entries and the value.
 
     **Returns** `Located`; under tracing nothing is raised: check `residual`.
 
     Source: Moore & Spence (1980) for folds; Kuznetsov, Elements of applied bifurcation theory, ch. 10.
 
     >>> from cliffs.recurrent import OneUnitParams, one_unit_step
-    >>> fold_of = lambda w: solve_bifurcation("fold", one_unit_step, OneUnitParams(w, 0.0), "b", jnp.ones(1), -2.6)
+    >>> fold_of = lambda w: solve_bifurcation("fold", one_unit_step, OneUnitParams(w, 0.0), "b", -2.6, jnp.ones(1))
     >>> [round(float(b), 3) for b in jax.vmap(fold_of)(jnp.array([4.5, 5.0])).parameter]
     [-2.307, -2.656]
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {sorted(KINDS)}, got {kind!r}")
     state = jnp.asarray(state)
-    n, size = state.shape[0], auxiliary_size(kind, state.shape[0])
-    residual = make_residual(step, params, (path,), inputs, period)
-    y = jnp.append(state, jnp.asarray(value, state.dtype))
+    value = jnp.asarray(value, state.dtype)
+    data = make_data(step, params, inputs, state[None], jnp.abs(value), scale=scale, parameter_scale=parameter_scale)
+    y = jnp.append(state / data.state_scale, value / data.parameter_scale)
+    found = _solve_scaled(kind, Map(step, (path,), period), data, y, max_iterations)
+    return found._replace(state=found.state * data.state_scale, parameter=found.parameter * data.parameter_scale[0])
+
+
+def _solve_scaled(kind: str, fmap: Map, data: Data, y: Array, max_iterations: int = 20) -> Located:
+    n = y.shape[0] - 1
+    size, residual = auxiliary_size(kind, n), make_residual(fmap, data)
     aux = guess_auxiliary(kind, jax.jacfwd(residual)(y))
     equations = defining_system(kind, residual, n, aux[: 2 * n])
-    z, least = newton(equations, jnp.concatenate([state, aux, y[n:]]), max_iterations)
+    z, least = newton(equations, jnp.concatenate([y[:n], aux, y[n:]]), max_iterations)
     return Located(z[:n], z[-1], z[n : n + size], least)
 
 
@@ -114,30 +132,32 @@ def newton(equations: Any, z: Array, max_iterations: int = 20) -> tuple[Array, A
     return z, least
 
 
-_solve = functools.partial(jax.jit, static_argnames=("kind", "step", "path", "period", "max_iterations"))(
-    solve_bifurcation
-)
+_solve = functools.partial(jax.jit, static_argnames=("kind", "fmap", "max_iterations"))(_solve_scaled)
 
 
 def locate_bifurcation(
     kind: str,
     step: Step,
     params: PyTree,
-    path: Path,
-    state: Float[Array, " n"],
+    path: Path | InputPath,
     value: float | np.floating | Array,
-    *,
+    state: PyTree,
     inputs: Any = None,
+    *,
     period: int = 1,
     tolerance: float | None = None,
+    scale: PyTree = None,
+    parameter_scale: Any = None,
 ) -> SpecialPoint:
-    """The bifurcation near `(state, value)`, by Newton on its defining system, with its normal form.
+    """The bifurcation near `(value, state)`, by Newton on its defining system, with its normal form.
 
     **Arguments**
 
     - `kind`: `"fold"`, `"flip"`, `"Neimark-Sacker"` or `"branch point"` (which is then told apart into transcritical
       and pitchfork); the map as in `continue_branch`; a point near the bifurcation.
-    - `tolerance`: largest residual of a located point, relative to `1 + max|x|`; 1e-12 in float64, 1e-5 in float32.
+    - `tolerance`: largest residual of a located point, relative to `1 + max|x|` in units of the state's scale; 1e-12
+      in float64, 1e-5 in float32.
+    - `scale`, `parameter_scale`: as in `continue_branch`; by default the moduli of the state's entries and the value.
 
     **Returns** a `SpecialPoint`. Where Newton did not reach the tolerance, `located` is False and `note` says so.
 
@@ -145,19 +165,27 @@ def locate_bifurcation(
     state's shape, or a tolerance that the state's dtype cannot reach.
 
     >>> from cliffs.recurrent import OneUnitParams, one_unit_step
-    >>> point = locate_bifurcation("fold", one_unit_step, OneUnitParams(5.0, -2.6), "b", jnp.array([0.9]), -2.6)
+    >>> point = locate_bifurcation("fold", one_unit_step, OneUnitParams(5.0, -2.6), "b", -2.6, jnp.array([0.9]))
     >>> round(point.parameter, 3), point.located
     (-2.656, True)
     """
     step, state = vectors(step, state, name="state", axes=0)
-    check_problem(step, params, path, state, inputs, period)
+    check_problem(step, params, (path,), state, inputs, period)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {sorted(KINDS)}, got {kind!r}")
     if kind == "Neimark-Sacker" and state.shape[0] < 2:
         raise ValueError("kind='Neimark-Sacker' needs a pair of complex multipliers, so a state of two or more entries")
     tolerance = reachable_tolerance(tolerance, state.dtype, double=1e-12)
-    found = _solve(kind, step, params, path, state, value, inputs=inputs, period=period)
-    x, residual, n = np.asarray(found.state), float(found.residual), state.shape[0]
+    value = jnp.asarray(value, state.dtype)
+    data = make_data(step, params, inputs, state[None], jnp.abs(value), scale=scale, parameter_scale=parameter_scale)
+    y = jnp.append(state / data.state_scale, value / data.parameter_scale)
+    return unscaled(locate(kind, Map(step, (path,), period), data, y, tolerance), data)
+
+
+def locate(kind: str, fmap: Map, data: Data, y: Any, tolerance: float) -> SpecialPoint:
+    """As `locate_bifurcation`, from a joint point `[n + 1]` and with a result in scaled units."""
+    found = _solve(kind, fmap, data, jnp.asarray(y))
+    x, residual, n = np.asarray(found.state), float(found.residual), len(found.state)
     located = bool(residual <= tolerance * (1 + np.abs(x).max()))
     note = "" if located else f"Newton stopped at a residual of {residual:.1e}"
     aux = np.asarray(found.auxiliary)
@@ -170,20 +198,60 @@ def locate_bifurcation(
         vector = vector / np.linalg.norm(vector)
         angle = float(abs(np.arctan2(aux[-1], aux[-2])))
     if located:
-        values = _normal_form(kind, step, params, path, inputs, period, found.state, found.parameter, vector, aux[-2:])
-        name, coefficient, note, vector = _classify(kind, values, vector, aux[-2:])
+        values = _normal_form(kind, fmap, data, found.state, found.parameter, vector, aux[-2:])
+        name, coefficient, note, vector = _classify(kind, values, vector, angle)
         # Extended systems have other solutions: an imperfect branch point, a "pair" on the real line.
         if kind == "branch point" and abs(aux[0]) > 10 * tolerance:
             located = False
             note = f"imperfect: two branches pass close by (G + mu p = 0 with mu = {aux[0]:.1e}); take smaller steps"
-        if kind == "Neimark-Sacker" and abs(aux[-1]) < 1e-6:
-            located, note = False, "the critical pair is real"
-    return SpecialPoint(name, float(found.parameter), x, residual, located, note, coefficient, vector, angle, period)
+        if kind == "Neimark-Sacker" and abs(aux[-1]) < real_pair(x.dtype):
+            located, note = False, REAL_PAIR
+    return SpecialPoint(
+        kind=name,
+        parameter=float(found.parameter),
+        state=x,
+        residual=residual,
+        located=located,
+        note=note,
+        coefficient=coefficient,
+        vector=vector,
+        angle=angle,
+        period=fmap.period,
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "step", "path", "period"))
-def _normal_form(kind, step, params, path, inputs, period, state, value, vector, multiplier):
-    residual = make_residual(step, params, (path,), inputs, period)
+REAL_PAIR = "the critical pair is real"
+
+
+def real_pair(dtype: Any) -> float:
+    """Below this sine of its angle a pair counts as real: rounding splits a double real multiplier by about as much."""
+    return float(np.finfo(dtype).eps) ** (1 / 3)
+
+
+def unscaled(point: SpecialPoint, data: Data) -> SpecialPoint:
+    """A point in the user's units; eigenvectors get their length 1, and coefficients theirs, in those units."""
+    state, parameter = np.asarray(data.state_scale), float(data.parameter_scale[0])
+    vector, coefficient = point.vector, point.coefficient
+    if vector is not None:
+        vector = (vector.T * state).T
+        length = np.linalg.norm(vector, axis=0)
+        vector = vector / length
+        if point.multiplicity == 1:
+            order = 1 if point.kind in ("fold", "transcritical") else 2
+            coefficient = coefficient / float(length) ** order
+    orbit = None if point.orbit is None else point.orbit * state
+    return point._replace(
+        parameter=point.parameter * parameter,
+        state=point.state * state,
+        vector=vector,
+        coefficient=coefficient,
+        orbit=orbit,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "fmap"))
+def _normal_form(kind, fmap, data, state, value, vector, multiplier):
+    residual = make_residual(fmap, data)
     y = jnp.append(state, value)
     if kind == "fold":
         return forms.fold_coefficient(residual, y, vector)
@@ -194,18 +262,13 @@ def _normal_form(kind, step, params, path, inputs, period, state, value, vector,
     return forms.branching_equation(residual, y)
 
 
-def _classify(kind: str, values: Any, vector: np.ndarray | None, multiplier: np.ndarray):
-    """`(kind, coefficient, note, vector)` from the normal form's coefficients (and an NS point's `(Re mu, Im mu)`)."""
+def _classify(kind: str, values: Any, vector: np.ndarray | None, angle: float):
+    """`(kind, coefficient, note, vector)` from the normal form's coefficients (and an NS point's angle)."""
     if kind == "Neimark-Sacker":
-        mu = complex(*multiplier)
-        for order in (3, 4):
-            if abs(mu**order - 1) < 1e-4:
-                return (
-                    kind,
-                    float("nan"),
-                    f"strong resonance 1:{order}: the Lyapunov coefficient does not decide",
-                    vector,
-                )
+        for order in (1, 2, 3, 4):
+            if abs(angle - 2 * np.pi / order % (2 * np.pi)) < 1e-4:
+                note = f"strong resonance 1:{order}: the Lyapunov coefficient does not decide"
+                return kind, float("nan"), note, vector
     if kind != "branch point":
         value, name = float(values), {"fold": "quadratic", "flip": "cubic"}.get(kind, "Lyapunov")
         # Linear maps get here: with a coefficient of rounding noise its sign says nothing.
@@ -226,24 +289,34 @@ def _classify(kind: str, values: Any, vector: np.ndarray | None, multiplier: np.
     return "pitchfork", float(cubic), "supercritical" if cubic < 0 else "subcritical", vector
 
 
-def crossing_tangents(
-    step: Step, params: PyTree, path: Path, point: SpecialPoint, *, inputs: Any = None
+def switching_tangents(
+    step: Step, params: PyTree, path: Path | InputPath, point: SpecialPoint, inputs: Any = None
 ) -> list[np.ndarray]:
-    """Unit tangents `(dx, dparameter)` of the two branches that cross at a branch point.
+    """Unit tangents `(dx, dparameter)` of the two branches that meet at a branch point.
 
-    **Returns** two vectors of `n + 1` entries, or none where the point is degenerate.
+    **Returns** two vectors of `n + 1` entries, or none where the point is degenerate or multiple.
 
     >>> step = lambda r, x, _: r * x * (1 - x)
-    >>> point = locate_bifurcation("branch point", step, 0.9, (), jnp.array([0.05]), 0.9)
-    >>> tangents = crossing_tangents(step, 0.9, (), point)
+    >>> point = locate_bifurcation("branch point", step, 0.9, (), 0.9, jnp.array([0.05]))
+    >>> tangents = switching_tangents(step, 0.9, (), point)
     >>> point.kind, sorted(bool(abs(t[0]) > 0.1) for t in tangents)
     ('transcritical', [False, True])
     """
     dtype = np.asarray(point.state).dtype
+    n = len(point.state)
+    ones = jnp.ones(n, dtype), jnp.ones(1, dtype)
+    data = Data(params, inputs, *ones, jnp.full(n, jnp.inf, dtype))
+    return scaled_switching_tangents(Map(step, (path,), point.period), data, point)
+
+
+def scaled_switching_tangents(fmap: Map, data: Data, point: SpecialPoint) -> list[np.ndarray]:
+    """As `switching_tangents`, of a point in scaled units."""
+    if point.multiplicity > 1:
+        return []
+    dtype = np.asarray(point.state).dtype
     state, value = jnp.asarray(point.state), jnp.asarray(point.parameter, dtype)
     coefficients, d1, d2 = jax.tree.map(
-        np.asarray,
-        _normal_form("branch point", step, params, path, inputs, point.period, state, value, None, np.zeros(2)),
+        np.asarray, _normal_form("branch point", fmap, data, state, value, None, np.zeros(2))
     )
     a, b, c, _ = coefficients.astype(float)
     if point.kind == "pitchfork":

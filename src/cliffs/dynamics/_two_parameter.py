@@ -8,12 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from cliffs._paths import Path, get_parameter
-from cliffs._precision import reachable_tolerance
+from cliffs._paths import InputPath, Path
 from cliffs.dynamics import _normal_forms as forms
-from cliffs.dynamics._arclength import CLOSED, ENDS, correct, trace
-from cliffs.dynamics._continuation import check_bounds, check_problem, make_residual, vectors
+from cliffs.dynamics._arclength import CLOSED, ENDS, NO_START, correct, trace
+from cliffs.dynamics._continuation import make_limits
 from cliffs.dynamics._extended_systems import defining_system, guess_auxiliary
+from cliffs.dynamics._problem import (
+    STEPPING,
+    Map,
+    Stepping,
+    check_bounds,
+    check_problem,
+    get_value,
+    make_data,
+    make_residual,
+    vectors,
+)
 from cliffs.dynamics._special_points import newton
 from cliffs.typing import Step
 
@@ -54,15 +64,17 @@ def bifurcation_curve(
     kind: str,
     step: Step,
     params: PyTree,
-    paths: tuple[Path, Path],
-    state: PyTree,
+    paths: tuple[Path | InputPath, Path | InputPath],
     bounds: tuple[tuple[float, float], tuple[float, float]],
-    *,
+    state: PyTree,
     inputs: Any = None,
+    *,
     period: int = 1,
-    num_points: int = 800,
-    max_step: float = 0.1,
-    tolerance: float | None = None,
+    stepping: Stepping = STEPPING,
+    scale: PyTree = None,
+    parameter_scale: Any = None,
+    state_bounds: tuple[Any, Any] | None = None,
+    period_of_state: PyTree = None,
 ) -> BifurcationCurve:
     """The curve of folds (`J v = v`) or flips (`J v = -v`) through a point, in a plane of two parameters.
 
@@ -76,22 +88,24 @@ def bifurcation_curve(
     - `step`, `params`, `inputs`, `period`: the map; `paths` names the two parameters, whose present values and `state`
       (`[n]` or a pytree) lie near the curve: one of the two, whichever needs the smaller change, is corrected first.
     - `bounds`: `((low, high), (low, high))`, one pair for each parameter.
-    - `num_points`: attempts in each direction; `max_step`: largest arclength per step, in units of `(x, v, p1, p2)`.
-    - `tolerance`: of the accepted points, 1e-11 in float64 and 1e-5 in float32 by default; codimension-two points are
-      solved for to the rounding level.
+    - `stepping`: lengths of steps, attempts in each direction and tolerance of the accepted points, in units of the
+      scales; codimension-two points are solved for to the rounding level.
+    - `scale`, `parameter_scale`: as in `continue_branch`, the second a number or a pair; by default the moduli of the
+      state's entries and half the widths of the bounds.
+    - `state_bounds`, `period_of_state`: as in `continue_branch`.
 
     **Returns** a `BifurcationCurve`; `ends` says honestly why it stops.
 
     **Raises** `ValueError` for another kind, paths that do not exist or are not scalar, wrong bounds, present values
-    outside of them, a step that is no map on the state's shape, a tolerance that the dtype cannot reach, or a state
-    from which Newton finds no such bifurcation.
+    outside of them, a step that is no map on the state's shape, a tolerance that the dtype cannot reach, a state
+    from which Newton finds no such bifurcation, or one where it finds a point through which no single curve of the
+    kind runs (a pitchfork is no fold; several multipliers critical at once).
 
     Source: Kuznetsov, Elements of applied bifurcation theory, ch. 9 and 10.7.
 
     >>> from cliffs.recurrent import OneUnitParams, one_unit_step
-    >>> curve = bifurcation_curve(
-    ...     "fold", one_unit_step, OneUnitParams(5.0, -2.66), ("w", "b"), jnp.array([0.96]), ((3.0, 6.0), (-4.0, 0.0))
-    ... )
+    >>> params, bounds = OneUnitParams(5.0, -2.66), ((3.0, 6.0), (-4.0, 0.0))
+    >>> curve = bifurcation_curve("fold", one_unit_step, params, ("w", "b"), bounds, jnp.array([0.96]))
     >>> [(p.kind, p.parameters.round(3).tolist()) for p in curve.special]
     [('cusp', [4.0, -2.0])]
     """
@@ -102,48 +116,70 @@ def bifurcation_curve(
     if len(bounds) != 2 or any(np.ndim(b) != 1 for b in bounds):
         raise ValueError(f"bounds must be ((low, high), (low, high)), got {bounds!r}")
     step, x = vectors(step, state, name="state", axes=0)
-    present = [float(get_parameter(params, path)) for path in paths]
+    check_problem(step, params, tuple(paths), x, inputs, period)
+    present = [float(get_value(params, inputs, path)) for path in paths]
     for path, pair, value in zip(paths, bounds, present):
-        check_problem(step, params, path, x, inputs, period)
         check_bounds(pair)
         if not pair[0] <= value <= pair[1]:
             raise ValueError(f"bounds={pair} do not hold the present value {value} of {path!r}")
-    if num_points < 3 or max_step <= 0:
-        raise ValueError(f"num_points must be at least 3 and max_step positive, got {num_points=}, {max_step=}")
-    tolerance = reachable_tolerance(tolerance, x.dtype, double=1e-11)
-    paths = (paths[0], paths[1])
-    values = jnp.stack([get_parameter(params, path).astype(x.dtype) for path in paths])
-    limits = jnp.asarray(bounds, x.dtype)
-    start, error = _start(kind, step, params, paths, x, values, inputs, period)
-    if not float(error) <= 10 * tolerance * (1 + float(jnp.max(jnp.abs(start)))):
+    half = [(float(high) - float(low)) / 2 for low, high in bounds]
+    data = make_data(
+        step,
+        params,
+        inputs,
+        x[None],
+        half,
+        scale=scale,
+        parameter_scale=parameter_scale,
+        period_of_state=period_of_state,
+    )
+    limits = make_limits(data, step, tuple(bounds), state_bounds, stepping, x.dtype)
+    fmap, n = Map(step, tuple(paths), period, period_of_state is not None), x.shape[0]
+    # The critical vector between state and parameters has no bounds.
+    pad = [jnp.concatenate([v[:n], jnp.full(n, e, x.dtype), v[n:]]) for v, e in zip(limits[:2], (-jnp.inf, jnp.inf))]
+    limits = limits._replace(low=pad[0], high=pad[1])
+    values = jnp.asarray(present, x.dtype) / data.parameter_scale
+    start, error = _start(kind, fmap, data, x / data.state_scale, values)
+    where = f"near {paths[0]!r} = {present[0]}, {paths[1]!r} = {present[1]}"
+    if not float(error) <= 10 * float(limits.tolerance) * (1 + float(jnp.max(jnp.abs(start)))):
         raise ValueError(
-            f"state={state} leads to no {kind} near {paths[0]!r} = {float(values[0])}, {paths[1]!r} = "
-            f"{float(values[1])}: Newton stopped at a residual of {float(error):.1e}"
+            f"state={state} leads to no {kind} {where}: Newton stopped at a residual of {float(error):.1e}"
         )
-    out = _follow(
-        kind, step, params, paths, start, (limits[:, 0], limits[:, 1]), inputs, period, num_points,
-        jnp.asarray(max_step, x.dtype), tolerance,
-    )  # fmt: skip
+    _check_regular(kind, fmap, data, start, f"state={state} leads {where} to a point that")
+    out = _follow(kind, fmap, data, start, limits, num_points=stepping.num_points)
     points, _, _, accepted, ends, _ = (np.asarray(a) for a in out)
+    if NO_START in ends:
+        raise ValueError(f"state={state} leads to a {kind} {where} from which no curve could be followed")
     halves = [points[i][accepted[i]] for i in (0, 1)]
     if ends[0] == CLOSED:
         z, names = halves[0], (ENDS[CLOSED], ENDS[CLOSED])
     else:
         z, names = np.concatenate([halves[1][:0:-1], halves[0]]), (ENDS[ends[1]], ENDS[ends[0]])
-    n = x.shape[0]
-    special = _codimension_two(kind, step, params, paths, inputs, period, z, n)
-    return BifurcationCurve(kind, z[:, -2:], z[:, :n], z[:, n : 2 * n], special, names)
+    state_scale, parameter_scale = np.asarray(data.state_scale), np.asarray(data.parameter_scale)
+    special = [
+        p._replace(parameters=p.parameters * parameter_scale, state=p.state * state_scale)
+        for p in _codimension_two(kind, fmap, data, z, n)
+    ]
+    vectors_ = z[:, n : 2 * n] * state_scale
+    return BifurcationCurve(
+        kind=kind,
+        parameters=z[:, -2:] * parameter_scale,
+        states=z[:, :n] * state_scale,
+        vectors=vectors_ / np.linalg.norm(vectors_, axis=1, keepdims=True),
+        special=special,
+        ends=names,
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "step", "paths", "period"))
-def _start(kind, step, params, paths, x, values, inputs, period):
+@functools.partial(jax.jit, static_argnames=("kind", "fmap"))
+def _start(kind, fmap, data, x, values):
     """The nearest point of the curve when only one of the two parameters moves: `(z, residual)`."""
     n = x.shape[0]
-    residual = make_residual(step, params, paths, inputs, period)
+    residual = make_residual(fmap, data)
     y = jnp.concatenate([x, values])
     aux = guess_auxiliary(kind, jax.jacfwd(residual)(y)[:, :-1])
     equations = defining_system(kind, residual, n)
-    z = jnp.concatenate([x, aux, values])
+    z = jnp.concatenate([x, aux, values])  # [2 n + 2]
 
     def moving(free):
         """Newton with only one of the two parameters free to move."""
@@ -156,27 +192,56 @@ def _start(kind, step, params, paths, x, values, inputs, period):
     return found[best], errors[best]
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "step", "paths", "period", "num_points"))
-def _follow(kind, step, params, paths, start, bounds, inputs, period, num_points, max_step, tolerance):
+@functools.partial(jax.jit, static_argnames=("kind", "fmap"))
+def _singular_values(kind, fmap, data, z):
+    """Of the curve's equations `[2 n + 1, 2 n + 2]`, of `J -+ I` `[n, n]`, and the modulus of `p^T dF/dparameters`."""
+    n = (z.shape[0] - 2) // 2
+    residual = make_residual(fmap, data)
+    whole = jax.jacfwd(defining_system(kind, residual, n))(z)
+    jacobian = jax.jacfwd(residual)(jnp.concatenate([z[:n], z[-2:]]))  # [n, n + 2]
+    shifted = jacobian[:, :n] + (0 if kind == "fold" else 2) * jnp.eye(n, dtype=z.dtype)
+    left, sizes, _ = jnp.linalg.svd(shifted)
+    return jnp.linalg.svd(whole, compute_uv=False), sizes, jnp.linalg.norm(left[:, -1] @ jacobian[:, n:])
+
+
+def _check_regular(kind: str, fmap: Map, data: Any, start: Any, where: str) -> None:
+    """Raise `ValueError` at a point through which no single curve of folds or flips runs."""
+    whole, shifted, pull = (np.asarray(a) for a in _singular_values(kind, fmap, data, start))
+    small = float(np.finfo(start.dtype).eps) ** 0.4
+    if len(shifted) > 1 and shifted[-2] < small * max(1.0, shifted[0]):
+        raise ValueError(
+            f"{where} is no single {kind}: {int((shifted < small * max(1.0, shifted[0])).sum())} multipliers are "
+            f"{'+1' if kind == 'fold' else '-1'} at once"
+        )
+    if whole[-1] > small * max(1.0, whole[0]):
+        return
+    # Newton's method is slow here, and its point less exact.
+    if kind == "fold" and pull < small**0.5 * max(1.0, shifted[0]):
+        raise ValueError(
+            f"{where} is a branch point (a pitchfork or transcritical point) in both parameters and no fold: the "
+            "branch does not turn there, and no curve of folds runs through it"
+        )
+    raise ValueError(f"{where} is degenerate: more than one curve of {kind}s runs through it, or none")
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "fmap", "num_points"))
+def _follow(kind, fmap, data, start, limits, *, num_points):
     n = (start.shape[0] - 2) // 2
-    equations = defining_system(kind, make_residual(step, params, paths, inputs, period), n)
+    equations = defining_system(kind, make_residual(fmap, data), n)
     tangent = jnp.linalg.svd(jax.jacfwd(equations)(start), full_matrices=True)[2][-1]
     start, tangent, _, _ = correct(equations, start, tangent)
 
     def one(sign):
-        return trace(
-            equations, start, sign * tangent, bounds, num_points=num_points, step_size=max_step / 4,
-            max_step=max_step, min_step=1e-6 * max_step, tolerance=tolerance,
-        )  # fmt: skip
+        return trace(equations, start, sign * tangent, limits, num_points=num_points, num_parameters=2)
 
     return jax.vmap(one)(jnp.array([1.0, -1.0], start.dtype))
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "step", "paths", "period"))
-def _measure(kind, step, params, paths, inputs, period, z):
+@functools.partial(jax.jit, static_argnames=("kind", "fmap"))
+def _measure(kind, fmap, data, z):
     """For every point: the left vector (of either sign), its product with the right one, the form, the Jacobian."""
     n = (z.shape[1] - 2) // 2
-    residual = make_residual(step, params, paths, inputs, period)
+    residual = make_residual(fmap, data)
     eye = jnp.eye(n, dtype=z.dtype)
 
     def one(z):
@@ -190,11 +255,11 @@ def _measure(kind, step, params, paths, inputs, period, z):
     return jax.vmap(one)(z)
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "what", "step", "paths", "period"))
-def _solve(kind, what, step, params, paths, inputs, period, z, p0):
+@functools.partial(jax.jit, static_argnames=("kind", "what", "fmap"))
+def _solve(kind, what, fmap, data, z, p0):
     """Newton on the curve's equations together with the vanishing of one test function."""
     n = (z.shape[0] - 2) // 2
-    residual = make_residual(step, params, paths, inputs, period)
+    residual = make_residual(fmap, data)
     equations = defining_system(kind, residual, n)
     eye = jnp.eye(n, dtype=z.dtype)
     q0 = z[n : 2 * n]
@@ -220,22 +285,23 @@ def _solve(kind, what, step, params, paths, inputs, period, z, p0):
     return newton(lambda z: jnp.append(equations(z), test(z)), z)
 
 
-def _codimension_two(kind, step, params, paths, inputs, period, z, n) -> list[CodimensionTwoPoint]:
+def _codimension_two(kind, fmap, data, z, n) -> list[CodimensionTwoPoint]:
+    """The points of a curve `[points, 2 n + 2]` where a second condition holds, in scaled units."""
     if len(z) < 2:
         return []
     count = 64 * -(-len(z) // 64)  # few shapes, few compilations
     padded = z[np.minimum(np.arange(count), len(z) - 1)]
-    p, overlap, form, other = (
-        np.asarray(a)[: len(z)] for a in _measure(kind, step, params, paths, inputs, period, padded)
-    )
+    p, overlap, form, other = (np.asarray(a)[: len(z)] for a in _measure(kind, fmap, data, padded))
     # A singular vector's sign is arbitrary: carry it along the curve.
     sign = np.cumprod(np.append(1, np.where((p[1:] * p[:-1]).sum(1) < 0, -1, 1)))
+    # A flip's coefficient has a pole where a multiplier is +1; its product with `det (J - I)` has none.
+    form = form * other if kind == "flip" else form
     tests = dict(zip(CODIMENSION_TWO[kind], (sign * form, sign * overlap, other)))
     found = []
     for what, values in tests.items():
         for i in np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0):
             middle, length = (z[i] + z[i + 1]) / 2, np.linalg.norm(z[i + 1] - z[i])
-            solution, residual = _solve(kind, what, step, params, paths, inputs, period, jnp.asarray(middle), p[i])
+            solution, residual = _solve(kind, what, fmap, data, jnp.asarray(middle), p[i])
             solution, residual = np.asarray(solution), float(residual)
             limit = 1e-12 if z.dtype == np.float64 else 1e-5
             near = np.linalg.norm(solution - middle) < 3 * length

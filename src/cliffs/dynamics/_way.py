@@ -226,7 +226,7 @@ class Way:
         else:
             kinds = ("fold", "branch point")
             along, inputs = self.along, self.inputs
-            found = (locate_bifurcation(kind, along, here, "s", x, s, inputs=inputs, period=period) for kind in kinds)
+            found = (locate_bifurcation(kind, along, here, "s", s, x, inputs, period=period) for kind in kinds)
             points = ((point.kind, point.parameter, point.located) for point in found)
         for kind, position, located in points:
             if located and low - 1e-3 <= position <= high + 1e-3:
@@ -316,4 +316,4 @@ def _orbit(step, params, x, inputs):
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="period")
 def _solve(kind, way, here, x, s, inputs, *, period):
-    return solve_bifurcation(kind, way, here, "s", x, s, inputs=inputs, period=period)
+    return solve_bifurcation(kind, way, here, "s", s, x, inputs, period=period)

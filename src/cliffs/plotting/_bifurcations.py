@@ -15,6 +15,7 @@ MARKERS = {
     "transcritical": ("X", COLORS["accent"]),
     "pitchfork": ("P", COLORS["accent"]),
     "branch point": ("X", COLORS["accent"]),
+    "border collision": ("v", COLORS["accent"]),
     "unresolved": ("$?$", COLORS["accent"]),
     "cusp": ("*", COLORS["accent"]),
     "generalized flip": ("*", COLORS["accent"]),
@@ -25,8 +26,15 @@ MARKERS = {
 """Marker and colour of every kind of special point; hollow where the point is not located."""
 
 
+GAP = 2.0
+"""Points between markers: nearer ones are moved apart."""
+
+
 def plot_bifurcation_diagram(ax: Any, diagram: BifurcationDiagram, *, component: int = 0, parameter: str = "b") -> None:
     """Branches (solid where stable, dashed where not; thinner for longer cycles) with their special points marked.
+
+    The axes show the parameter's range and the states of stable branches and special points; what is unstable is cut
+    off half as far again beyond them. Markers that would cover each other are moved apart, with a line to their place.
 
     **Arguments**: a matplotlib Axes; the diagram; which component of the state; the parameter's name.
 
@@ -38,13 +46,9 @@ def plot_bifurcation_diagram(ax: Any, diagram: BifurcationDiagram, *, component:
     """
     named = set()
     for branch in diagram.branches:
-        # One line per run of equal stability; each starts at the end of the one before.
-        edges = np.flatnonzero(np.diff(branch.stable.astype(int))) + 1
-        for piece in np.split(np.arange(len(branch.stable)), edges):
-            stable = bool(branch.stable[piece[0]])
-            what = "fixed point" if branch.period == 1 else "cycle"
+        what = "fixed point" if branch.period == 1 else "cycle"
+        for stable, rows in branch.by_stability():
             label = f"stable {what}" if stable else f"unstable {what}"
-            rows = np.append(piece, min(piece[-1] + 1, len(branch.stable) - 1))
             ax.plot(
                 branch.parameter[rows],
                 branch.states[rows, component],
@@ -56,16 +60,88 @@ def plot_bifurcation_diagram(ax: Any, diagram: BifurcationDiagram, *, component:
                 zorder=3,
             )
             named.add(label)
-    for point in diagram.special:
-        marker, color = MARKERS[point.kind]
-        ax.plot(
-            point.parameter, point.state[component], marker, color=color, markersize=7, zorder=5, linestyle="",
-            markerfacecolor=color if point.located else "white", markeredgecolor="white" if point.located else color,
-            markeredgewidth=0.8, label=point.kind if point.kind not in named else None,
-        )  # fmt: skip
-        named.add(point.kind)
+    _show_data(ax, diagram, component)
+    _mark(ax, diagram.special, component, named)
     ax.set_xlabel(parameter)
     ax.set_ylabel("state x")
+
+
+def _places(point: Any, component: int) -> np.ndarray:
+    """Where an event is marked, `[phases, 2]`: at every point of its cycle."""
+    states = np.asarray(point.state)[None] if point.orbit is None else point.orbit
+    return np.stack([np.full(len(states), point.parameter), states[:, component]], 1)
+
+
+def _show_data(ax: Any, diagram: BifurcationDiagram, component: int) -> None:
+    """Axis limits from what was found."""
+    if not diagram.branches:
+        return
+    parameter = np.concatenate([b.parameter for b in diagram.branches])
+    states = np.concatenate([b.states[:, component] for b in diagram.branches])
+    stable = np.concatenate([b.stable for b in diagram.branches])
+    marked = [_places(p, component)[:, 1] for p in diagram.special]
+    first = np.concatenate([states[stable], *marked]) if stable.any() else states
+    low, high = first.min(), first.max()
+    reach = 0.5 * (high - low)
+    low, high = max(states.min(), low - reach), min(states.max(), high + reach)
+    pad = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    side = 0.02 * np.ptp(parameter) or 0.05 * abs(parameter[0]) or 1.0
+    ax.set(xlim=(parameter.min() - side, parameter.max() + side), ylim=(low - pad, high + pad))
+    for line in ax.lines:
+        if line.get_gid() == "attractors" and len(line.get_xdata()):
+            _widen(ax, line.get_xdata(), line.get_ydata())
+
+
+def _widen(ax: Any, x: np.ndarray, y: np.ndarray) -> None:
+    """Let the axes show these points as well."""
+    for limits, change, values in ((ax.get_xlim(), ax.set_xlim, x), (ax.get_ylim(), ax.set_ylim, y)):
+        pad = 0.02 * (limits[1] - limits[0])
+        change(min(limits[0], values.min() - pad), max(limits[1], values.max() + pad))
+
+
+def _mark(ax: Any, special: list, component: int, named: set) -> None:
+    """A marker for every special point, none on another."""
+    from matplotlib.transforms import ScaledTranslation
+
+    scale = ax.figure.dpi / 72
+    taken: list[tuple[np.ndarray, float]] = []
+    ring = [np.zeros(2)]
+    ring += [r * np.array([np.cos(a), np.sin(a)]) for r in (14, 24, 34) for a in np.pi * (np.arange(8) / 4 + 0.5)]
+    for point in special:
+        marker, color = MARKERS[point.kind]
+        size = 7 / (1 + 0.3 * np.log2(point.period))  # as the branches are thinner
+        for place in _places(point, component):
+            here = ax.transData.transform(place) / scale  # in points
+            clear = [all(np.linalg.norm(here + move - o) > (size + s) / 2 + GAP for o, s in taken) for move in ring]
+            move = ring[clear.index(True)] if any(clear) else ring[0]
+            taken.append((here + move, size))
+            if move.any():
+                ax.annotate(
+                    "",
+                    place,
+                    xytext=tuple(move),
+                    textcoords="offset points",
+                    zorder=4,
+                    arrowprops={"arrowstyle": "-", "color": color, "lw": 0.7, "shrinkA": 0, "shrinkB": 0},
+                )
+            moved = ax.transData + ScaledTranslation(move[0] / 72, move[1] / 72, ax.figure.dpi_scale_trans)
+            ax.plot(
+                *place,
+                marker,
+                color=color,
+                markersize=size,
+                zorder=5,
+                linestyle="",
+                transform=moved,
+                markerfacecolor=color if point.located else "white",
+                clip_on=not move.any(),
+                markeredgecolor="white" if point.located else color,
+                markeredgewidth=0.8,
+                label=point.kind if point.kind not in named else None,
+                scalex=False,
+                scaley=False,
+            )
+            named.add(point.kind)
 
 
 def add_flow(ax: Any, next_state: Any, parameters: np.ndarray, states: np.ndarray) -> None:
@@ -83,9 +159,22 @@ def add_flow(ax: Any, next_state: Any, parameters: np.ndarray, states: np.ndarra
     size = np.sqrt(np.abs(change) / max(np.abs(change).max(), 1e-30))
     length = 0.9 * (states[1] - states[0]) * np.maximum(size, 0.12) * np.sign(change)
     ax.quiver(
-        p, x - length / 2, np.zeros_like(length), length, angles="xy", scale_units="xy", scale=1, color="#8c959f",
-        width=0.0019, headwidth=4.5, headlength=5, headaxislength=4.5, minlength=0.2, alpha=0.75, zorder=1,
-    )  # fmt: skip
+        p,
+        x - length / 2,
+        np.zeros_like(length),
+        length,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        color="#8c959f",
+        width=0.0019,
+        headwidth=4.5,
+        headlength=5,
+        headaxislength=4.5,
+        minlength=0.2,
+        alpha=0.75,
+        zorder=1,
+    )
 
 
 def add_attractors(ax: Any, values: np.ndarray, states: np.ndarray, *, component: int = 0, label: str | None = None):
@@ -100,7 +189,19 @@ def add_attractors(ax: Any, values: np.ndarray, states: np.ndarray, *, component
     x = np.asarray(states)[..., component]
     b = np.broadcast_to(np.asarray(values)[:, None, None], x.shape)
     keep = np.isfinite(x)
+    # Behind the branches, and pale: they are drawn in great numbers.
     ax.plot(
-        b[keep], x[keep], ".", color=COLORS["clipped"], markersize=3.2, markeredgewidth=0, zorder=4, rasterized=True,
+        b[keep],
+        x[keep],
+        ".",
+        color=COLORS["clipped"],
+        markersize=3.2,
+        markeredgewidth=0,
+        alpha=0.5,
+        zorder=1.5,
+        rasterized=True,
         label=label,
-    )  # fmt: skip
+        gid="attractors",
+    )
+    if not ax.get_autoscale_on() and keep.any():
+        _widen(ax, b[keep], x[keep])
