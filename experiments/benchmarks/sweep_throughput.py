@@ -20,7 +20,6 @@ import optax
 from cliffs import clipping, recurrent, tasks, training
 from cliffs._devices import over_devices
 from cliffs.sweeps import sweep
-from experiments.benchmarks import unroll
 
 ALL_CORES = True
 
@@ -52,6 +51,8 @@ class Result(NamedTuple):
 
 def run(config: Config, say: Any = print) -> Result:
     """Measure everybody in turns."""
+    from experiments.benchmarks import unroll
+
     shape = (config.seeds, config.batch, config.length, config.hidden)
     params, batch = unroll.problem(*shape)
     naive = jax.jit(jax.vmap(unroll.sgd_step("scan")))
@@ -78,6 +79,8 @@ def run(config: Config, say: Any = print) -> Result:
 
 def report(config: Config, seconds: dict[str, float], compile_seconds: float) -> Result:
     """Rates, ratios and fractions of the ceilings."""
+    from experiments.benchmarks import unroll
+
     networks = {name: config.seeds / s for name, s in seconds.items() if name not in ("gemm", "small")}
     networks["sweep"] *= config.updates
     flops = 6 * config.length * config.batch * config.hidden * (config.hidden + unroll.FEATURES)
@@ -103,6 +106,8 @@ def report(config: Config, seconds: dict[str, float], compile_seconds: float) ->
 
 def whole_sweep(config: Config) -> tuple[Any, float]:
     """The sweep as a function without arguments, and what its first call took more than its second."""
+    from experiments.benchmarks import unroll
+
     loss = training.classification_loss(recurrent.rnn_step("tanh"))
     optimizer = optax.chain(clipping.with_telemetry(clipping.clip_by_global_norm(1.0)), optax.sgd(0.01))
 

@@ -25,3 +25,4 @@ from cliffs.plotting._spectra import plot_temporal_components as plot_temporal_c
 from cliffs.plotting._style import COLORS as COLORS
 from cliffs.plotting._style import figure as figure
 from cliffs.plotting._surface_html import surface_html as surface_html
+from cliffs.plotting._sweeps import plot_heatmap as plot_heatmap
