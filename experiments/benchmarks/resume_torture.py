@@ -21,9 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +37,31 @@ class Config:
     evaluate_every: int = 50
     devices: int = 2
     seed: int = 0
-    folder: str | None = None
-    """Used by the child processes: train with the checkpoints in this folder."""
 
 
-def child(config: Config) -> None:
+class Result(NamedTuple):
+    """How many of how many were right."""
+
+    metrics: dict[str, Any]
+    rows: list[tuple[str, ...]]
+
+
+def run(config: Config, say: Any = print) -> Result:
+    """Kill and damage; `30/30` and `20/20` when all is well."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        (folder / "undisturbed").mkdir()
+        want = finish(config, folder / "undisturbed")["digest"]
+        metrics = torture(config, folder, want, say) | corrupt(config, folder, want, say)
+    rows = [
+        ("kills that changed nothing", f"{metrics['good']}/{metrics['kills']}"),
+        ("of these inside the writing of a checkpoint", str(metrics["torn"])),
+        ("damaged checkpoints with a clean answer", f"{metrics['clean']}/{metrics['corruptions']}"),
+    ]
+    return Result(metrics, rows)
+
+
+def child(config: Config, folder: str) -> None:
     """Train, and print a digest of everything that the sweep left, and its notes."""
     from cliffs.sweeps import use_all_cores
 
@@ -72,7 +92,7 @@ def child(config: Config) -> None:
 
     grid = product_grid(max_norm=[0.1, 1.0], seed=list(range(config.runs // 2)))
     result = sweep(init, update, grid, config.steps, evaluate=evaluate, evaluate_every=config.evaluate_every,
-                   checkpoint=config.folder, progress=False)  # fmt: skip
+                   checkpoint=folder, progress=False)  # fmt: skip
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves((result.state, result.metrics, result.evaluations, result.steps_run)):
         digest.update(np.asarray(leaf).tobytes())
@@ -81,11 +101,10 @@ def child(config: Config) -> None:
 
 def start(config: Config, folder: pathlib.Path) -> subprocess.Popen:
     """The child process; compiled programs are kept, so that a restart takes a second or two."""
-    arguments = [f"--{name}={getattr(config, name)}" for name in ("runs", "steps", "devices")]
-    arguments.append(f"--evaluate-every={config.evaluate_every}")
     cache = {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    cache["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, __file__, f"--folder={folder}", *arguments],
+        [sys.executable, __file__, "child", str(folder), json.dumps(dataclasses.asdict(config))],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **cache},
     )  # fmt: skip
 
@@ -117,7 +136,7 @@ def kill_once(process: subprocess.Popen, folder: pathlib.Path, writing: bool, ch
     return True
 
 
-def torture(config: Config, folder: pathlib.Path, want: str) -> dict:
+def torture(config: Config, folder: pathlib.Path, want: str, say: Any) -> dict[str, int]:
     """Kill until there were enough, over as many sweeps as it takes."""
     chance = random.Random(config.seed)
     kills = good = torn = sweeps = 0
@@ -132,7 +151,7 @@ def torture(config: Config, folder: pathlib.Path, want: str) -> dict:
         same = finish(config, here)["digest"] == want
         good += (kills - at_start) * same
         sweeps += 1
-        print(f"{kills} kills ({torn} left a half-written checkpoint), {good} with the same bits", flush=True)
+        say(f"{kills} kills ({torn} left a half-written checkpoint), {good} with the same bits")
     return {"kills": kills, "good": good, "torn": torn, "sweeps": sweeps}
 
 
@@ -157,7 +176,7 @@ DAMAGES = {
 }
 
 
-def corrupt(config: Config, folder: pathlib.Path, want: str) -> dict:
+def corrupt(config: Config, folder: pathlib.Path, want: str, say: Any) -> dict[str, int]:
     """Damage the newest checkpoint of a sweep that was killed half-way."""
     chance = random.Random(config.seed + 1)
     template = folder / "template"
@@ -180,29 +199,15 @@ def corrupt(config: Config, folder: pathlib.Path, want: str) -> dict:
         got = finish(config, here)
         named = any(newest.name in note for note in got["notes"])
         clean.append(got["digest"] == want and named)
-        print(f"{kind} {name}: {'clean' if clean[-1] else 'WRONG'}; {got['notes']}", flush=True)
+        say(f"{kind} {name}: {'clean' if clean[-1] else 'WRONG'}; {got['notes']}")
     return {"corruptions": len(clean), "clean": sum(clean)}
 
 
-def main(config: Config) -> dict:
-    """Count, and print `30/30` and `20/20` when all is well."""
-    if config.folder is not None:
-        return child(config) or {}
-    from experiments import common
-
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        (folder / "undisturbed").mkdir()
-        want = finish(config, folder / "undisturbed")["digest"]
-        metrics = torture(config, folder, want) | corrupt(config, folder, want)
-    print(f"{metrics['good']}/{metrics['kills']} kills, {metrics['clean']}/{metrics['corruptions']} damages")
-    common.save("resume_torture", metrics=metrics, settings=dataclasses.asdict(config), started=started)
-    print(json.dumps(common.plain({**metrics, "settings": dataclasses.asdict(config), "device": common.machine()})))
-    return metrics
-
-
 if __name__ == "__main__":
-    import tyro
+    if sys.argv[1:2] == ["child"]:
+        child(Config(**json.loads(sys.argv[3])), sys.argv[2])
+    else:
+        sys.path.insert(0, str(ROOT))
+        from experiments import runner
 
-    main(tyro.cli(Config))
+        runner.main(__file__)

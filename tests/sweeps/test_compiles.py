@@ -104,6 +104,19 @@ def test_property_keys_know_values_and_forget_nothing():
     assert captured(function)[0] != before
 
 
+def test_property_every_one_of_many_objects_is_looked_at():
+    settings = [Rate(0.1) for _ in range(20)]
+
+    def update(x):
+        return x * sum(s.value for s in settings)
+
+    seen = {captured(update)[0]}
+    for setting in settings:
+        setting.value = 0.2
+        seen.add(captured(update)[0])
+    assert len(seen) == 21
+
+
 def test_property_programs_go_with_the_functions_they_were_compiled_from():
     def update(state, run):
         return small.update(state, run)

@@ -48,11 +48,11 @@ def test_property_lanes_are_chosen_so_that_the_program_fits(functions):
     needs = {lanes: program_bytes(functions.advance(Layout(devices, lanes, 64))) for lanes in (1, 32)}
     assert needs[1] < needs[32]
     assert fitting_lanes(functions, devices, 64, needs[32]) == 32
-    for budget in ((needs[1] + needs[32]) // 2, needs[1]):
-        lanes = fitting_lanes(functions, devices, 64, budget)
-        assert 1 <= lanes < 32
-        assert program_bytes(functions.advance(Layout(devices, lanes, 64))) <= budget
-    with pytest.raises(ValueError, match=r"a single run at a time takes .*, 1e\+03 B are allowed|1000 B|KiB"):
+    budget = (needs[1] + needs[32]) // 2
+    lanes = fitting_lanes(functions, devices, 64, budget)
+    assert 1 <= lanes < 32
+    assert program_bytes(functions.advance(Layout(devices, lanes, 64))) <= budget
+    with pytest.raises(ValueError, match=r"a single run at a time takes .* on each device, 1e\+03 B are allowed"):
         fitting_lanes(functions, devices, 64, 1000)
 
 

@@ -67,6 +67,7 @@ def test_integration_a_killed_process_ends_the_others_and_fewer_resume_to_the_sa
     two = start(tmp_path, 2, 2)
     wrote = end(two, 120)
     for index, (out, err) in enumerate(wrote):
-        assert out == f"process {index} of 2: 9 runs, complete: True\n", err[-3000:]
+        # Gloo writes to stdout as well.
+        assert out.endswith(f"process {index} of 2: 9 runs, complete: True\n"), err[-3000:]
     small.assert_same(load_sweep(tmp_path / "result"), alone)
     assert sorted(p.name for p in tmp_path.glob("log-*")) == ["log-2-0.jsonl", "log-4-0.jsonl"]

@@ -26,3 +26,4 @@ from cliffs.plotting._style import COLORS as COLORS
 from cliffs.plotting._style import figure as figure
 from cliffs.plotting._style import figure_of as figure_of
 from cliffs.plotting._surface_html import surface_html as surface_html
+from cliffs.plotting._sweeps import plot_heatmap as plot_heatmap

@@ -72,6 +72,7 @@ class _Visitor:
     def __init__(self) -> None:
         self.objects: list[Any] = []
         self.places: dict[int, int] = {}
+        self.visited: list[Any] = []
 
     def visit(self, x: Any) -> Hashable:
         if isinstance(x, PLAIN):
@@ -79,6 +80,7 @@ class _Visitor:
         if id(x) in self.places:
             return "again", self.places[id(x)]
         self.places[id(x)] = len(self.places)
+        self.visited.append(x)  # while it lives no other object has its identity
         if isinstance(x, dict):
             return "dict", tuple((self.visit(k), self.visit(v)) for k, v in x.items())
         if isinstance(x, (tuple, list)):

@@ -120,6 +120,24 @@ def _with_runs(shapes: PyTree, layout: Layout) -> Any:
     return jax.tree.map(many, shapes)
 
 
+def _group(function: Callable[..., Any], lanes: int, shared: int) -> Callable[..., Any]:
+    """`function` of one run over a group of `lanes`; the last `shared` arguments have no run axis.
+
+    A single lane is no `vmap`, which would compute both branches of every `cond`.
+    """
+    if lanes > 1:
+        return lambda *args: jax.vmap(
+            function, in_axes=(*[0] * (len(args) - shared), *[None] * shared)
+        )(*args)  # fmt: skip
+
+    def alone(*args):
+        cut = len(args) - shared
+        runs = jax.tree.map(lambda x: x[0], args[:cut])
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*runs, *args[cut:]))
+
+    return alone
+
+
 def _compile_start(functions: Functions, layout: Layout) -> Any:
     """The first states, in groups as wide as those of the updates: rounding must not depend on the company here too."""
 
@@ -128,7 +146,7 @@ def _compile_start(functions: Functions, layout: Layout) -> Any:
 
     def on_one_device(grid):
         groups = jax.tree.map(lambda x: x.reshape(-1, layout.lanes, *x.shape[1:]), grid)
-        states = jax.lax.map(jax.vmap(one_run), groups)
+        states = jax.lax.map(_group(one_run, layout.lanes, 0), groups)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), states)
 
     spec = P("runs")
@@ -161,7 +179,7 @@ def _compile_advance(functions: Functions, layout: Layout) -> Any:
         diverged_at: Any = jnp.asarray(getattr(state, "diverged_at", -1))
         return bare(state, functions.state_kinds), records, evaluation, diverged_at
 
-    group = jax.vmap(one_run, in_axes=(0, 0, *(None for _ in functions.data)))
+    group = _group(one_run, lanes, len(functions.data))
 
     def on_one_device(state, grid, groups, *data):
         def take(tree, i):
