@@ -27,6 +27,11 @@ from cliffs.recurrent._maps import one_unit_cost as one_unit_cost
 from cliffs.recurrent._maps import one_unit_flips as one_unit_flips
 from cliffs.recurrent._maps import one_unit_folds as one_unit_folds
 from cliffs.recurrent._maps import one_unit_step as one_unit_step
+from cliffs.recurrent._parallel import ParallelUnroll as ParallelUnroll
+from cliffs.recurrent._parallel import parallel_unroll as parallel_unroll
+from cliffs.recurrent._unroll import UnrollMethod as UnrollMethod
+from cliffs.recurrent._unroll import unroll as unroll
+from cliffs.recurrent._unroll import unroll_method as unroll_method
 from cliffs.recurrent._vanilla import ModelParams as ModelParams
 from cliffs.recurrent._vanilla import ReadoutParams as ReadoutParams
 from cliffs.recurrent._vanilla import RNNParams as RNNParams
@@ -34,4 +39,3 @@ from cliffs.recurrent._vanilla import RNNStep as RNNStep
 from cliffs.recurrent._vanilla import project_inputs as project_inputs
 from cliffs.recurrent._vanilla import readout as readout
 from cliffs.recurrent._vanilla import rnn_step as rnn_step
-from cliffs.recurrent._vanilla import unroll as unroll
