@@ -29,7 +29,7 @@ def linear_map(
     functions' own code.
 
     >>> scale, back = (lambda r, x: r * x), (lambda r, y: r * y)
-    >>> jax.grad(lambda x: linear_map(scale, back, 3.0, x))(2.0).tolist()
+    >>> jax.grad(lambda x: linear_map(scale, back, jnp.array(3.0), x))(jnp.array(2.0)).tolist()
     3.0
     """
     residual_leaves, residual_tree = jax.tree.flatten(residuals)
