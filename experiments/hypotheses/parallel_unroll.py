@@ -58,9 +58,8 @@ def run(config: Config, say: Any = print) -> Result:
                 begun = time.perf_counter()
                 found = measure(name, length, config)
                 arrays |= {f"{name}_{length}_{key}": value for key, value in found.items()}
-                say(
-                    f"{name}, {length} steps: {found['converged'].mean():.0%} converged, {time.perf_counter() - begun:.1f} s"
-                )
+                seconds = time.perf_counter() - begun
+                say(f"{name}, {length} steps: {found['converged'].mean():.0%} converged, {seconds:.1f} s")
     metrics, rows = summarise(arrays, config)
     return Result(config, metrics, arrays, rows)
 

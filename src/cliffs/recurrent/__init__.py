@@ -29,6 +29,9 @@ from cliffs.recurrent._maps import one_unit_folds as one_unit_folds
 from cliffs.recurrent._maps import one_unit_step as one_unit_step
 from cliffs.recurrent._parallel import ParallelUnroll as ParallelUnroll
 from cliffs.recurrent._parallel import parallel_unroll as parallel_unroll
+from cliffs.recurrent._persistent import KernelCost as KernelCost
+from cliffs.recurrent._persistent import persistent_cost as persistent_cost
+from cliffs.recurrent._persistent import persistent_states as persistent_states
 from cliffs.recurrent._unroll import UnrollMethod as UnrollMethod
 from cliffs.recurrent._unroll import unroll as unroll
 from cliffs.recurrent._unroll import unroll_method as unroll_method

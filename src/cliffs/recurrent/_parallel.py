@@ -65,8 +65,8 @@ def parallel_unroll(
     - `tolerance`: of the residual; by default 50 roundings of the state's dtype.
     - `max_sweeps`: give up after so many.
 
-    **Returns** a `ParallelUnroll(states, converged, num_sweeps, residual)`. States that a sweep drives out of the finite
-    numbers go back to the first guess.
+    **Returns** a `ParallelUnroll(states, converged, num_sweeps, residual)`. States that a sweep drives out of the
+    finite numbers go back to the first guess.
 
     **Raises** `ValueError` for an unknown form, a damping outside [0, 1), a missing length or `max_sweeps < 1`.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,18 @@ from jaxtyping import Array, PyTree
 
 from cliffs.recurrent._blocks import over_blocks_with_rest
 from cliffs.recurrent._deferred import deferred_unroll, steps_together
-from cliffs.recurrent._fast_unroll import fast_unroll
+from cliffs.recurrent._fast_unroll import ACTIVATIONS, fast_unroll
 from cliffs.recurrent._gated import CellStep
 from cliffs.recurrent._gated_rules import gated_kind, gated_unroll
 from cliffs.recurrent._parallel import parallel_unroll, states_or_scan
+from cliffs.recurrent._persistent import persistent_states
 from cliffs.recurrent._step_plan import Plan, make_plan
+from cliffs.recurrent._tangents import states_before
 from cliffs.recurrent._vanilla import RNNParams, RNNStep, project_inputs
 from cliffs.typing import Step
 
-Method = Literal["auto", "scan", "parallel"]
+Method = Literal["auto", "scan", "parallel", "persistent"]
+METHODS = get_args(Method)
 
 
 def unroll(
@@ -51,7 +54,8 @@ def unroll(
     - `length`: number of steps, needed only when `inputs` is None.
     - `method`: `"auto"` takes the fastest rule there is, `"scan"` plain autodiff through the scan, `"parallel"`
       Newton's method over the whole sequence (`parallel_unroll`, which has its settings); where that does not
-      converge, the scan runs after all, so that the states are right in any case.
+      converge, the scan runs after all, so that the states are right in any case. `"persistent"`: one Pallas kernel
+      with the recurrent matrix on the chip, for a step of `rnn_step` of at most 256 units; never timed yet.
     - `remat`: what the backward pass keeps. False keeps what it needs of every step; True keeps one state per block
       of about `sqrt(T)` steps and computes each block a second time (about a third more time, memory
       `~ sqrt(T)` instead of `T`); an integer is a budget in bytes for one run (under `vmap`: for one lane) and takes
@@ -143,6 +147,16 @@ def _choose(step, params, initial_state, inputs, num_steps, method) -> tuple[Unr
             return states_or_scan(found, lambda: scan(state, inputs))
 
         return UnrollMethod("parallel", "Newton's method over the whole sequence was asked for"), parallel
+    if method == "persistent":
+
+        def persistent(state, inputs):
+            pre = step.form == "pre_activation"
+            start = ACTIVATIONS[step.activation](state) if pre else state
+            drive = project_inputs(params, inputs)
+            activity = persistent_states(step.activation, params.w_rec, drive, start)
+            return states_before(start, activity) @ params.w_rec + drive if pre else activity
+
+        return UnrollMethod("persistent", "the kernel was asked for"), persistent
     if isinstance(step, RNNStep):
         return UnrollMethod("vanilla", "the rule of the vanilla network"), lambda state, inputs: _vanilla(
             step, params, state, inputs
@@ -268,8 +282,13 @@ def _bytes(tree: PyTree) -> int:
 
 def _check(step, params, initial_state, inputs, length, method) -> int:
     """The number of steps; raises where the arguments do not fit."""
-    if method not in ("auto", "scan", "parallel"):
-        raise ValueError(f"method must be 'auto', 'scan' or 'parallel', got {method!r}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if method == "persistent" and not (isinstance(step, RNNStep) and jnp.ndim(initial_state) == 2):
+        raise ValueError(
+            "method='persistent' serves a step of rnn_step with one batch axis, initial_state [batch, hidden], got "
+            f"{step} and shapes {[jnp.shape(x) for x in jax.tree.leaves(initial_state)]}"
+        )
     leaves = jax.tree.leaves(inputs)
     if not leaves and length is None:
         raise ValueError("inputs is None: say how many steps with length=...")
