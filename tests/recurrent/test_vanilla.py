@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliffs import recurrent
-from cliffs.recurrent import _fast_unroll
+from cliffs.recurrent import _blocks, _fast_unroll
 
 FORMS = ("post_activation", "pre_activation")
 CASES = list(itertools.product(sorted(recurrent.ACTIVATIONS), FORMS, (True, False)))
@@ -76,7 +76,7 @@ def test_parity_every_block_length_gives_the_same_gradient(x64, monkeypatch, len
 
 @given(time=st.integers(0, 600), rows=st.integers(0, 3000), hidden=st.integers(1, 600))
 def test_property_block_length_divides_the_sequence(time, rows, hidden):
-    length = _fast_unroll.block_length(time, rows, hidden, 4)
+    length = _blocks.block_length(time, rows, hidden, 4)
     assert length >= 1
     assert time % length == 0
 

@@ -33,6 +33,14 @@ from cliffs.recurrent._piecewise_linear import ShallowPLRNNParams as ShallowPLRN
 from cliffs.recurrent._piecewise_linear import ShallowPLRNNStep as ShallowPLRNNStep
 from cliffs.recurrent._piecewise_linear import plrnn_step as plrnn_step
 from cliffs.recurrent._piecewise_linear import shplrnn_step as shplrnn_step
+from cliffs.recurrent._parallel import ParallelUnroll as ParallelUnroll
+from cliffs.recurrent._parallel import parallel_unroll as parallel_unroll
+from cliffs.recurrent._persistent import KernelCost as KernelCost
+from cliffs.recurrent._persistent import persistent_cost as persistent_cost
+from cliffs.recurrent._persistent import persistent_states as persistent_states
+from cliffs.recurrent._unroll import UnrollMethod as UnrollMethod
+from cliffs.recurrent._unroll import unroll as unroll
+from cliffs.recurrent._unroll import unroll_method as unroll_method
 from cliffs.recurrent._vanilla import ModelParams as ModelParams
 from cliffs.recurrent._vanilla import ReadoutParams as ReadoutParams
 from cliffs.recurrent._vanilla import RNNParams as RNNParams
@@ -40,4 +48,3 @@ from cliffs.recurrent._vanilla import RNNStep as RNNStep
 from cliffs.recurrent._vanilla import project_inputs as project_inputs
 from cliffs.recurrent._vanilla import readout as readout
 from cliffs.recurrent._vanilla import rnn_step as rnn_step
-from cliffs.recurrent._vanilla import unroll as unroll

@@ -7,12 +7,13 @@ all steps would leave the cache or the memory, the product is formed in blocks o
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
+
+from cliffs.recurrent._blocks import block_length, over_blocks
 
 ACTIVATIONS = {
     "tanh": jnp.tanh,
@@ -28,23 +29,6 @@ SLOPES = {
     "relu": lambda a: (a > 0).astype(a.dtype),
     "identity": jnp.ones_like,
 }
-
-LARGE_STEP_ROWS = 256  # a product over this many rows gains nothing from being merged with others
-WHOLE_SEQUENCE_BYTES = 2**24  # deltas up to this size are kept for all steps
-BLOCK_ROWS = 4096
-
-
-def block_length(num_steps: int, rows: int, hidden: int, itemsize: int) -> int:
-    """How many steps share one weight-gradient product: a divisor of `num_steps`.
-
-    >>> block_length(100, 20, 50, 4), block_length(20, 1000, 50, 4), block_length(20_000, 20, 500, 4)
-    (100, 1, 200)
-    """
-    fits = num_steps * rows * hidden * itemsize <= WHOLE_SEQUENCE_BYTES
-    if num_steps == 0 or (fits and rows < LARGE_STEP_ROWS):
-        return max(num_steps, 1)
-    most = max(1, BLOCK_ROWS // max(rows, 1)) if rows < LARGE_STEP_ROWS else 1
-    return max(k for k in range(1, min(most, num_steps) + 1) if num_steps % k == 0)
 
 
 def fast_unroll(
@@ -88,7 +72,7 @@ def _forward_scan(activation, form, length, keep, w_rec, w_in, bias, start, inpu
         drive = u if w_in is None else u @ w_in
         return jax.lax.scan(step, a, drive if bias is None else drive + bias)
 
-    return _over_blocks(block, start, inputs, length)[1]
+    return over_blocks(block, start, inputs, length, num_steps=inputs.shape[0])[1]
 
 
 def _forward(activation, form, length, w_rec, w_in, bias, start, inputs):
@@ -125,9 +109,14 @@ def _backward(activation, form, length, residuals, cotangent):
         g_u = (delta if w_in is None else delta @ w_in.T) if want_inputs else None
         return (back, (g_rec, g_in, g_bias)), g_u
 
-    zeros: Any = jax.tree.map(jnp.zeros_like, (w_rec, w_in, bias))
-    carry, g_u = _over_blocks(
-        block, (jnp.zeros_like(start), zeros), (inputs, activity, previous, cotangent), length, reverse=True
+    zeros: PyTree = jax.tree.map(jnp.zeros_like, (w_rec, w_in, bias))
+    carry, g_u = over_blocks(
+        block,
+        (jnp.zeros_like(start), zeros),
+        (inputs, activity, previous, cotangent),
+        length,
+        num_steps=inputs.shape[0],
+        reverse=True,
     )
     back, (g_rec, g_in, g_bias) = carry
     return g_rec, g_in, g_bias, back, (g_u if want_inputs else jnp.zeros_like(inputs))
@@ -153,13 +142,3 @@ class _Flag:
 def _outer(left: Array, right: Array) -> Array:
     axes = tuple(range(left.ndim - 1))
     return jnp.tensordot(left, right, (axes, axes))
-
-
-def _over_blocks(function, carry, xs, length, reverse=False):
-    """`function(carry, x[length, ...])` scanned over consecutive blocks of the leading axis."""
-    total = jax.tree.leaves(xs)[0].shape[0]
-    if length >= total:
-        return function(carry, xs)
-    blocks = jax.tree.map(lambda x: x.reshape(total // length, length, *x.shape[1:]), xs)
-    carry, ys = jax.lax.scan(function, carry, blocks, reverse=reverse)
-    return carry, jax.tree.map(lambda y: y.reshape(total, *y.shape[2:]), ys)

@@ -6,14 +6,12 @@ network; `cliffs.recurrent` wraps the gated cells of flax; a function from a not
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from cliffs.recurrent._fast_unroll import ACTIVATIONS, fast_unroll
-from cliffs.typing import Step
+from cliffs.recurrent._fast_unroll import ACTIVATIONS
 
 
 class RNNParams(NamedTuple):
@@ -34,7 +32,7 @@ class ReadoutParams(NamedTuple):
 class ModelParams(NamedTuple):
     """A recurrent network with its read-out."""
 
-    rnn: Any
+    rnn: PyTree
     readout: ReadoutParams
 
 
@@ -107,81 +105,3 @@ def readout(params: ReadoutParams, features: Float[Array, "*batch hidden"]) -> F
     """
     out = features @ params.w_out
     return out if params.bias is None else out + params.bias
-
-
-def unroll(
-    step: Step,
-    params: PyTree,
-    initial_state: PyTree,
-    inputs: PyTree,
-    *,
-    length: int | None = None,
-    method: Literal["auto", "scan"] = "auto",
-) -> PyTree:
-    """All states `x_1 .. x_T` of `x_t = step(params, x_{t-1}, u_t)`, by `lax.scan`.
-
-    For a step of `rnn_step` the backward pass is a rule of its own: the reverse scan stores the deltas and the
-    weight gradients are formed in large products after it. The rule allows `grad`, `vjp`, `grad` of `grad` and
-    forward over reverse (`jvp` of `grad`, Hessian-vector products, `jax.hessian`). Only pure forward mode
-    (`jvp` or `jacfwd` of the unroll itself) is refused by JAX for such rules: ask for `method="scan"` there.
-
-    **Arguments**
-
-    - `step`: `step(params, state, inputs) -> state` on pytrees.
-    - `params`: passed to every step.
-    - `initial_state`: `x_0`, a pytree of `[*batch, hidden]`.
-    - `inputs`: pytree with a leading time axis, `[time, *batch, features]`; for a step of `rnn_step` integer
-      arrays `[time, *batch]` are class indices. None for an autonomous map, with `length`.
-    - `length`: number of steps, needed only when `inputs` is None.
-    - `method`: `"auto"` takes the fast rule where there is one, `"scan"` plain autodiff through the scan.
-
-    **Returns** the states with a leading time axis, `[time, *batch, hidden]`, without `x_0`.
-
-    **Raises** `ValueError` for an unknown method, a missing length, or inputs that do not fit the state.
-
-    Source: Pascanu, Mikolov & Bengio (2012), eqs. 1-5 and Fig. 2.
-
-    >>> params = RNNParams(w_rec=0.9 * jnp.eye(3), w_in=jnp.ones((2, 3)))
-    >>> unroll(rnn_step(), params, jnp.zeros((4, 3)), jnp.ones((7, 4, 2))).shape
-    (7, 4, 3)
-    """
-    if method not in ("auto", "scan"):
-        raise ValueError(f"method must be 'auto' or 'scan', got {method!r}")
-    if not jax.tree.leaves(inputs) and length is None:
-        raise ValueError("inputs is None: say how many steps with length=...")
-    if isinstance(step, RNNStep):
-        _check_inputs(params, initial_state, inputs)
-        if method == "auto":
-            w_rec, w_in, bias = params
-            state = jnp.asarray(initial_state)
-            if jnp.issubdtype(inputs.dtype, jnp.integer):
-                w_in, bias, inputs = None, None, project_inputs(params, inputs)
-            # One dtype throughout, as a scan's carry needs; a shared initial state is spread over the batch.
-            dtype = jnp.result_type(w_rec, state, inputs)
-            shape = jnp.broadcast_shapes(state.shape[:-1], inputs.shape[1:-1]) + state.shape[-1:]
-            cast = jax.tree.map(lambda x: x.astype(dtype), (w_rec, w_in, bias, state, inputs))
-            w_rec, w_in, bias, state, inputs = cast
-            return fast_unroll(step.activation, step.form, w_rec, w_in, bias, jnp.broadcast_to(state, shape), inputs)
-
-    def body(state, u):
-        new = step(params, state, u)
-        return new, new
-
-    return jax.lax.scan(body, initial_state, inputs, length=length)[1]
-
-
-def _check_inputs(params: RNNParams, state: Array, inputs: Array) -> None:
-    if inputs is None:
-        raise ValueError("inputs is None, but a step of rnn_step needs [time, *batch, features]")
-    features, hidden = params.w_in.shape
-    index = jnp.issubdtype(inputs.dtype, jnp.integer)
-    want = "[time, *batch] of class indices" if index else f"[time, *batch, {features}]"
-    if inputs.ndim != jnp.ndim(state) + (not index) or not (index or inputs.shape[-1] == features):
-        raise ValueError(
-            f"inputs must be {want} for a state of shape {jnp.shape(state)}, got shape {inputs.shape} ({inputs.dtype})"
-        )
-    if jnp.shape(state)[-1] != hidden or params.w_rec.shape != (hidden, hidden):
-        raise ValueError(
-            f"initial_state must end in hidden size {hidden} and w_rec be [{hidden}, {hidden}], got state "
-            f"{jnp.shape(state)} and w_rec {params.w_rec.shape}"
-        )

@@ -1,0 +1,317 @@
+"""States over time: one `unroll` for every step, and which way it takes."""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from cliffs.recurrent._blocks import over_blocks_with_rest
+from cliffs.recurrent._deferred import deferred_unroll, steps_together
+from cliffs.recurrent._fast_unroll import ACTIVATIONS, fast_unroll
+from cliffs.recurrent._gated import CellStep
+from cliffs.recurrent._gated_rules import gated_kind, gated_unroll
+from cliffs.recurrent._parallel import parallel_unroll, states_or_scan
+from cliffs.recurrent._persistent import persistent_states
+from cliffs.recurrent._step_plan import Plan, make_plan
+from cliffs.recurrent._tangents import states_before
+from cliffs.recurrent._vanilla import RNNParams, RNNStep, project_inputs
+from cliffs.typing import Step
+
+Method = Literal["auto", "scan", "parallel", "persistent"]
+METHODS = get_args(Method)
+
+
+def unroll(
+    step: Step,
+    params: PyTree,
+    initial_state: PyTree,
+    inputs: PyTree = None,
+    *,
+    length: int | None = None,
+    method: Method = "auto",
+    remat: bool | int = False,
+    last_only: bool = False,
+) -> PyTree:
+    """All states `x_1 .. x_T` of `x_t = step(params, x_{t-1}, u_t)`, one after the other.
+
+    The derivative forms the weight gradients in large products after the loop, instead of adding a small product to
+    them at every step. The vanilla network, the LSTM and the GRU have rules written by hand; any other step is traced
+    and its products with parameters are found (`unroll_method` tells which way is taken). All derivatives of any order
+    are exact. Only pure forward mode (`jvp`, `jacfwd` of the unroll itself) through a step of `rnn_step` is refused
+    by JAX: ask for `method="scan"` there.
+
+    **Arguments**
+
+    - `step`: `step(params, state, inputs) -> state` on pytrees.
+    - `params`: passed to every step.
+    - `initial_state`: `x_0`, a pytree of `[*batch, hidden]`.
+    - `inputs`: pytree with a leading time axis, `[time, *batch, features]`; for a step of `rnn_step` integer
+      arrays `[time, *batch]` are class indices. None for an autonomous map, with `length`.
+    - `length`: number of steps, needed only when `inputs` is None.
+    - `method`: `"auto"` takes the fastest rule there is, `"scan"` plain autodiff through the scan, `"parallel"`
+      Newton's method over the whole sequence (`parallel_unroll`, which has its settings); where that does not
+      converge, the scan runs after all, so that the states are right in any case. `"persistent"`: one Pallas kernel
+      with the recurrent matrix on the chip, for a step of `rnn_step` of at most 256 units; never timed yet.
+    - `remat`: what the backward pass keeps. False keeps what it needs of every step; True keeps one state per block
+      of about `sqrt(T)` steps and computes each block a second time (about a third more time, memory
+      `~ sqrt(T)` instead of `T`); an integer is a budget in bytes for one run (under `vmap`: for one lane) and takes
+      the longest blocks that fit. Values and derivatives are those without it.
+    - `last_only`: return `x_T` alone; with `remat` the other states are then never all in memory.
+
+    **Returns** the states with a leading time axis, `[time, *batch, hidden]`, without `x_0`; or `x_T`
+    `[*batch, hidden]` with `last_only`.
+
+    **Raises** `ValueError` for an unknown method, a missing length, inputs that do not fit the state, or a budget that
+    no length of block meets.
+
+    Source: Pascanu, Mikolov & Bengio (2012), eqs. 1-5 and Fig. 2; recomputation in blocks: Chen et al. (2016),
+    Training deep nets with sublinear memory cost.
+
+    >>> from cliffs.recurrent import RNNParams, rnn_step
+    >>> params = RNNParams(w_rec=0.9 * jnp.eye(3), w_in=jnp.ones((2, 3)))
+    >>> unroll(rnn_step(), params, jnp.zeros((4, 3)), jnp.ones((7, 4, 2))).shape
+    (7, 4, 3)
+    """
+    num_steps = _check(step, params, initial_state, inputs, length, method)
+    if method == "parallel" and remat is not False:
+        raise ValueError(f"remat must be False with method='parallel', which keeps all states, got {remat}")
+    if remat is False:
+        states = _choose(step, params, initial_state, inputs, num_steps, method)[1](initial_state, inputs)
+        return jax.tree.map(lambda x: x[-1], states) if last_only else states
+
+    def block(state, xs, count):
+        states = _choose(step, params, state, xs, count, method)[1](state, xs)
+        return jax.tree.map(lambda x: x[-1], states), None if last_only else states
+
+    initial_state = _settled_types(step, params, initial_state, inputs)
+    steps = _block_of_remat(block, initial_state, inputs, num_steps, remat)
+    last, states = over_blocks_with_rest(block, initial_state, inputs, steps, num_steps=num_steps)
+    return last if last_only else states
+
+
+class UnrollMethod(NamedTuple):
+    """Which way `unroll` takes."""
+
+    name: str
+    """`"vanilla"`, `"lstm"`, `"gru"`, `"deferred"` (products found in the step) or `"scan"` (plain autodiff)."""
+    why: str
+    """One sentence: what was found, and what was not."""
+
+
+def unroll_method(
+    step: Step, params: PyTree, initial_state: PyTree, inputs: PyTree = None, *, length: int | None = None
+) -> UnrollMethod:
+    """Which way `unroll(step, params, initial_state, inputs)` takes, and why; nothing is computed.
+
+    **Arguments**: those of `unroll`; arrays may be `jax.ShapeDtypeStruct`.
+
+    **Returns** an `UnrollMethod(name, why)`.
+
+    **Raises** `ValueError` as `unroll` does.
+
+    >>> def leaky(w, x, u):
+    ...     return 0.9 * x + 0.1 * jnp.tanh(x @ w + u)
+    >>> found = unroll_method(leaky, jnp.eye(3), jnp.zeros((4, 3)), jnp.zeros((7, 4, 3)))
+    >>> found.name, found.why
+    ('deferred', '1 product with parameters is deferred')
+    >>> unroll_method(lambda p, x, u: p * x, 0.5, jnp.ones(2), length=7).name
+    'scan'
+    """
+    num_steps = _check(step, params, initial_state, inputs, length, "auto")
+    return _choose(step, params, initial_state, inputs, num_steps, "auto")[0]
+
+
+Run = Callable[[PyTree, PyTree], PyTree]
+
+
+def _choose(step, params, initial_state, inputs, num_steps, method) -> tuple[UnrollMethod, Run]:
+    """The way to take, and a function `run(initial_state, inputs) -> states`."""
+
+    def scan(state, inputs):
+        def body(state, u):
+            new = step(params, state, u)
+            return new, new
+
+        return jax.lax.scan(body, state, inputs, length=num_steps)[1]
+
+    if method == "scan":
+        return UnrollMethod("scan", "plain autodiff was asked for"), scan
+    if method == "parallel":
+
+        def parallel(state, inputs):
+            found = parallel_unroll(step, params, state, inputs, length=num_steps)
+            return states_or_scan(found, lambda: scan(state, inputs))
+
+        return UnrollMethod("parallel", "Newton's method over the whole sequence was asked for"), parallel
+    if method == "persistent":
+
+        def persistent(state, inputs):
+            pre = step.form == "pre_activation"
+            start = ACTIVATIONS[step.activation](state) if pre else state
+            drive = project_inputs(params, inputs)
+            activity = persistent_states(step.activation, params.w_rec, drive, start)
+            return states_before(start, activity) @ params.w_rec + drive if pre else activity
+
+        return UnrollMethod("persistent", "the kernel was asked for"), persistent
+    if isinstance(step, RNNStep):
+        return UnrollMethod("vanilla", "the rule of the vanilla network"), lambda state, inputs: _vanilla(
+            step, params, state, inputs
+        )
+    kind = gated_kind(step, params, initial_state, inputs) if isinstance(step, CellStep) else None
+    if kind is not None:
+        return UnrollMethod(kind, f"the rule of the {kind.upper()}"), lambda state, inputs: gated_unroll(
+            kind, params, state, inputs
+        )
+    plan, why = _plan(step, params, initial_state, inputs, num_steps)
+    if plan is None:
+        return UnrollMethod("scan", why), scan
+
+    def deferred(state, inputs):
+        leaves, tree = jax.tree.flatten(state)
+        arrays = [x for x in jax.tree.leaves(params) if _is_array(x)]
+        flat = [jnp.asarray(x) for x in leaves]
+        return tree.unflatten(deferred_unroll(plan, arrays, flat, jax.tree.leaves(inputs), num_steps))
+
+    return UnrollMethod("deferred", why), deferred
+
+
+def _vanilla(step: RNNStep, params: RNNParams, initial_state: Array, inputs: Array) -> Array:
+    w_rec, w_in, bias = params
+    state = jnp.asarray(initial_state)
+    if jnp.issubdtype(inputs.dtype, jnp.integer):
+        w_in, bias, inputs = None, None, project_inputs(params, inputs)
+    # One dtype throughout, as a scan's carry needs; a shared initial state is spread over the batch.
+    dtype = jnp.result_type(w_rec, state, inputs)
+    shape = jnp.broadcast_shapes(state.shape[:-1], inputs.shape[1:-1]) + state.shape[-1:]
+    cast = jax.tree.map(lambda x: x.astype(dtype), (w_rec, w_in, bias, state, inputs))
+    w_rec, w_in, bias, state, inputs = cast
+    return fast_unroll(step.activation, step.form, w_rec, w_in, bias, jnp.broadcast_to(state, shape), inputs)
+
+
+def _plan(step, params, initial_state, inputs, num_steps) -> tuple[Plan | None, str]:
+    """The step's plan where it has products to defer, and a sentence about it."""
+    leaves, tree = jax.tree.flatten(params)
+    places = [k for k, x in enumerate(leaves) if _is_array(x)]
+
+    def with_arrays(arrays, state, u):
+        whole = list(leaves)  # leaves that are no arrays, such as an activation function, stay what they are
+        for k, x in zip(places, arrays):
+            whole[k] = x
+        return step(tree.unflatten(whole), state, u)
+
+    state = jax.tree.map(_aval, initial_state)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype, weak_type=_aval(x).weak_type), inputs)
+    arrays = [_aval(leaves[k]) for k in places]
+    closed, out = jax.make_jaxpr(with_arrays, return_shape=True)(arrays, state, one)
+    before, after = closed.in_avals[len(places) :][: len(jax.tree.leaves(state))], closed.out_avals
+    if jax.tree.structure(out) != jax.tree.structure(state) or [_type(x) for x in before] != [_type(x) for x in after]:
+        return None, "the step's result has other types than its state"
+    plan = make_plan(closed, len(places), len(before))
+    if plan is None:
+        return None, "the step has side effects"
+    hidden = sorted({op.name for op in plan.opaque()})
+    also = f"; what parameters do inside {', '.join(hidden)} is left to plain autodiff" if hidden else ""
+    if not plan.products:
+        return None, "no product with parameters was found in the step" + also
+    if num_steps > 1 and steps_together(plan, num_steps) == 1:
+        return None, "the products of one step are large already"
+    count = len(plan.products)
+    return (
+        plan,
+        f"{count} product{'s' if count > 1 else ''} with parameters {'are' if count > 1 else 'is'} deferred{also}",
+    )
+
+
+def _aval(x) -> jax.ShapeDtypeStruct:
+    kind = jax.typeof(x) if not isinstance(x, jax.ShapeDtypeStruct) else x
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=bool(getattr(kind, "weak_type", False)))
+
+
+def _type(aval):
+    return aval.shape, aval.dtype, aval.weak_type
+
+
+def _is_array(x) -> bool:
+    return isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+
+
+def _settled_types(step, params, state, inputs):
+    """The initial state in the types that the step returns, as `lax.scan` would promote it."""
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)
+    out = jax.eval_shape(lambda s, u: step(params, s, u), state, one)
+    if jax.tree.structure(out) != jax.tree.structure(state):
+        return state
+    return jax.tree.map(lambda x, y: jnp.broadcast_to(jnp.asarray(x, jnp.result_type(x, y)), y.shape), state, out)
+
+
+def _block_of_remat(block, state, inputs, num_steps: int, remat: bool | int) -> int:
+    """How many steps form one block: with k steps, k residuals and T / k states are in memory."""
+    if num_steps == 0:
+        return 1
+
+    def kept(count):
+        xs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), inputs)
+        pulled = jax.eval_shape(lambda s, u: jax.vjp(lambda s: block(s, u, count), s)[1], state, xs)
+        return _bytes(pulled)
+
+    few = min(2, num_steps)
+    of_step = max((kept(2 * few) - kept(few)) // few, 1)
+    of_state = max(_bytes(state), 1)
+    best = min(max(round(math.sqrt(num_steps * of_state / of_step)), 1), num_steps)
+    if remat is True:
+        return best
+
+    def needed(k):
+        return k * of_step + -(-num_steps // k) * of_state
+
+    if needed(best) > remat:
+        raise ValueError(
+            f"remat={remat} bytes cannot be met: blocks of {best} of the {num_steps} steps need {needed(best)} bytes "
+            "for one run, and no other length needs less"
+        )
+    return max(k for k in range(best, num_steps + 1) if needed(k) <= remat)
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in map(_aval, jax.tree.leaves(tree)))
+
+
+def _check(step, params, initial_state, inputs, length, method) -> int:
+    """The number of steps; raises where the arguments do not fit."""
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if method == "persistent" and not (isinstance(step, RNNStep) and jnp.ndim(initial_state) == 2):
+        raise ValueError(
+            "method='persistent' serves a step of rnn_step with one batch axis, initial_state [batch, hidden], got "
+            f"{step} and shapes {[jnp.shape(x) for x in jax.tree.leaves(initial_state)]}"
+        )
+    leaves = jax.tree.leaves(inputs)
+    if not leaves and length is None:
+        raise ValueError("inputs is None: say how many steps with length=...")
+    if isinstance(step, RNNStep):
+        _check_inputs(params, initial_state, inputs)
+    lengths = {jnp.shape(x)[0] if jnp.ndim(x) else None for x in leaves} | ({length} if length is not None else set())
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError(f"inputs must all have the same time axis first (and length, if given), got {lengths}")
+    return lengths.pop()
+
+
+def _check_inputs(params: RNNParams, state: Array, inputs: Array) -> None:
+    if inputs is None:
+        raise ValueError("inputs is None, but a step of rnn_step needs [time, *batch, features]")
+    features, hidden = params.w_in.shape
+    index = jnp.issubdtype(inputs.dtype, jnp.integer)
+    want = "[time, *batch] of class indices" if index else f"[time, *batch, {features}]"
+    if inputs.ndim != jnp.ndim(state) + (not index) or not (index or inputs.shape[-1] == features):
+        raise ValueError(
+            f"inputs must be {want} for a state of shape {jnp.shape(state)}, got shape {inputs.shape} ({inputs.dtype})"
+        )
+    if jnp.shape(state)[-1] != hidden or params.w_rec.shape != (hidden, hidden):
+        raise ValueError(
+            f"initial_state must end in hidden size {hidden} and w_rec be [{hidden}, {hidden}], got state "
+            f"{jnp.shape(state)} and w_rec {params.w_rec.shape}"
+        )
