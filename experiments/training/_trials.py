@@ -18,7 +18,7 @@ import optax
 from cliffs import penalties, spectra, training
 from cliffs.plotting import COLORS
 from cliffs.stats import wilson_interval
-from cliffs.sweeps import SweepResult, sweep
+from cliffs.sweeps import Checkpoint, SweepResult, sweep
 
 INF = float("inf")
 STYLES = {
@@ -115,10 +115,10 @@ def train(
         error = judge(state.params, batch)[1]
         return {"error": error, "solved": error < config.success_error}
 
-    options = {"evaluate_every": config.evaluate_every, "record_every": config.evaluate_every}
+    options: dict[str, Any] = {"evaluate_every": config.evaluate_every, "record_every": config.evaluate_every}
     if config.checkpoint is not None:
-        options["checkpoint"] = pathlib.Path(config.checkpoint) / name
-    return sweep(
+        options["checkpoint"] = Checkpoint(pathlib.Path(config.checkpoint) / name, every_seconds=30)
+    result = sweep(
         first,
         update,
         dict(grid),
@@ -128,6 +128,10 @@ def train(
         record={"loss": "mean", "grad_norm": "max"},
         **options,
     )
+    if not result.complete:
+        # What was not run must not be counted as not solved.
+        raise KeyboardInterrupt(f"{name}: {'; '.join(result.notes)}")
+    return result
 
 
 def count(result: SweepResult, mine: np.ndarray) -> dict[str, Any]:

@@ -123,5 +123,5 @@ def draw(result: Result) -> dict[str, Any]:
             _trials.draw_rates(ax, places, rows, label=method, **_trials.STYLES[method])
         ax.set(xscale="log", xlabel="learning rate", title=cell, ylabel="")
     axes[0, 0].set_ylabel("% of runs that solve the task")
-    axes[0, 0].legend()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return {"gates": fig}

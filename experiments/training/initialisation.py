@@ -144,5 +144,5 @@ def draw(result: Result) -> dict[str, Any]:
     right.set(
         xlabel="% of runs that solve the task (better rate)", xlim=(-3, 103), title=f"length {result.config.length}"
     )
-    right.legend()
+    right.legend(loc="lower right")
     return {"initialisation": fig}

@@ -143,5 +143,5 @@ def draw(result: Result) -> dict[str, Any]:
         ax.set_visible(False)
     for ax in axes[:, 0]:
         ax.set_ylabel("% of runs that solve")
-    axes[0, 0].legend()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return {"pathological": fig}

@@ -121,7 +121,7 @@ def draw(result: Result) -> dict[str, Any]:
             places = np.array([r["length"] for r in rows]) * (1 + 0.01 * (i - 1))
             _trials.draw_rates(ax, places, rows, label=method, **style)
         ax.set(xlabel="sequence length", title=init)
-    axes[0, 0].legend()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     for ax in axes[0, 1:]:
         ax.set_ylabel("")
     return {"success_by_length": fig}

@@ -1,6 +1,7 @@
 """The experiments about success on synthetic tasks, each from its settings to its figures in seconds."""
 
 import dataclasses
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,32 @@ def test_integration_clipping_and_omega_change_the_trajectory_and_a_solved_run_i
     moved = [np.asarray(w) for w in result.state.params.rnn.w_rec[:: config.seeds]]
     assert np.abs(moved[0] - moved[1]).max() > 1e-4
     assert np.abs(moved[1] - moved[2]).max() > 1e-6
+
+
+def test_integration_a_stopped_experiment_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    """Stopped after the first of two evaluations, then run again: the same numbers as without a stop."""
+    from experiments.training import success_by_length
+
+    from cliffs.sweeps import _progress
+
+    config = success_by_length.Config(**SMALL, lengths=(10,), inits=("sigmoid",), success_error=0.0)
+    whole = success_by_length.train(config, "sigmoid", 10)
+    kept = dataclasses.replace(config, checkpoint=str(tmp_path))
+
+    report = _progress.Reporter.report
+
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        return report(*args, **kwargs)
+
+    monkeypatch.setattr(_progress.Reporter, "report", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="interrupted after 2 of 4"):
+        success_by_length.train(kept, "sigmoid", 10)
+    monkeypatch.undo()
+    resumed = success_by_length.train(kept, "sigmoid", 10)
+    np.testing.assert_array_equal(resumed.steps_run, whole.steps_run)
+    np.testing.assert_array_equal(resumed.evaluations["error"], whole.evaluations["error"])
+    np.testing.assert_array_equal(resumed.state.params.rnn.w_rec, whole.state.params.rnn.w_rec)
 
 
 def test_analytic_growth_of_a_linear_network():
