@@ -33,10 +33,10 @@ def main(config: Config) -> pathlib.Path:
 
     Each writes its own folder, as when it is run alone. Other scales and budgets stay apart, in results/local/.
     """
+    from cliffs import sweeps
     from cliffs.records import git_revision, machine, save_record
-    from cliffs.sweeps import use_all_cores
 
-    use_all_cores()
+    sweeps.use_all_cores()
     revision = git_revision(runner.ROOT, ("src", "experiments"))
     place = results_of(config)
     rows, seconds = [], {}

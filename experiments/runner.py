@@ -19,6 +19,7 @@ object. This file imports jax only when an experiment runs.
 """
 
 import ast
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -120,9 +121,11 @@ def execute(
     """
     module = load(name)
     if getattr(module, "ALL_CORES", False):
-        from cliffs.sweeps import use_all_cores
+        from cliffs import sweeps
 
-        use_all_cores()
+        # A program that has started JAX already runs the experiment on the devices that it has.
+        with contextlib.suppress(RuntimeError):
+            sweeps.use_all_cores()
     from cliffs.records import git_revision, save_arrays, write_atomic
 
     # The code that runs is the code that stood there at the start.

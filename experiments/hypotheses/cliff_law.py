@@ -24,7 +24,6 @@ from cliffs.plotting import COLORS, figure, plot_cliff_law, plot_profile
 from cliffs.recurrent import OneUnitParams
 
 ALL_CORES = True
-KIND_LENGTHS = (20, 40, 80, 160, 320, 640)
 NAMES = {
     "gradient": "along the gradient",
     "hessian": "along the Hessian's eigenvector",
@@ -41,6 +40,8 @@ class Config:
     w_drawn: float = 5.0
     """Which of them is drawn."""
     lengths: tuple[int, ...] = (25, 40, 50, 70, 85, 100)
+    kind_lengths: tuple[int, ...] = (20, 40, 80, 160, 320, 640)
+    """Lengths at which the three kinds of walls are compared."""
     seeds: int = 4
     """Networks that are trained and measured."""
     network_lengths: tuple[int, ...] = (20, 30, 45, 70, 100)
@@ -80,7 +81,7 @@ def run(config: Config, say: Any = print) -> Result:
     with jax.enable_x64(True):
         rows, (profiles, law, loss) = walls.one_unit(config)
         say("the law of the one-unit map")
-        kinds = walls.kinds(np.array(KIND_LENGTHS))
+        kinds = walls.kinds(np.array(config.kind_lengths))
         say("three kinds of walls")
         base, lines = OneUnitParams(config.w_drawn, 0.0), {}
         for i in shown(config):
@@ -125,7 +126,7 @@ def draw(result: Result) -> dict[str, Any]:
     """The law of the one-unit map, three kinds of walls, trained networks."""
     return {
         "one_unit": _draw_one_unit(result),
-        "kinds": _draw_kinds(result.metrics["kinds"]),
+        "kinds": _draw_kinds(result),
         "networks": _draw_networks(result),
     }
 
@@ -158,15 +159,15 @@ def _log_axes(ax: Any, lengths: Any, quantity: str) -> None:
     ax.minorticks_off()
 
 
-def _draw_kinds(walls: dict[str, Any]) -> Any:
+def _draw_kinds(result: Result) -> Any:
     fig, axes = figure(1, 2, size=(11, 4.4))
     for ax, quantity in zip(axes, ("width", "peak")):
-        for (name, wall), color in zip(walls.items(), ("unclipped", "clipped", "good")):
+        for (name, wall), color in zip(result.metrics["kinds"].items(), ("unclipped", "clipped", "good")):
             power = wall[f"{quantity}_laws"]
             best = f"T^{power['exponent']:.2f}" if power["delta_aic"] < 0 else f"{np.exp(power['rate']):.3f}^T"
             label = f"{name}: {best}"
             ax.plot(wall["lengths"], wall[quantity], "o-", color=COLORS[color], markersize=4, label=label)
-        _log_axes(ax, KIND_LENGTHS, quantity)
+        _log_axes(ax, result.config.kind_lengths, quantity)
     axes[0].set_title("three kinds of walls, three laws")
     axes[1].legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return fig

@@ -177,7 +177,7 @@ def _draw_ratios(ax: Any, numbers: dict[str, Any]) -> None:
     ax.set(yticks=range(len(rows)), yticklabels=[label for label, _, _ in rows])
     ax.set_xticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
     ax.minorticks_off()
-    ax.set_xlabel("what it is at a typical step (a dot a seed; farther ones at the edge)")
+    ax.set_xlabel("times larger (a dot a seed; those beyond the axis at its edge)")
 
 
 def _draw_smoothness(result: Result) -> Any:

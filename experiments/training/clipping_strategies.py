@@ -217,10 +217,10 @@ def _draw_strategies(table: dict[str, list[dict[str, Any]]]) -> Any:
             bars.barh(i, top["steps_to_solve"], 0.7, color=COLORS["good"], alpha=0.25 + 0.7 * top["success"])
             bars.text(top["steps_to_solve"], i, f" {top['steps_to_solve']:.0f}", va="center", fontsize=8)
     cells.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), xlim=(-0.55, columns - 0.45))
-    cells.set(xticks=range(columns), title="runs that solved temporal order, at each threshold (darker: more)")
+    cells.set(xticks=range(columns), title="runs that solved the task, by threshold")
     cells.set_xticklabels(["tight", "middle", "loose"] if columns == 3 else [""] * columns)
     cells.grid(False)
-    bars.set(xlabel="updates", title="median updates to solve, at the best threshold")
+    bars.set(xlabel="median over solved runs", title="updates to solve, best threshold")
     bars.grid(axis="y", visible=False)
     return fig
 

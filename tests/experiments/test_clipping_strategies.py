@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from experiments import runner
 from experiments.training import clipping_strategies
 
 from cliffs.diagnosis import diagnose
@@ -61,3 +62,20 @@ def test_analytic_truth_of_the_worked_example_and_the_spike():
     passed = clipping_strategies.spike_passing()
     np.testing.assert_allclose(passed["before"]["spike_after"], 152.85, rtol=1e-5)
     np.testing.assert_allclose([passed[k]["spike_after"] for k in ("after", "clipped")], 3, rtol=1e-5)
+
+
+def test_integration_the_table_of_strategies_is_drawn_from_the_runs(runs, monkeypatch, tmp_path):
+    few = {name: clipping_strategies.STRATEGIES[name] for name in runs}
+    monkeypatch.setattr(clipping_strategies, "STRATEGIES", few)
+    monkeypatch.setattr(clipping_strategies, "run_strategy", lambda name, config: runs[name])
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    result, folder = runner.execute("training/clipping_strategies", CONFIG)
+    assert set(result.metrics["strategies"]) == set(runs)
+    cells, bars = clipping_strategies.draw(result)["strategies"].axes
+    written = [text.get_text() for text in cells.texts]
+    for parts in result.metrics["strategies"].values():
+        for part in parts:
+            assert f"{part['solved']} of {part['runs']}" in written
+    best = clipping_strategies.best(result.metrics["strategies"]["clip_by_global_norm"])
+    assert f" {best['steps_to_solve']:.0f}" in [text.get_text() for text in bars.texts]
+    assert {p.stem for p in folder.glob("*.png")} == {"strategies", "norm_versus_value", "diagnosis"}

@@ -31,14 +31,15 @@ def test_integration_fig4_has_both_folds_and_iteration_agrees(tmp_path, monkeypa
     assert metrics["brute_force_worst_residual"] < 1e-6
 
 
-def test_integration_the_plane_of_both_parameters_agrees_with_the_curves():
-    config = cusp.Config(pixels=61, transient=400)
-    found, errors = cusp.curves(config)
-    assert max(errors.values()) < 1e-12
-    (point,) = found["fold"].special
+def test_integration_the_plane_of_both_parameters_agrees_with_the_curves(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    result, folder = runner.execute("figures/cusp", cusp.Config(pixels=61, transient=400))
+    assert max(result.metrics["curve_errors"].values()) < 1e-12
+    (point,) = result.curves["fold"].special
     np.testing.assert_allclose([*point.parameters, *point.state], [4, -2, 0], atol=1e-12)
-    assert cusp.agreement(*cusp.phases(config)) > 0.995
-    assert abs(cusp.cusp_law(4 + np.geomspace(1e-4, 1e-2, 9)) - 1.5) < 1e-3
+    assert result.metrics["plane_agreement"] > 0.995
+    assert abs(result.metrics["gap_exponent"] - 1.5) < 1e-3
+    assert (folder / "cusp.png").stat().st_size > 10_000
 
 
 def test_integration_the_benchmark_runs_without_its_peers(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from experiments import reproduce, runner
-from experiments.training import characters, music, natural_report
+from experiments.training import characters, music, music_order, natural_report
 
 from cliffs.sweeps import SweepResult, product_grid
 from cliffs.training import StepMetrics
@@ -85,6 +85,22 @@ def test_integration_a_slip_in_the_summary_does_not_cost_the_training(tmp_path, 
     with pytest.raises(RuntimeError, match="a slip"):
         runner.execute("training/music", music.Config())
     assert np.load(tmp_path / "training" / "music" / "arrays.npz")["valid"].shape == (8, 3)
+
+
+@pytest.mark.parametrize("module", [music, characters, music_order])
+def test_integration_scores_and_curves_of_both_arms_are_recorded_and_drawn(module, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    threshold = module.Config().threshold if module is not music_order else music.Config().threshold
+    trained, curves = hand_made(np.full((8, 3), 4.0), np.full((8, 6), 2.0))
+    trained.grid["max_norm"] = np.where(np.isinf(trained.grid["max_norm"]), np.inf, threshold)
+    for inner in (music, characters):
+        monkeypatch.setattr(inner, "train", lambda config: (trained, curves))
+    name = module.__name__.rsplit(".", 1)[1]
+    result, folder = runner.execute(f"training/{name}", module.Config())
+    assert (folder / f"{name}.png").stat().st_size > 10_000
+    summaries = result.metrics.values() if module is music_order else [result.metrics]
+    assert all(summary["clipped"]["mean"] == {"valid": 4, "test": 5, "train": 3} for summary in summaries)
+    assert any("5.000 / 5.000" in row[1] for row in result.rows)
 
 
 def test_property_the_order_of_songs_is_a_function_of_seed_and_epoch_and_keeps_songs_whole():

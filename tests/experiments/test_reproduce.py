@@ -28,6 +28,7 @@ def test_integration_temporal_order_counts_its_runs():
     text = reproduce.report([*result.rows, ("  (order: 1.0 s)", "", "")], machine())
     assert "no clipping" in text
     assert "threshold 1" in text
+    assert len(temporal_order.draw(result)["temporal_order"].axes) == 2
 
 
 def test_integration_the_papers_temporal_order_runs_for_a_few_updates():
@@ -50,7 +51,6 @@ def test_integration_the_main_job_runs_every_part_and_records_its_table(tmp_path
         return type("Result", (), {"rows": [(f"quantity of {name}", "1", "2")]}), folder
 
     monkeypatch.setattr(runner, "execute", execute)
-    monkeypatch.setattr("cliffs.sweeps.use_all_cores", lambda: None)
     folder = reproduce.main(reproduce.Config(data_dir="here", seed=3))
     assert [name for name, _ in called] == reproduce.parts(reproduce.Config(data_dir="here"))
     assert dict(called)["training/music"].data_dir == dict(called)["training/characters"].data_dir == "here"

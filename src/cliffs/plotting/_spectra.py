@@ -134,4 +134,5 @@ def _histograms(ax: Axes, columns: list[np.ndarray], names: list[str], shades: n
         counts, _ = np.histogram(values, edges)
         ax.stairs(counts / counts.max(), edges, fill=True, color=shade, alpha=0.7, label=name)
     ax.set(ylabel="samples, share of the fullest bin")
-    ax.legend(fontsize=8)
+    if ax.patches:
+        ax.legend(fontsize=8)

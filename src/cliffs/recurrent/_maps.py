@@ -109,7 +109,8 @@ def _critical_points(w: Any, multiplier: int) -> OneUnitPoints:
     weight = jnp.asarray(w, jnp.result_type(w, float))[..., None]
     root = jnp.sqrt(1 - 4 * multiplier / weight) * jnp.array([multiplier, -multiplier], weight.dtype)
     x = 2 * jnp.arctanh(root)
-    return OneUnitPoints(x - weight * (1 + root) / 2, x)
+    # b = x - w s with s = (1 + root) / 2, in a form that keeps the symmetry about -w / 2 to the bit.
+    return OneUnitPoints(-weight / 2 + (x - weight * root / 2), x)
 
 
 def linear_step(params: Float[Array, "n n"], state: Float[Array, " n"], inputs: Any = None) -> Array:

@@ -1,0 +1,91 @@
+"""Every experiment from its settings to its figures, at a size of seconds."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from experiments import runner
+
+from cliffs.records import load_record
+
+TINY = {
+    "figures/error_surface": {"steps": 20, "points": 21, "fine_points": 21, "updates": 5, "wall_points": 6},
+    "figures/input_driven": {"steps": 6, "wide_steps": 3, "batch": 50, "scan": 21, "grid": 21},
+    "hypotheses/cliff_law": {
+        "w": (5.0,),
+        "lengths": (20, 25, 30, 35),
+        "kind_lengths": (10, 15, 20, 30),
+        "seeds": 1,
+        "network_lengths": (20, 22, 24, 26),
+        "random_directions": 1,
+        "hidden": 5,
+        "updates": 2,
+    },
+    "hypotheses/cliff_scan": {"hidden": 4, "length": 5, "points": 5, "seeds": 2},
+    "hypotheses/order_to_chaos": {
+        "sizes": (8,),
+        "seeds": 2,
+        "steps": 20,
+        "warmup": 5,
+        "spectrum_size": 6,
+        "spectrum_steps": 20,
+    },
+    "hypotheses/spectra": {
+        "hidden": 6,
+        "length": 8,
+        "seeds": 2,
+        "large": 60,
+        "large_length": 3,
+        "large_values": 2,
+    },
+    "hypotheses/training_dynamics": {
+        "seeds": 1,
+        "updates": 6,
+        "length": 10,
+        "hidden": 5,
+        "settle_steps": 24,
+        "median_window": 3,
+        "snapshots": 2,
+        "shifts": 20,
+    },
+    "benchmarks/curvature": {"hidden": 4, "length": 5, "batch": 2, "iterations": 2, "turns": 1},
+    "benchmarks/surface": {"points": 4, "hidden": 4, "length": 5, "batch": 2, "turns": 1, "patch": 32},
+    "benchmarks/unroll": {"shapes": ((4, 2, 5, 4),), "seconds": 0.01, "turns": 1, "torch": False},
+}
+ELSEWHERE = {
+    "figures/bifurcation_diagram",
+    "figures/cusp",
+    "training/characters",
+    "training/clipping_strategies",
+    "training/music",
+    "training/music_order",
+    "training/temporal_order",
+    "hypotheses/curvature_alignment",
+    "hypotheses/stability_map",
+}
+"""Run small by a test of their own that looks at their numbers, too."""
+
+
+def test_invariance_no_experiment_is_left_out():
+    runs = {name for name in runner.experiments() if hasattr(runner.load(name), "run")}
+    figures = {name for name in runs if not name.startswith("benchmarks/")}
+    assert figures <= set(TINY) | ELSEWHERE
+
+
+@pytest.mark.parametrize("name", list(TINY))
+def test_integration_an_experiment_runs_from_settings_to_figures(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    module = runner.load(name)
+    result, folder = runner.execute(name, dataclasses.replace(module.Config(), **TINY[name]))
+    record = load_record(folder)
+    assert record.name == name
+    assert record.metrics
+    assert set(record.settings) == {field.name for field in dataclasses.fields(module.Config)}
+    assert record.arrays.keys() == getattr(result, "arrays", {}).keys()
+    printed = capsys.readouterr().out
+    for row in getattr(result, "rows", ()):
+        assert all(cell in printed for cell in row)
+    drawn = {path.stem for path in folder.glob("*.png")}
+    assert drawn == set(module.draw(result) if hasattr(module, "draw") else ())
+    assert all(path.stat().st_size > 5_000 for path in folder.glob("*.png"))
+    assert not [k for k, v in record.arrays.items() if v.dtype.kind == "f" and np.isnan(v).all()]
