@@ -84,7 +84,7 @@ def run(config: Config) -> Result:
     def boundary(w):
         def final(b):
             start = jnp.asarray(0.5, b.dtype)
-            return state_after(one_unit_step, OneUnitParams(w, b), start, 400, max_length=400)
+            return state_after(one_unit_step, OneUnitParams(w, b), start, None, 400, max_length=400)
 
         return locate_boundary(final, -3.9, -1.2)
 

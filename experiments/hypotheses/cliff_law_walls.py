@@ -35,12 +35,12 @@ def one_unit(config: "Config") -> tuple[list[dict[str, Any]], Any]:
     lengths = np.array(config.lengths)
 
     def loss(params, length):
-        x = state_after(one_unit_step, params, jnp.asarray(0.5), length, max_length=max(config.lengths))
+        x = state_after(one_unit_step, params, jnp.asarray(0.5), None, length, max_length=max(config.lengths))
         return (jax.nn.sigmoid(x) - 0.7) ** 2
 
     def boundary(w):
         def final(b):
-            return state_after(one_unit_step, OneUnitParams(w, b), jnp.asarray(0.5), 400, max_length=400)
+            return state_after(one_unit_step, OneUnitParams(w, b), jnp.asarray(0.5), None, 400, max_length=400)
 
         return locate_boundary(final, -4.0, -1.5)
 
@@ -83,13 +83,13 @@ def kinds(lengths: np.ndarray) -> dict[str, dict[str, Any]]:
 
     def one_unit_loss(start):
         def loss(params, length):
-            x = state_after(one_unit_step, params, jnp.asarray(start), length, max_length=most)
+            x = state_after(one_unit_step, params, jnp.asarray(start), None, length, max_length=most)
             return (jax.nn.sigmoid(x) - 0.7) ** 2
 
         return loss
 
     def linear_loss(w, length):
-        x = state_after(linear_step, w[None, None], jnp.ones(1), length, max_length=most)
+        x = state_after(linear_step, w[None, None], jnp.ones(1), None, length, max_length=most)
         return (jnp.tanh(x[0]) - 0.7) ** 2
 
     base = OneUnitParams(5.0, 0.0)

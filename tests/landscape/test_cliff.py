@@ -13,7 +13,7 @@ from cliffs.recurrent import OneUnitParams, one_unit_step
 
 
 def one_unit_loss(params, length):
-    x = state_after(one_unit_step, params, jnp.asarray(0.5, jnp.result_type(params.b)), length, max_length=200)
+    x = state_after(one_unit_step, params, jnp.asarray(0.5, jnp.result_type(params.b)), None, length, max_length=200)
     return (jax.nn.sigmoid(x) - 0.7) ** 2
 
 

@@ -20,7 +20,7 @@ from cliffs.recurrent import OneUnitParams, linear_step, one_unit_step
 
 
 def one_unit_loss(params, length):
-    x = state_after(one_unit_step, params, jnp.asarray(0.5), length, max_length=100)
+    x = state_after(one_unit_step, params, jnp.asarray(0.5), None, length, max_length=100)
     return (jax.nn.sigmoid(x) - 0.7) ** 2
 
 
@@ -31,7 +31,7 @@ def test_parity_reference_boundary_multiplier_and_law(x64):
     """
 
     def final(b):
-        return state_after(one_unit_step, OneUnitParams(5.0, b), jnp.asarray(0.5), 400, max_length=400)
+        return state_after(one_unit_step, OneUnitParams(5.0, b), jnp.asarray(0.5), None, 400, max_length=400)
 
     boundary = jax.jit(lambda: locate_boundary(final, -3.5, -1.5))()
     assert float(boundary) == pytest.approx(-2.612296656009272823194503, abs=2e-15)
@@ -105,11 +105,11 @@ def test_parity_masked_unroll_is_the_unroll(x64):
     states = recurrent.unroll(recurrent.rnn_step(), params, start, inputs)
 
     def at(length):
-        return state_after(recurrent.rnn_step(), params, start, length, max_length=9, inputs=inputs)
+        return state_after(recurrent.rnn_step(), params, start, inputs, length, max_length=9)
 
     got = jax.jit(jax.vmap(at))(jnp.array([0, 1, 5, 9, 20]))
     np.testing.assert_allclose(got, jnp.stack([start, states[0], states[4], states[8], states[8]]), atol=1e-14)
-    short = jax.grad(lambda u: state_after(linear_step, jnp.eye(2), u, 3, max_length=9).sum())(jnp.ones(2))
+    short = jax.grad(lambda u: state_after(linear_step, jnp.eye(2), u, None, 3, max_length=9).sum())(jnp.ones(2))
     assert short.tolist() == [1.0, 1.0]
 
 

@@ -14,7 +14,7 @@ BASE = OneUnitParams(0.0, 0.0)
 
 
 def final_state(w, b):
-    return state_after(one_unit_step, OneUnitParams(w, b), jnp.asarray(0.5), 400, max_length=400)
+    return state_after(one_unit_step, OneUnitParams(w, b), jnp.asarray(0.5), None, 400, max_length=400)
 
 
 def test_parity_reference_the_wall_of_figure_3_from_a_50_by_50_grid(x64):

@@ -142,4 +142,3 @@ def _product(x: Array, y: Array, norm_x: Norm, norm_y: Norm, working: jnp.dtype)
             q = q / norm_y.scale
         total = total + jnp.sum(p * q)
     return total
-

@@ -100,8 +100,10 @@ def _squares(x: Array, dtype: Any, axes: Axes, axis_name: Axis, scale: Array | N
 
 def _power_of_two(x: Array, dtype: Any, axes: Axes, axis_name: Axis) -> Array:
     """A power of two near the largest entry; 1 where the squares of the leaf are safe anyway, or it is not finite."""
-    tops = [jnp.max(jnp.abs(lax.convert_element_type(p, dtype)), axis=axes, keepdims=axes is not None)
-            for p in real_parts(x)]
+    tops = [
+        jnp.max(jnp.abs(lax.convert_element_type(p, dtype)), axis=axes, keepdims=axes is not None)
+        for p in real_parts(x)
+    ]
     top = lax.stop_gradient(tops[0] if len(tops) == 1 else jnp.maximum(*tops))
     names = _spread_axes(x, axis_name)
     top = lax.pmax(top, names) if names else top
@@ -282,9 +284,7 @@ def in_working_precision(norm: Norm) -> Iterator[Any]:
         yield norm.relative.dtype
 
 
-def _product_slope(
-    x: Array, norm: Norm, length: Array, dx: Array, dnorm: Norm, dlength: Array, active: Any
-) -> Array:
+def _product_slope(x: Array, norm: Norm, length: Array, dx: Array, dnorm: Norm, dlength: Array, active: Any) -> Array:
     dtype, value = norm.value.dtype, norm.value
     change = _changes(norm, length, active)
     factor = jnp.where(change, _over(length, value), 1.0).astype(dtype)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from cliffs.clipping._leaves import is_array, is_recurrent, named_leaves, stands_for_params

@@ -91,7 +91,9 @@ class _Update:
         return self.with_report(updates, state, params, report=False, **extra)[:2]
 
 
-def reporting_update(transform: optax.GradientTransformation) -> Callable[..., tuple[PyTree, Any, Report | None]] | None:
+def reporting_update(
+    transform: optax.GradientTransformation,
+) -> Callable[..., tuple[PyTree, Any, Report | None]] | None:
     """The update of a transformation that reports what it did, None where it cannot."""
     return getattr(transform.update, "with_report", None)
 
@@ -162,7 +164,9 @@ def _refuse(finite, count):
         raise FloatingPointError(f"gradient with inf or NaN at update {int(count)}")
 
 
-def _measured(leaves: Sequence[Array], parts: Callable[[Array], Axes] | None, axis_name: Axis) -> tuple[Norm, list[Norm]]:
+def _measured(
+    leaves: Sequence[Array], parts: Callable[[Array], Axes] | None, axis_name: Axis
+) -> tuple[Norm, list[Norm]]:
     dtype = compute_dtype(leaves)
     if parts is None:
         return whole_norm(leaves, dtype, axis_name), []
@@ -188,5 +192,3 @@ def _report(leaves: list[Array], found: Norm, outcome: Outcome, bad: list[Array]
         return StepChange(finite & known.changed, after, cosine)
 
     return Report(found, change)
-
-

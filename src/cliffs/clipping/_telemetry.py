@@ -194,9 +194,7 @@ def _leaf_record(updates: PyTree, pairs: list[tuple[int, Array, Array]], known: 
     named = named_leaves(updates)
     recorded = [name for name, x in named if _is_recorded(x)]
     check_same_leaves(updates, recorded, list(known), "the state of telemetry")
-    before, after = (
-        leaf_norms([pair[k] for pair in pairs], dtype, [None] * len(pairs)) for k in (1, 2)
-    )
+    before, after = (leaf_norms([pair[k] for pair in pairs], dtype, [None] * len(pairs)) for k in (1, 2))
     zero = jnp.zeros((), dtype)
     seen = {named[i][0]: (b.value, a.value) for (i, _, _), b, a in zip(pairs, before, after)}
     return {name: seen.get(name, (zero, zero)) for name in known}
@@ -233,8 +231,10 @@ def read_telemetry(state: PyTree) -> dict[str, float] | dict[str, np.ndarray]:
         if any(isinstance(value, Tracer) for value in fields.values()):
             raise ValueError("state is traced: read telemetry outside of jit, vmap and scan")
         fields = jax.device_get(fields)
-        log |= {prefix + name: np.asarray(value, float) if np.ndim(value) else float(value)
-                for name, value in fields.items()}
+        log |= {
+            prefix + name: np.asarray(value, float) if np.ndim(value) else float(value)
+            for name, value in fields.items()
+        }
     return log
 
 

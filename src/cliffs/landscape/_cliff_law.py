@@ -181,18 +181,18 @@ def compare_laws(lengths: Real[np.ndarray, " k"], values: Float[np.ndarray, " k"
 
 
 def state_after(
-    step: Step, params: PyTree, initial_state: PyTree, length: Any, *, max_length: int, inputs: Any = None
+    step: Step, params: PyTree, initial_state: PyTree, inputs: PyTree, length: int | Array, *, max_length: int
 ) -> PyTree:
     """`x_T` with T traced: an unroll of `max_length` steps whose steps from `T` on change nothing.
 
-    **Arguments**: as of `cliffs.unroll`; `length`, an integer array of any shape `()`, at most `max_length` (longer
-    ones count as `max_length`); `inputs` with `max_length` steps or None.
+    **Arguments**: as of `cliffs.unroll`, `inputs` with `max_length` steps or None; `length`, an integer or a traced
+    integer, at most `max_length` (longer ones count as `max_length`).
 
     **Returns** the state, a pytree like `initial_state`. Every step is computed for the longest length, so steps
     that overflow later on would spoil the gradient: bounded maps only.
 
     >>> from cliffs.recurrent import OneUnitParams, one_unit_step
-    >>> two = state_after(one_unit_step, OneUnitParams(0.0, 3.0), jnp.asarray(1.0), 2, max_length=9)
+    >>> two = state_after(one_unit_step, OneUnitParams(0.0, 3.0), jnp.asarray(1.0), None, 2, max_length=9)
     >>> float(two)
     3.0
     """
@@ -219,7 +219,7 @@ def locate_boundary(final: Callable[[Array], PyTree], low: Any, high: Any) -> Ar
 
     >>> from cliffs.recurrent import OneUnitParams, one_unit_step
     >>> def final(b):
-    ...     return state_after(one_unit_step, OneUnitParams(5.0, b), jnp.asarray(0.5), 200, max_length=200)
+    ...     return state_after(one_unit_step, OneUnitParams(5.0, b), jnp.asarray(0.5), None, 200, max_length=200)
     >>> round(float(locate_boundary(final, -3.0, -2.0)), 4)
     -2.6123
     """

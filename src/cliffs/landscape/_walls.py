@@ -16,7 +16,11 @@ from cliffs.typing import Objective
 
 
 class Walls(NamedTuple):
-    """Walls of a loss on a slice, the steepest first; numpy arrays. Each stands across a line of the grid."""
+    """Walls of a loss on a slice, the steepest first; numpy arrays. Each stands across a line of the grid.
+
+    A table of places on a plane, where a `CliffProfile` is one wall on one line with the ground on both its sides: a
+    search over a grid does not measure that ground, and a line has no second coordinate. So these are two records.
+    """
 
     coordinates: Float[np.ndarray, "walls directions"]
     """Where `|dE/ds|` along the line is largest, in offsets of the slice."""
