@@ -33,8 +33,8 @@ def plot_diagnosis(
     ax.plot(steps, shown, color=COLORS["stable"], lw=0.7, rasterized=len(norms) > 5000, label="norm")
     if np.isfinite(shown).any():
         ax.set_yscale("log")
-    spikes = np.atleast_1d(next((f.evidence["steps"] for f in diagnosis.findings if f.name == "cliff spikes"), []))
-    if len(spikes):
+    spikes = np.array(next((f.evidence["steps"] for f in diagnosis.findings if f.name == "cliff spikes"), []), int)
+    if spikes.size:
         ax.plot(spikes, norms[np.searchsorted(steps, spikes)], "v", ms=5, color=COLORS["unclipped"], label="spike")
     for i, step in enumerate(diagnosis.nonfinite_steps):
         ax.axvline(step, color=COLORS["accent"], lw=0.8, label="not finite" if i == 0 else None)
