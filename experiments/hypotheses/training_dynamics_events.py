@@ -11,14 +11,7 @@ import optax
 from scipy.ndimage import median_filter
 
 from cliffs import recurrent, tasks, training
-from cliffs.dynamics import (
-    Settling,
-    find_fixed_points,
-    match_attractors,
-    same_attractor,
-    settle,
-    solve_fixed_points,
-)
+from cliffs.dynamics import Settling, find_fixed_points, match_attractors, same_attractor, settle, track_fixed_point
 from cliffs.spectra import lyapunov_exponents
 
 if TYPE_CHECKING:
@@ -134,21 +127,12 @@ def tracked_point(config: "Config", params: Any) -> dict[str, Any]:
     def one(p):
         first = settle(step, jax.tree.map(lambda v: v[0], p), jnp.zeros((1, config.hidden)), held).orbit[0, 0]
 
-        def body(x, at):
-            # Where the point has gone in a fold, another is taken up from the origin.
-            found = solve_fixed_points(step, at, jnp.stack([x, 0 * x]), held, max_iterations=16)
-            k = jnp.where(found.residual[0] < RESIDUAL, 0, 1)
-            moved = jnp.sqrt(jnp.mean((found.points[k] - x) ** 2))
-            x = found.points[k]
-            jacobian = jax.jacfwd(lambda s: step(at, s, held))(x)
-            return x, (x, found.residual[k], k, moved, jacobian)
+        # Where the point has gone in a fold, another is taken up from the origin.
+        return track_fixed_point(step, p, first, held, tolerance=RESIDUAL)
 
-        return jax.lax.scan(body, first, p)[1]
-
-    points, residual, lost, moved, jacobians = every_run(one, params)
-    values = np.linalg.eigvals(jacobians)
-    values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=-1), axis=-1)
-    return {"points": points, "residual": residual, "lost": lost == 1, "moved": moved, "multipliers": values}
+    track = every_run(one, params)
+    named = {key: getattr(track, key) for key in ("residual", "lost", "moved", "multipliers")}
+    return named | {"points": track.states}
 
 
 def spikes(norms: Any, factor: float, window: int) -> Any:

@@ -44,7 +44,7 @@ def test_parity_reference_fold_curve_runs_through_the_cusp(x64, reference):
         (cusp,) = here.special
         want = reference["cusp"][name]
         assert (cusp.kind, cusp.located) == ("cusp", True)
-        np.testing.assert_allclose([*cusp.parameters, *cusp.state], [want["w"], want["b"], want["x"]], atol=1e-12)
+        np.testing.assert_allclose([*cusp.parameters, *cusp.state], [float(want[k]) for k in "wbx"], atol=1e-12)
         # Both ends lie on the bound of w: the curve did pass the cusp, and ends in the two 25-digit folds.
         assert here.ends == ("left the bounds", "left the bounds")
         assert np.isclose(here.parameters[[0, -1], 0], float(w), atol=1e-14).all()

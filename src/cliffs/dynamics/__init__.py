@@ -39,6 +39,8 @@ from cliffs.dynamics._special_points import SpecialPoint as SpecialPoint
 from cliffs.dynamics._special_points import locate_bifurcation as locate_bifurcation
 from cliffs.dynamics._special_points import solve_bifurcation as solve_bifurcation
 from cliffs.dynamics._special_points import switching_tangents as switching_tangents
+from cliffs.dynamics._tracking import Track as Track
+from cliffs.dynamics._tracking import track_fixed_point as track_fixed_point
 from cliffs.dynamics._two_parameter import BifurcationCurve as BifurcationCurve
 from cliffs.dynamics._two_parameter import CodimensionTwoPoint as CodimensionTwoPoint
 from cliffs.dynamics._two_parameter import bifurcation_curve as bifurcation_curve
