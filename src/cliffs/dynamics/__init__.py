@@ -31,10 +31,10 @@ from cliffs.dynamics._input_driven import compose as compose
 from cliffs.dynamics._input_driven import separation as separation
 from cliffs.dynamics._input_driven import split_path as split_path
 from cliffs.dynamics._input_driven import split_step as split_step
+from cliffs.dynamics._problem import Stepping as Stepping
 from cliffs.dynamics._settings import Settling as Settling
 from cliffs.dynamics._settling import Settled as Settled
 from cliffs.dynamics._settling import settle as settle
-from cliffs.dynamics._problem import Stepping as Stepping
 from cliffs.dynamics._special_points import SpecialPoint as SpecialPoint
 from cliffs.dynamics._special_points import locate_bifurcation as locate_bifurcation
 from cliffs.dynamics._special_points import solve_bifurcation as solve_bifurcation
