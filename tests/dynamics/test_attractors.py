@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs.dynamics import attractor_diagram
+from cliffs.dynamics import InputPath, attractor_diagram
 from cliffs.recurrent import OneUnitParams, one_unit_step
 
 
@@ -47,8 +47,24 @@ def test_analytic_two_attractors_of_the_one_unit_map_at_once(x64, reference):
 )
 def test_wrong_use_names_the_argument(options, words):
     options = {
-        "step": one_unit_step, "params": OneUnitParams(5.0, -3.0), "path": "b", "values": jnp.ones(2),
-        "starts": jnp.zeros((2, 1)), **options,
-    }  # fmt: skip
+        "step": one_unit_step,
+        "params": OneUnitParams(5.0, -3.0),
+        "path": "b",
+        "values": jnp.ones(2),
+        "starts": jnp.zeros((2, 1)),
+        **options,
+    }
     with pytest.raises(ValueError, match=words):
         attractor_diagram(**options)
+
+
+def test_analytic_an_input_may_be_the_parameter(x64):
+    """x = u / (1 - a) of the leaky unit; the path may hold numpy's integers."""
+
+    def leaky(a, x, u):
+        return a * x + u["drive"][1]
+
+    inputs, values = {"drive": jnp.array([1.0, 2.0])}, np.array([-1.0, 3.0])
+    path = InputPath(("drive", np.int64(1)))
+    states = attractor_diagram(leaky, jnp.asarray(0.5), path, values, jnp.zeros((1, 1)), inputs, record=1)
+    np.testing.assert_allclose(states[:, 0, 0, 0], values / 0.5, atol=1e-12)

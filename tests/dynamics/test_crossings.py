@@ -134,8 +134,11 @@ def test_analytic_ends_that_move_along_a_line_of_fixed_points_cross_nothing(x64)
     # A sample on the boundary while the parameters change is no bifurcation.
     (event,) = planar_report(2, 0.2, 0.4, -1.0, 1.0).crossings
     assert (event.kind, round(event.position, 12), event.before[0].round(6), event.after[0].round(6)) == (
-        "basin boundary", 0.5, -1, 1
-    )  # fmt: skip
+        "basin boundary",
+        0.5,
+        -1,
+        1,
+    )
 
 
 def test_invariance_attractors_are_matched_under_jit_and_vmap_as_one_by_one():

@@ -1,7 +1,6 @@
 """The attractors that trajectories settle on, parameter by parameter: a bifurcation diagram by brute force."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from cliffs._flatten import check_map
-from cliffs._paths import Path, get_parameter, set_parameter
+from cliffs._paths import InputPath, Path, as_path, fold_inputs, get_parameter, set_parameter
 from cliffs.dynamics._problem import vectors
 from cliffs.typing import Step
 
@@ -17,10 +16,10 @@ from cliffs.typing import Step
 def attractor_diagram(
     step: Step,
     params: PyTree,
-    path: Path,
+    path: Path | InputPath,
     values: Float[Array | np.ndarray, " values"],
     starts: PyTree,
-    inputs: Any = None,
+    inputs: PyTree = None,
     *,
     transient: int = 1000,
     record: int = 64,
@@ -32,7 +31,8 @@ def attractor_diagram(
 
     **Arguments**
 
-    - `step`, `params`, `inputs`: the map; `path` names the scalar parameter, as in `continue_branch`.
+    - `step`, `params`, `inputs`: the map; `path` names the scalar parameter, as in `continue_branch`; an `InputPath`
+      a scalar input.
     - `values`: `[values]` of the parameter.
     - `starts`: `[starts, n]`, or a pytree with leaves `[starts, ...]` (flattened in the result).
     - `transient`: steps thrown away; `record`: steps kept.
@@ -47,7 +47,9 @@ def attractor_diagram(
     >>> [[round(float(x), 3) for x in sorted(lane)] for lane in states[:, 0, :, 0]]
     [[0.5, 0.5], [0.513, 0.799]]
     """
+    step, params, path, inputs = fold_inputs(step, params, path, inputs)
     get_parameter(params, path)
+    path = as_path(path)
     step, starts = vectors(step, starts, name="starts", axes=1)
     values = jnp.asarray(values, starts.dtype)
     if values.ndim != 1 or values.shape[0] == 0:
@@ -60,7 +62,7 @@ def attractor_diagram(
 
 @functools.partial(jax.jit, static_argnames=("step", "path", "record"))
 def _diagram(step, params, path, values, starts, inputs, transient, record):
-    def settle(value, start):
+    def record_of(value, start):
         here = set_parameter(params, path, value)
         state = jax.lax.fori_loop(0, transient, lambda _, x: step(here, x, inputs), start)
 
@@ -70,4 +72,4 @@ def _diagram(step, params, path, values, starts, inputs, transient, record):
 
         return jax.lax.scan(body, state, length=record)[1]
 
-    return jax.vmap(lambda v: jax.vmap(lambda s: settle(v, s))(starts))(values)
+    return jax.vmap(lambda v: jax.vmap(lambda s: record_of(v, s))(starts))(values)

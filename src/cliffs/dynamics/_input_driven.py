@@ -8,7 +8,7 @@ and continuation, bifurcations and basins of driven networks need no code of the
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ class Split(NamedTuple):
 class _Autonomous:
     step: RNNStep
 
-    def __call__(self, params: RNNParams, state: Array, inputs: Any = None) -> Array:
+    def __call__(self, params: RNNParams, state: Array, inputs: PyTree = None) -> Array:
         del inputs
         rest = jnp.zeros((*jnp.shape(state)[:-1], params.w_in.shape[0]), params.w_rec.dtype)
         return self.step(params, state, rest)

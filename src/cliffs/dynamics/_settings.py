@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 from jaxtyping import Array
 
 
@@ -18,10 +19,10 @@ class Settling:
     """After which a start is given up (rounded up to a multiple of `window`)."""
     max_period: int = 4
     """The longest cycle that is recognised."""
-    tolerance: float | Array | None = None
+    tolerance: float | np.number | Array | None = None
     """An orbit repeats when `|F^p(x) - x|` is at most this, relative to `scale + |x|`; 1e-10 in float64 and 1e-5 in
     float32 if None."""
-    escape: float | Array | None = None
+    escape: float | np.number | Array | None = None
     """A state with an entry beyond this, in the state's own units, or not finite, has escaped. If None, a million times
     the scale of the entry, or a million where that is less."""
     window: int = 64

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from cliffs._flatten import num_inputs
+from cliffs._precision import by_precision
 from cliffs.spectra import _scaled_products
 from cliffs.spectra._jacobians import flat_trajectory
 from cliffs.typing import Step
@@ -114,7 +115,7 @@ def leading_singular_values(
     if oversampling < 0 or max_passes < 1:
         raise ValueError(f"oversampling must be >= 0 and max_passes >= 1, got {oversampling} and {max_passes}")
     size = min(n, num_values + oversampling)
-    limit = (1e-8 if dtype == jnp.float64 else 1e-4) if tolerance is None else tolerance
+    limit = by_precision(dtype, double=1e-8, single=1e-4) if tolerance is None else tolerance
     xs = (vectors_at, inputs if num_inputs(inputs) else None)
     eye = jnp.eye(size, dtype=dtype)
 
