@@ -35,4 +35,4 @@ from cliffs.recurrent import unroll as unroll
 from cliffs.spectra import lyapunov_exponents as lyapunov_exponents
 from cliffs.sweeps import sweep as sweep
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
