@@ -57,7 +57,9 @@ class Result(NamedTuple):
 def run(config: Config, say: Any = print) -> Result:
     """Measure all cells and sizes."""
     measured = []
-    rows = [("cell, units", "networks a second", "rule / torch", "rule / flax", "rule / deferred")]
+    rows: list[tuple[str, ...]] = [
+        ("cell, units", "networks a second", "rule / torch", "rule / flax", "rule / deferred")
+    ]
     for cell in config.cells:
         for units in config.units:
             row = measure(cell, units, config)

@@ -1,6 +1,20 @@
 """The recurrent model: steps of vanilla, gated and small hand-made maps, their initialisers, and the unroll in time.
 
 A step is any function `step(params, state, inputs) -> state` on pytrees; nothing has to be registered.
+
+| you look for | file |
+| --- | --- |
+| `unroll`, `unroll_method`: states over time, and which way is taken | `_unroll.py` |
+| vanilla network `rnn_step`, read-out | `_vanilla.py` |
+| flax cells as steps: `lstm_cell`, `gru_cell`, `simple_cell` | `_gated.py` |
+| one-unit map, linear map, Hénon map | `_maps.py` |
+| initial weights | `_initializers.py` |
+| derivative rules: vanilla, LSTM and GRU, any step | `_fast_unroll.py`, `_gated_rules.py`, `_deferred.py` |
+| what a step computes, sorted by what it depends on | `_step_plan.py` |
+| blocks of time; recomputation (`remat`) | `_blocks.py`, `_recompute.py` |
+| a sequence solved at once: `parallel_unroll` | `_parallel.py` |
+| the kernel with the matrix on the chip | `_persistent.py` |
+| a linear map with its own transpose | `_linear_map.py` |
 """
 
 from cliffs.recurrent._fast_unroll import ACTIVATIONS as ACTIVATIONS

@@ -1,11 +1,9 @@
-"""Blocks of time: how many steps share one weight-gradient product, and what is kept for the backward pass."""
+"""Blocks of time: how many steps share one weight-gradient product."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 
 LARGE_STEP_ROWS = 256  # a product over this many rows gains nothing from being merged with others
@@ -52,24 +50,3 @@ def over_blocks(
     blocks = jax.tree.map(lambda x: x.reshape(num_steps // length, length, *x.shape[1:]), xs)
     carry, ys = jax.lax.scan(function, carry, blocks, length=num_steps // length, reverse=reverse)
     return carry, jax.tree.map(lambda y: y.reshape(num_steps, *y.shape[2:]), ys)
-
-
-def over_blocks_with_rest(
-    function: Callable[[Any, Any, int], tuple[Any, Any]], carry: PyTree, xs: PyTree, length: int, *, num_steps: int
-) -> tuple[PyTree, PyTree]:
-    """As `over_blocks`, for any length, each block computed a second time in the backward pass.
-
-    `function(carry, x, count)` gets its number of steps; a shorter block comes first where `length` does not divide
-    `num_steps`.
-    """
-    rest = num_steps % length
-    checkpointed = {n: jax.checkpoint(partial(function, count=n)) for n in (rest, length)}
-    first, ys = None, None
-    if rest:
-        carry, first = checkpointed[rest](carry, jax.tree.map(lambda x: x[:rest], xs))
-    if num_steps - rest or not rest:
-        others = jax.tree.map(lambda x: x[rest:], xs)
-        carry, ys = over_blocks(checkpointed[length], carry, others, length, num_steps=num_steps - rest)
-    if first is None or ys is None:
-        return carry, ys if first is None else first
-    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, ys)

@@ -14,12 +14,50 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from cliffs.recurrent._blocks import block_length, over_blocks
-from cliffs.recurrent._step_plan import INPUTS, LOOP, PARAMS, Operation, Plan, Product, delta_rows
-from cliffs.recurrent._tangents import is_zero, materialise, states_before, total
+from cliffs.recurrent._step_plan import INPUTS, LOOP, PARAMS, Operation, Plan, Product, delta_rows, make_plan
+from cliffs.recurrent._tangents import aval_of, is_zero, materialise, states_before, total
+from cliffs.typing import Step
+
+
+def find_plan(
+    step: Step, params: PyTree, initial_state: PyTree, inputs: PyTree, num_steps: int
+) -> tuple[Plan | None, str]:
+    """The step's plan where it has products to defer, and a sentence about it."""
+    leaves, tree = jax.tree.flatten(params)
+    places = [k for k, x in enumerate(leaves) if is_array(x)]
+
+    def with_arrays(arrays, state, u):
+        whole = list(leaves)  # leaves that are no arrays, such as an activation function, stay what they are
+        for k, x in zip(places, arrays):
+            whole[k] = x
+        return step(tree.unflatten(whole), state, u)
+
+    state = jax.tree.map(aval_of, initial_state)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype, weak_type=aval_of(x).weak_type), inputs)
+    arrays = [aval_of(leaves[k]) for k in places]
+    closed, out = jax.make_jaxpr(with_arrays, return_shape=True)(arrays, state, one)
+    before, after = closed.in_avals[len(places) :][: len(jax.tree.leaves(state))], closed.out_avals
+    if jax.tree.structure(out) != jax.tree.structure(state) or [_type(x) for x in before] != [_type(x) for x in after]:
+        return None, "the step's result has other types than its state"
+    plan = make_plan(closed, len(places), len(before))
+    if plan is None:
+        return None, "the step has side effects"
+    hidden = sorted({op.name for op in plan.opaque()})
+    also = f"; what parameters do inside {', '.join(hidden)} is left to plain autodiff" if hidden else ""
+    if not plan.products:
+        return None, "no product with parameters was found in the step" + also
+    if num_steps > 1 and steps_together(plan, num_steps) == 1:
+        return None, "the products of one step are large already"
+    count = len(plan.products)
+    return (
+        plan,
+        f"{count} product{'s' if count > 1 else ''} with parameters {'are' if count > 1 else 'is'} deferred{also}",
+    )
 
 
 def deferred_unroll(plan: Plan, params: list, state: list, inputs: list, num_steps: int) -> list[Array]:
@@ -44,6 +82,14 @@ def steps_together(plan: Plan, num_steps: int) -> int:
     sizes = sum(d.size for d in deltas)
     itemsize = max((d.dtype.itemsize for d in deltas), default=4)
     return block_length(num_steps, rows, -(-sizes // max(rows, 1)), itemsize)
+
+
+def _type(aval):
+    return aval.shape, aval.dtype, aval.weak_type
+
+
+def is_array(x) -> bool:
+    return isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
 
 
 def _evaluate(operation: Operation, values: dict[int, Any], special: dict[tuple[int, int], Any] | None = None) -> None:
@@ -75,7 +121,9 @@ class _Loop:
 
         per_step, terms = jax.vmap(of_inputs)(xs) if xs else ([], {})
         terms |= {s: fixed[s] for s in self.terms if s not in terms}
-        states = jax.custom_jvp(lambda *args: self.scan(*args, {}, [])[0])
+        states: Any = jax.custom_jvp(
+            lambda w, terms, consts, xs, state: self.scan(w, terms, consts, xs, state, {}, [])[0]
+        )
         states.defjvp(self.tangents, symbolic_zeros=True)
         return states([fixed[s] for s in self.weights], terms, [fixed[s] for s in self.consts], per_step, state)
 
@@ -126,7 +174,8 @@ class _Loop:
             whole = list(leaves)
             for k, value in zip(free, values):
                 whole[k] = value
-            return self.scan(weights, terms, *tree.unflatten(whole), perturbations, recorded)
+            consts, per_step, state = tree.unflatten(whole)
+            return self.scan(weights, terms, consts, per_step, state, perturbations, recorded)
 
         zeros = {s: jnp.zeros(shape, plan.avals[s].dtype) for s, shape in shapes.items()}
         states, push, values = jax.linearize(of_moving, zeros, [leaves[k] for k in free], has_aux=True)
@@ -172,7 +221,7 @@ def _merge(group: Sequence[Product], special: dict[tuple[int, int], Any]) -> tup
 
 def _product(x: Array, w: Array, w_t: Array, widths: tuple[int, ...], precision: Any) -> list[Array]:
     out = _times(x, w, w_t, precision)
-    return lax.split(out, widths, axis=out.ndim - 1) if len(widths) > 1 else [out]
+    return list(lax.split(out, widths, axis=out.ndim - 1)) if len(widths) > 1 else [out]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(3,))

@@ -8,7 +8,7 @@ Names: `w` `[hidden, gates * hidden]` with the gates side by side, `drive` `[tim
 part of the gates with the biases, `before` `[time, *batch, hidden]` the state that each step started from.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def gated_kind(step: CellStep, params: PyTree, state: PyTree, inputs: Array) -> 
     hidden = jax.tree.leaves(state)[-1]
     arrays = jax.tree.leaves((params, state))
     same_type = len({jnp.result_type(x) for x in arrays}) == 1
-    same_batch = inputs is not None and len({jnp.shape(x) for x in (*jax.tree.leaves(state),)}) == 1
+    same_batch = inputs is not None and len({jnp.shape(x) for x in jax.tree.leaves(state)}) == 1
     if not (same_type and same_batch and jnp.shape(inputs)[1:-1] == jnp.shape(hidden)[:-1]):
         return None
     return ("lstm" if lstm else "gru") if jnp.result_type(hidden, inputs) == jnp.result_type(hidden) else None
@@ -53,23 +53,24 @@ def gated_unroll(kind: Literal["lstm", "gru"], params: PyTree, state: PyTree, in
     length = block_length(inputs.shape[0], rows, w.shape[-1], last.dtype.itemsize)
 
     def block(state, u):
-        drive = u @ w_in + bias  # [steps, *batch, gates * hidden]
         if kind == "lstm":
-            states = lstm_states(w, drive, *state)
+            states = lstm_states(w, w_in, bias, u, *state)
         else:
-            states = gru_states(w, params["hn"]["bias"], drive, state)
+            states = gru_states(w, params["hn"]["bias"], u @ w_in + bias, state)
         return jax.tree.map(lambda x: x[-1], states) if length < inputs.shape[0] else state, states
 
     return over_blocks(block, state, inputs, length, num_steps=inputs.shape[0])[1]
 
 
 @jax.custom_jvp
-def lstm_states(w: Array, drive: Array, cell: Array, hidden: Array) -> tuple[Array, Array]:
+def lstm_states(w: Array, w_in: Array, bias: Array, inputs: Array, cell: Array, hidden: Array) -> tuple[Array, Array]:
     """Cells and hidden states `[time, *batch, hidden]`; the gates stand in the order input, forget, output, new."""
-    return _lstm_scan(w, drive, cell, hidden, keep=False)[0]
+    return _lstm_scan(w, inputs @ w_in + bias, cell, hidden, keep=False)[0]
 
 
-def _lstm_scan(w, drive, cell, hidden, keep):
+def _lstm_scan(w: Array, drive: Array, cell: Array, hidden: Array, keep: bool) -> Any:
+    """States, and where `keep` is set the gates and the squashed cell of every step."""
+
     def step(carry, d):
         c, h = carry
         z = h @ w + d  # [*batch, 4 * hidden]
@@ -87,11 +88,18 @@ def _lstm_scan(w, drive, cell, hidden, keep):
 
 
 def _lstm_jvp(primals, tangents):
-    w, drive, cell, hidden = primals
-    d_w, d_drive, d_cell, d_hidden = tangents
+    w, w_in, bias, inputs, cell, hidden = primals
+    d_w, d_w_in, d_bias, d_inputs, d_cell, d_hidden = tangents
+    drive = inputs @ w_in + bias  # [time, *batch, 4 * hidden]
     (cells, hiddens), gates = _lstm_scan(w, drive, cell, hidden, keep=True)
-    of_weights = d_w if is_zero(d_w) else states_before(hidden, hiddens) @ d_w
-    change = total([d_drive, of_weights], drive.shape, drive.dtype)
+    changes = [] if is_zero(d_inputs) else [d_inputs @ w_in]
+    if not (is_zero(d_w) and is_zero(d_w_in) and is_zero(d_bias)):
+        # One product serves the gradients of all three: few inputs alone would make a thin, slow one.
+        ones = jnp.ones((*inputs.shape[:-1], 1), inputs.dtype)
+        seen = jnp.concatenate([states_before(hidden, hiddens), inputs, ones], axis=-1)
+        d_weights = jnp.concatenate([materialise(d_w), materialise(d_w_in), materialise(d_bias)[None]])
+        changes.append(seen @ d_weights)
+    change = total(changes, drive.shape, drive.dtype)
     residuals = (*gates, states_before(cell, cells), w, w.T)
     linear = (change, materialise(d_cell), materialise(d_hidden))
     return (cells, hiddens), linear_map(_lstm_tangent, _lstm_transpose, residuals, linear)
@@ -146,7 +154,9 @@ def gru_states(w: Array, bias: Array, drive: Array, hidden: Array) -> Array:
     return _gru_scan(w, bias, drive, hidden, keep=False)[0]
 
 
-def _gru_scan(w, bias, drive, hidden, keep):
+def _gru_scan(w: Array, bias: Array, drive: Array, hidden: Array, keep: bool) -> Any:
+    """States, and where `keep` is set the gates and the new gate's recurrent part at every step."""
+
     def step(h, d):
         size = h.shape[-1]
         a = h @ w  # [*batch, 3 * hidden]

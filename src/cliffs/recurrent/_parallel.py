@@ -45,8 +45,9 @@ def parallel_unroll(
 
     A sweep linearises the step at the present guess, `A_t = df/dx(x_{t-1})`, `b_t = f(x_{t-1}) - A_t x_{t-1}`, and
     solves `x_t = A_t x_{t-1} + b_t` by an associative scan over pairs `(A, b)`. The first guess is the initial state
-    at all times. It takes few sweeps where the largest Lyapunov exponent is negative, and about as many as there are
-    steps where it is positive (`experiments/hypotheses/parallel_unroll.py` draws this). After k sweeps the first k
+    at all times. Where the largest Lyapunov exponent is positive it takes about as many sweeps as there are steps.
+    Where it is negative it takes few, whatever the length, if the step also contracts along the first guess; networks
+    with several attractors may not (`experiments/hypotheses/parallel_unroll.py` draws this). After k sweeps the first k
     states are exact, so T sweeps always suffice in exact arithmetic.
 
     The gradient is the one of the states, not of the iteration: at the solution `dx_t = A_t dx_{t-1} + df`, solved by
@@ -89,19 +90,19 @@ def parallel_unroll(
     leaves = jax.tree.leaves(inputs)
     if not leaves and length is None:
         raise ValueError("inputs is None: say how many steps with length=...")
-    num_steps = leaves[0].shape[0] if leaves else length
+    num_steps = leaves[0].shape[0] if leaves else length or 0
     if num_steps < 1:
         raise ValueError(f"inputs and length must give at least 1 step, got {num_steps}")
 
     def one(state, inputs):
-        return _solve(step, params, state, inputs, num_steps, form, damping, tolerance, max_sweeps)
+        return tuple(_solve(step, params, state, inputs, num_steps, form, damping, tolerance, max_sweeps))
 
     if isinstance(step, RNNStep | CellStep):
         # Each row of the batch is a sequence of its own; the states come out with time first, the flags with none.
         for axis in range(jax.tree.leaves(initial_state)[0].ndim - 1):
             del axis
-            one = jax.vmap(one, (0, 1), ParallelUnroll(1, 0, 0, 0))
-    return one(initial_state, inputs)
+            one = jax.vmap(one, (0, 1), (1, 0, 0, 0))
+    return ParallelUnroll(*one(initial_state, inputs))
 
 
 def states_or_scan(found: ParallelUnroll, scan: Callable[[], PyTree]) -> PyTree:
@@ -120,7 +121,7 @@ def _solve(step, params, initial_state, inputs, num_steps, form, damping, tolera
     smooth = [k for k, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
     @jax.custom_jvp
-    def solve(consts, start, leaves):
+    def solve(consts, start, leaves) -> Any:
         return _sweeps(
             lambda x, u: f(x, u, *consts),
             start,
@@ -192,7 +193,7 @@ def _sweeps(f, start, inputs, num_steps, form, damping, tolerance, max_sweeps):
         return (residual > tolerance) & (count < max_sweeps)
 
     guess = jnp.broadcast_to(start, (num_steps, *start.shape))
-    return jax.lax.while_loop(unfinished, sweep, (guess, jnp.asarray(jnp.inf, start.dtype), 0))
+    return jax.lax.while_loop(unfinished, sweep, (guess, jnp.asarray(jnp.inf, start.dtype), jnp.asarray(0)))
 
 
 def _times(a: Array, x: Array) -> Array:

@@ -135,7 +135,8 @@ def _call(kernel: Any, which: str, interpret: bool, like: Array, w: Array, seque
     """Run `kernel(w, *sequences, start) -> (sequence, last)`; whole arrays are handed over, in the chip's memory."""
     from jax.experimental import pallas as pl
 
-    cost = persistent_cost(*like.shape, like.dtype.itemsize)[which]
+    time, batch, hidden = like.shape
+    cost = persistent_cost(time, batch, hidden, like.dtype.itemsize)[which]
     estimate = pl.CostEstimate(flops=cost.flops, bytes_accessed=cost.bytes, transcendentals=like.size)
     shapes = [jax.ShapeDtypeStruct(like.shape, like.dtype), jax.ShapeDtypeStruct(start.shape, start.dtype)]
     return pl.pallas_call(kernel, out_shape=shapes, cost_estimate=estimate, interpret=interpret)(w, *sequences, start)

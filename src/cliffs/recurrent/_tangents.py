@@ -1,4 +1,4 @@
-"""Small helpers for rules with symbolic zeros."""
+"""Small helpers that the rules share."""
 
 from typing import Any
 
@@ -27,3 +27,9 @@ def total(tangents: list[Any], shape: tuple[int, ...], dtype: Any) -> Array:
     """The sum of the tangents that are not known to be zero, each broadcast to `shape`."""
     terms = [jnp.broadcast_to(t, shape) for t in tangents if not is_zero(t)]
     return sum(terms[1:], terms[0]) if terms else jnp.zeros(shape, dtype)
+
+
+def aval_of(x: Any) -> jax.ShapeDtypeStruct:
+    """Shape, dtype and weak type of anything that jax takes as an array."""
+    kind = jax.typeof(x) if not isinstance(x, jax.ShapeDtypeStruct) else x
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=bool(getattr(kind, "weak_type", False)))

@@ -1,22 +1,19 @@
 """States over time: one `unroll` for every step, and which way it takes."""
 
-import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, PyTree
 
-from cliffs.recurrent._blocks import over_blocks_with_rest
-from cliffs.recurrent._deferred import deferred_unroll, steps_together
+from cliffs.recurrent._deferred import deferred_unroll, find_plan, is_array
 from cliffs.recurrent._fast_unroll import ACTIVATIONS, fast_unroll
 from cliffs.recurrent._gated import CellStep
 from cliffs.recurrent._gated_rules import gated_kind, gated_unroll
 from cliffs.recurrent._parallel import parallel_unroll, states_or_scan
 from cliffs.recurrent._persistent import persistent_states
-from cliffs.recurrent._step_plan import Plan, make_plan
+from cliffs.recurrent._recompute import block_of_remat, over_blocks_with_rest, settled_types
 from cliffs.recurrent._tangents import states_before
 from cliffs.recurrent._vanilla import RNNParams, RNNStep, project_inputs
 from cliffs.typing import Step
@@ -87,8 +84,8 @@ def unroll(
         states = _choose(step, params, state, xs, count, method)[1](state, xs)
         return jax.tree.map(lambda x: x[-1], states), None if last_only else states
 
-    initial_state = _settled_types(step, params, initial_state, inputs)
-    steps = _block_of_remat(block, initial_state, inputs, num_steps, remat)
+    initial_state = settled_types(step, params, initial_state, inputs)
+    steps = block_of_remat(block, initial_state, inputs, num_steps, remat)
     last, states = over_blocks_with_rest(block, initial_state, inputs, steps, num_steps=num_steps)
     return last if last_only else states
 
@@ -166,13 +163,13 @@ def _choose(step, params, initial_state, inputs, num_steps, method) -> tuple[Unr
         return UnrollMethod(kind, f"the rule of the {kind.upper()}"), lambda state, inputs: gated_unroll(
             kind, params, state, inputs
         )
-    plan, why = _plan(step, params, initial_state, inputs, num_steps)
+    plan, why = find_plan(step, params, initial_state, inputs, num_steps)
     if plan is None:
         return UnrollMethod("scan", why), scan
 
     def deferred(state, inputs):
         leaves, tree = jax.tree.flatten(state)
-        arrays = [x for x in jax.tree.leaves(params) if _is_array(x)]
+        arrays = [x for x in jax.tree.leaves(params) if is_array(x)]
         flat = [jnp.asarray(x) for x in leaves]
         return tree.unflatten(deferred_unroll(plan, arrays, flat, jax.tree.leaves(inputs), num_steps))
 
@@ -192,95 +189,7 @@ def _vanilla(step: RNNStep, params: RNNParams, initial_state: Array, inputs: Arr
     return fast_unroll(step.activation, step.form, w_rec, w_in, bias, jnp.broadcast_to(state, shape), inputs)
 
 
-def _plan(step, params, initial_state, inputs, num_steps) -> tuple[Plan | None, str]:
-    """The step's plan where it has products to defer, and a sentence about it."""
-    leaves, tree = jax.tree.flatten(params)
-    places = [k for k, x in enumerate(leaves) if _is_array(x)]
-
-    def with_arrays(arrays, state, u):
-        whole = list(leaves)  # leaves that are no arrays, such as an activation function, stay what they are
-        for k, x in zip(places, arrays):
-            whole[k] = x
-        return step(tree.unflatten(whole), state, u)
-
-    state = jax.tree.map(_aval, initial_state)
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype, weak_type=_aval(x).weak_type), inputs)
-    arrays = [_aval(leaves[k]) for k in places]
-    closed, out = jax.make_jaxpr(with_arrays, return_shape=True)(arrays, state, one)
-    before, after = closed.in_avals[len(places) :][: len(jax.tree.leaves(state))], closed.out_avals
-    if jax.tree.structure(out) != jax.tree.structure(state) or [_type(x) for x in before] != [_type(x) for x in after]:
-        return None, "the step's result has other types than its state"
-    plan = make_plan(closed, len(places), len(before))
-    if plan is None:
-        return None, "the step has side effects"
-    hidden = sorted({op.name for op in plan.opaque()})
-    also = f"; what parameters do inside {', '.join(hidden)} is left to plain autodiff" if hidden else ""
-    if not plan.products:
-        return None, "no product with parameters was found in the step" + also
-    if num_steps > 1 and steps_together(plan, num_steps) == 1:
-        return None, "the products of one step are large already"
-    count = len(plan.products)
-    return (
-        plan,
-        f"{count} product{'s' if count > 1 else ''} with parameters {'are' if count > 1 else 'is'} deferred{also}",
-    )
-
-
-def _aval(x) -> jax.ShapeDtypeStruct:
-    kind = jax.typeof(x) if not isinstance(x, jax.ShapeDtypeStruct) else x
-    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=bool(getattr(kind, "weak_type", False)))
-
-
-def _type(aval):
-    return aval.shape, aval.dtype, aval.weak_type
-
-
-def _is_array(x) -> bool:
-    return isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
-
-
-def _settled_types(step, params, state, inputs):
-    """The initial state in the types that the step returns, as `lax.scan` would promote it."""
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)
-    out = jax.eval_shape(lambda s, u: step(params, s, u), state, one)
-    if jax.tree.structure(out) != jax.tree.structure(state):
-        return state
-    return jax.tree.map(lambda x, y: jnp.broadcast_to(jnp.asarray(x, jnp.result_type(x, y)), y.shape), state, out)
-
-
-def _block_of_remat(block, state, inputs, num_steps: int, remat: bool | int) -> int:
-    """How many steps form one block: with k steps, k residuals and T / k states are in memory."""
-    if num_steps == 0:
-        return 1
-
-    def kept(count):
-        xs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), inputs)
-        pulled = jax.eval_shape(lambda s, u: jax.vjp(lambda s: block(s, u, count), s)[1], state, xs)
-        return _bytes(pulled)
-
-    few = min(2, num_steps)
-    of_step = max((kept(2 * few) - kept(few)) // few, 1)
-    of_state = max(_bytes(state), 1)
-    best = min(max(round(math.sqrt(num_steps * of_state / of_step)), 1), num_steps)
-    if remat is True:
-        return best
-
-    def needed(k):
-        return k * of_step + -(-num_steps // k) * of_state
-
-    if needed(best) > remat:
-        raise ValueError(
-            f"remat={remat} bytes cannot be met: blocks of {best} of the {num_steps} steps need {needed(best)} bytes "
-            "for one run, and no other length needs less"
-        )
-    return max(k for k in range(best, num_steps + 1) if needed(k) <= remat)
-
-
-def _bytes(tree: PyTree) -> int:
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in map(_aval, jax.tree.leaves(tree)))
-
-
-def _check(step, params, initial_state, inputs, length, method) -> int:
+def _check(step, params, initial_state, inputs, length: int | None, method: str) -> int:
     """The number of steps; raises where the arguments do not fit."""
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -294,9 +203,10 @@ def _check(step, params, initial_state, inputs, length, method) -> int:
         raise ValueError("inputs is None: say how many steps with length=...")
     if isinstance(step, RNNStep):
         _check_inputs(params, initial_state, inputs)
-    lengths = {jnp.shape(x)[0] if jnp.ndim(x) else None for x in leaves} | ({length} if length is not None else set())
-    if len(lengths) != 1 or None in lengths:
-        raise ValueError(f"inputs must all have the same time axis first (and length, if given), got {lengths}")
+    lengths = {jnp.shape(x)[0] if jnp.ndim(x) else -1 for x in leaves} | ({length} if length is not None else set())
+    if len(lengths) != 1 or -1 in lengths:
+        shapes = [jnp.shape(x) for x in leaves]
+        raise ValueError(f"inputs must all have the same time axis first, as long as length, got {shapes} and {length}")
     return lengths.pop()
 
 
