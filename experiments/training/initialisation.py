@@ -129,7 +129,7 @@ def draw(result: Result) -> dict[str, Any]:
     left.plot([s["median"] for s in starts], places, "o", color="0.6", label="median")
     left.axvline(0, color="black", linewidth=0.8)
     left.set_yticks(places, names)
-    left.set(xlabel="log(singular value) per step at the start", xlim=(-3, 0.6))
+    left.set(xlabel="log(singular value) per step at the start (below -3 not shown)", xlim=(-3, 0.6))
     left.legend(title="of the Jacobian product", loc="lower left")
     for i, method in enumerate(chosen(result.config)):
         rows = [
