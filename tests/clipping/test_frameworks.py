@@ -158,8 +158,11 @@ def test_invariance_a_missing_gradient_changes_nothing_for_the_others(name):
     frozen = {"a_frozen": 100 * jnp.ones((2, 2)), "m_frozen": {"x": jnp.ones(3), "y": jnp.ones(())}}
     made = with_telemetry(STRATEGIES[name].make(LIMIT), per_leaf=True)
     results = []
-    for extra, hole in (({}, {}), (frozen, {"a_frozen": None, "m_frozen": None}),
-                        (frozen, {"a_frozen": None, "m_frozen": {"x": None, "y": None}})):
+    for extra, hole in (
+        ({}, {}),
+        (frozen, {"a_frozen": None, "m_frozen": None}),
+        (frozen, {"a_frozen": None, "m_frozen": {"x": None, "y": None}}),
+    ):
         params, grads = extra | rest, hole | rest
         state = made.init(params)
         for size in (1.0, 4.0):

@@ -69,9 +69,7 @@ def clip_by_ema_leaf_norm(
         if stands_for_params(params):
             return EmaLeafNormState(count, jnp.zeros(0))  # pyright: ignore[reportArgumentType]
         dtype = compute_dtype(params)
-        return EmaLeafNormState(
-            count, {name: jnp.zeros((), dtype) for name, x in named_leaves(params) if is_number(x)}
-        )
+        return EmaLeafNormState(count, {name: jnp.zeros((), dtype) for name, x in named_leaves(params) if is_number(x)})
 
     def rule(gradient, state):
         if not gradient.leaves:

@@ -100,7 +100,9 @@ def check_same_leaves(updates: PyTree, have: Sequence[str], other: Sequence[str]
         lost = [n for n in lost if not any(h in ("", n) or n.startswith(f"{h}/") for h in holes)]
     if extra or lost:
         first = repr(extra[0] if extra else lost[0])
-        side = f"the gradient has a leaf {first} that is not among" if extra else f"the gradient lacks the leaf {first} of"
+        side = (
+            f"the gradient has a leaf {first} that is not among" if extra else f"the gradient lacks the leaf {first} of"
+        )
         raise ValueError(f"{side} {what}: it has {list(have)}, {what} {list(other)}")
 
 

@@ -157,9 +157,7 @@ def clip_by_block_rms(
 
     def rule(gradient, state):
         limit = jnp.asarray(at(threshold, state.count), gradient.norm.value.dtype)
-        lengths = [
-            jnp.minimum(n.value, multiple(x.size**0.5, limit)) for x, n in zip(gradient.leaves, gradient.norms)
-        ]
+        lengths = [jnp.minimum(n.value, multiple(x.size**0.5, limit)) for x, n in zip(gradient.leaves, gradient.norms)]
         return rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite), state
 
     return strategy(None, rule, nonfinite, parts=lambda x: None)

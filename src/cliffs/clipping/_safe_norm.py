@@ -80,12 +80,22 @@ def _spread_axes(x: Array, axis_name: Axis) -> tuple[str, ...]:
     names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
     if not names:
         return ()
-    tracked = set(names) & set(jax.typeof(lax.axis_index(names[0])).vma)
-    return tuple(n for n in names if n in jax.typeof(x).vma) if tracked else names
+    varying = _varying_axes(x)
+    return tuple(n for n in names if n in varying) if names[0] in _varying_axes(lax.axis_index(names[0])) else names
+
+
+def _varying_axes(x: Array) -> frozenset[str]:
+    """The axes that a value is known to vary over; JAX's name for them has changed."""
+    kind = jax.typeof(x)
+    return getattr(kind, "vma", None) or getattr(getattr(kind, "manual_axis_type", None), "varying", frozenset())
 
 
 def _total(x: Array, axes: Axes, axis_name: Axis, of: Any) -> Array:
-    total = jnp.sum(of, axis=axes, keepdims=axes is not None)
+    return sum_over_devices(x, jnp.sum(of, axis=axes, keepdims=axes is not None), axis_name)
+
+
+def sum_over_devices(x: Array, total: Array, axis_name: Axis) -> Array:
+    """The sum over the devices of what each has found in its piece of `x`."""
     names = _spread_axes(x, axis_name)
     return lax.psum(total, names) if names else total
 
@@ -100,8 +110,10 @@ def _squares(x: Array, dtype: Any, axes: Axes, axis_name: Axis, scale: Array | N
 
 def _power_of_two(x: Array, dtype: Any, axes: Axes, axis_name: Axis) -> Array:
     """A power of two near the largest entry; 1 where the squares of the leaf are safe anyway, or it is not finite."""
-    tops = [jnp.max(jnp.abs(lax.convert_element_type(p, dtype)), axis=axes, keepdims=axes is not None)
-            for p in real_parts(x)]
+    tops = [
+        jnp.max(jnp.abs(lax.convert_element_type(p, dtype)), axis=axes, keepdims=axes is not None)
+        for p in real_parts(x)
+    ]
     top = lax.stop_gradient(tops[0] if len(tops) == 1 else jnp.maximum(*tops))
     names = _spread_axes(x, axis_name)
     top = lax.pmax(top, names) if names else top
@@ -282,9 +294,7 @@ def in_working_precision(norm: Norm) -> Iterator[Any]:
         yield norm.relative.dtype
 
 
-def _product_slope(
-    x: Array, norm: Norm, length: Array, dx: Array, dnorm: Norm, dlength: Array, active: Any
-) -> Array:
+def _product_slope(x: Array, norm: Norm, length: Array, dx: Array, dnorm: Norm, dlength: Array, active: Any) -> Array:
     dtype, value = norm.value.dtype, norm.value
     change = _changes(norm, length, active)
     factor = jnp.where(change, _over(length, value), 1.0).astype(dtype)

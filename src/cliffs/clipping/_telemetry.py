@@ -194,9 +194,7 @@ def _leaf_record(updates: PyTree, pairs: list[tuple[int, Array, Array]], known: 
     named = named_leaves(updates)
     recorded = [name for name, x in named if _is_recorded(x)]
     check_same_leaves(updates, recorded, list(known), "the state of telemetry")
-    before, after = (
-        leaf_norms([pair[k] for pair in pairs], dtype, [None] * len(pairs)) for k in (1, 2)
-    )
+    before, after = (leaf_norms([pair[k] for pair in pairs], dtype, [None] * len(pairs)) for k in (1, 2))
     zero = jnp.zeros((), dtype)
     seen = {named[i][0]: (b.value, a.value) for (i, _, _), b, a in zip(pairs, before, after)}
     return {name: seen.get(name, (zero, zero)) for name in known}
@@ -214,8 +212,8 @@ def read_telemetry(state: PyTree) -> dict[str, float] | dict[str, np.ndarray]:
     `step`, `norm_before` and `nonfinite_count` are those of the last look. The state of a sweep has a leading run axis:
     then names to arrays `[runs]`.
 
-    **Raises** `ValueError` when there is none, or when it is traced (read it outside of `jit`). After a gradient with an
-    inf or NaN the norms and the cosine are not finite either; strict JSON has no word for that.
+    **Raises** `ValueError` when there is none, or when it is traced (read it outside of `jit`). After a gradient with
+    an inf or NaN the norms and the cosine are not finite either; strict JSON has no word for that.
 
     >>> read_telemetry(optax.sgd(0.1).init(jnp.zeros(2)))
     Traceback (most recent call last):
@@ -233,8 +231,10 @@ def read_telemetry(state: PyTree) -> dict[str, float] | dict[str, np.ndarray]:
         if any(isinstance(value, Tracer) for value in fields.values()):
             raise ValueError("state is traced: read telemetry outside of jit, vmap and scan")
         fields = jax.device_get(fields)
-        log |= {prefix + name: np.asarray(value, float) if np.ndim(value) else float(value)
-                for name, value in fields.items()}
+        log |= {
+            prefix + name: np.asarray(value, float) if np.ndim(value) else float(value)
+            for name, value in fields.items()
+        }
     return log
 
 
