@@ -39,25 +39,10 @@ class Config:
 
 
 # The numeric argument that the sweep varies, for each strategy. AGC's, AdaGC's and the multiples are dimensionless.
-STRATEGIES = {
-    "none": (lambda t: optax.identity(), (float("inf"),)),
-    "clip": (c.clip, (0.01, 0.1, 1.0)),
-    "clip_by_global_norm": (c.clip_by_global_norm, (0.1, 1.0, 10.0)),
-    "soft_clip_by_global_norm": (c.soft_clip_by_global_norm, (0.1, 1.0, 10.0)),
-    "clip_by_leaf_norm": (c.clip_by_leaf_norm, (0.1, 1.0, 10.0)),
-    "clip_by_group_norm": (c.clip_by_group_norm, (0.1, 1.0, 10.0)),
-    "clip_by_block_rms": (c.clip_by_block_rms, (0.01, 0.1, 1.0)),
-    "adaptive_grad_clip": (c.adaptive_grad_clip, (0.01, 0.1, 1.0)),
-    "clip_by_ema_norm": (c.clip_by_ema_norm, (1.1, 3.0, 10.0)),
-    "clip_by_norm_quantile": (c.clip_by_norm_quantile, (0.1, 0.5, 0.9)),
-    "clip_by_zscore": (c.clip_by_zscore, (1.0, 2.5, 5.0)),
-    "clip_by_ema_leaf_norm": (c.clip_by_ema_leaf_norm, (1.05, 2.0, 5.0)),
-    "clip_spikes": (c.clip_spikes, (50.0, 500.0, 5000.0)),
-    "clip_or_shrink": (c.clip_or_shrink, (0.1, 1.0, 10.0)),
-    "project_spectral_radius": (c.project_spectral_radius, (0.9, 1.0, 1.2)),
-    "spectral_normalize": (c.spectral_normalize, (1.0, 1.5, 2.5)),
+STRATEGIES = {"none": (lambda t: optax.identity(), (float("inf"),))} | {
+    name: (info.factory, info.thresholds) for name, info in c.STRATEGIES.items()
 }
-ON_MATRIX = ("project_spectral_radius", "spectral_normalize")
+ON_MATRIX = tuple(name for name, info in c.STRATEGIES.items() if info.on_matrix)
 
 
 def optimizer(name: str, threshold, learning_rate: float) -> optax.GradientTransformation:

@@ -1,44 +1,13 @@
-"""The one list of strategies that the tests go through, and trees to feed them: add a name and it is covered."""
+"""Names from the registry of strategies, which the tests go through, and trees to feed them."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cliffs import clipping
+from cliffs.clipping import STRATEGIES
 
-
-class Case(NamedTuple):
-    make: object  # make(threshold, **kwargs) -> transformation
-    keeps_direction: bool = False
-    bounds: str | None = None  # "global", "leaf": norms of the result stay below the threshold
-    exact: bool = True  # untouched to the bit where the threshold is not reached
-    idempotent: bool = True
-    on_matrix: bool = False  # acts on the matrix after the update
-
-
-STRATEGIES = {
-    "clip": Case(clipping.clip),
-    "clip_by_global_norm": Case(clipping.clip_by_global_norm, True, "global"),
-    "clip_by_block_rms": Case(clipping.clip_by_block_rms),
-    "adaptive_grad_clip": Case(clipping.adaptive_grad_clip),
-    "clip_by_leaf_norm": Case(clipping.clip_by_leaf_norm, bounds="leaf"),
-    "clip_by_group_norm": Case(clipping.clip_by_group_norm, bounds="leaf"),
-    "soft_clip_by_global_norm": Case(clipping.soft_clip_by_global_norm, True, "global", False, False),
-    "clip_by_ema_norm": Case(clipping.clip_by_ema_norm, True, idempotent=False),
-    "clip_by_norm_quantile": Case(lambda t, **k: clipping.clip_by_norm_quantile(t / (1 + t), 4, **k), True, exact=False,
-                                  idempotent=False),
-    "clip_by_zscore": Case(lambda t, **k: clipping.clip_by_zscore(t, warmup=1, max_norm=t, **k), True, "global",
-                           idempotent=False),
-    "clip_by_ema_leaf_norm": Case(lambda t, **k: clipping.clip_by_ema_leaf_norm(t, warmup=1, max_norm=t, **k),
-                                  idempotent=False),
-    "clip_spikes": Case(lambda t, **k: clipping.clip_spikes(t, warmup=1, **k), idempotent=False),
-    "clip_or_shrink": Case(lambda t, **k: clipping.clip_or_shrink(t, limit=jnp.inf, **k), True, "global"),
-    "spectral_normalize": Case(clipping.spectral_normalize, on_matrix=True),
-    "project_spectral_radius": Case(clipping.project_spectral_radius, on_matrix=True),
-}  # fmt: skip
 NAMES = list(STRATEGIES)
 RULES = [n for n in NAMES if not STRATEGIES[n].on_matrix]
 DTYPES = ("float32", "mixed")  # mixed: bfloat16, complex64, float16 and float32 in one tree

@@ -94,31 +94,10 @@ def test_property_a_traced_threshold_that_is_negative_or_nan_counts_as_zero(name
         assert identical(second(bad), want)
 
 
-# Every numeric argument of every strategy, with its value in the first and from the second update on.
-ARGUMENTS = {
-    "clip": {"max_delta": (0.5, 0.2)},
-    "clip_by_global_norm": {"max_norm": (0.5, 0.2)},
-    "clip_by_block_rms": {"threshold": (0.5, 0.2)},
-    "adaptive_grad_clip": {"clipping": (0.5, 0.2), "eps": (1.0, 3.0)},
-    "clip_by_leaf_norm": {"max_norm": (0.5, 0.2)},
-    "clip_by_group_norm": {"max_norm": (0.5, 0.2)},
-    "soft_clip_by_global_norm": {"max_norm": (0.5, 0.2)},
-    "clip_by_ema_norm": {"multiplier": (0.5, 0.2), "decay": (0.9, 0.3)},
-    "clip_by_norm_quantile": {"quantile": (0.5, 0.2)},
-    "clip_by_zscore": {"z_threshold": (2.0, 0.1), "decay": (0.9, 0.3), "warmup": (1, 2), "max_norm": (2.0, 1.5),
-                       "clip_factor": (1.0, 0.7)},
-    "clip_by_ema_leaf_norm": {"multiplier": (1.1, 0.4), "decay": (0.9, 0.3), "warmup": (1, 2), "max_norm": (1.0, 0.7)},
-    "clip_spikes": {"theta": (2.0, 0.5), "decay": (0.9, 0.3), "warmup": (1, 2)},
-    "clip_or_shrink": {"max_norm": (0.5, 0.2), "shrink": (0.02, 0.01), "limit": (1e10, 2.0)},
-    "spectral_normalize": {"max_norm": (0.5, 0.2), "num_iterations": (1, 3)},
-    "project_spectral_radius": {"max_radius": (0.5, 0.2), "num_iterations": (1, 3)},
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_parity_every_numeric_argument_as_a_schedule(name):
     """All arguments scheduled at once, against rules with the numbers of the first and of the later updates."""
-    factory, arguments, params = getattr(clipping, name), ARGUMENTS[name], PARAMS["float32"]
+    factory, arguments, params = getattr(clipping, name), STRATEGIES[name].schedules, PARAMS["float32"]
     grads = [tree(np.random.default_rng(i).uniform(-1, 1, 14) * s) for i, s in enumerate((1.0, 1.0, 3.0))]
 
     def step(values, count):

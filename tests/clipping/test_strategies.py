@@ -196,13 +196,13 @@ def test_invariance_vmap_schedules_inject_and_serialisation(name):
     )
 
 
-SCHEDULED = [n for n in NAMES if "lambda" not in getattr(STRATEGIES[n].make, "__name__", "")]
+SCHEDULED = [n for n in NAMES if not STRATEGIES[n].settings]
 
 
 @pytest.mark.parametrize("name", SCHEDULED)
 def test_parity_scheduled_threshold_takes_the_value_of_its_step(name):
     params, grads = PARAMS["float32"], tree(np.random.default_rng(5).uniform(-1, 1, 14))
-    make = STRATEGIES[name].make
+    make = STRATEGIES[name].factory
     scheduled = make(lambda count: jnp.where(count == 0, 100.0, 0.3))
 
     @quick_jit

@@ -2,10 +2,10 @@
 
 | strategy | rule | keeps the direction | memory |
 | --- | --- | --- | --- |
-| `clip` (optax) | entry by entry | no | none |
-| `clip_by_global_norm` (optax) | norm of the whole gradient | yes | none |
-| `clip_by_block_rms` (optax) | root mean square per array | no | none |
-| `adaptive_grad_clip` (optax) | per unit, relative to its weights (AGC) | no | none |
+| `clip` | entry by entry | no | none |
+| `clip_by_global_norm` | norm of the whole gradient | yes | none |
+| `clip_by_block_rms` | root mean square per array | no | none |
+| `adaptive_grad_clip` | per unit, relative to its weights (AGC) | no | none |
 | `clip_by_leaf_norm` | norm per array | no | none |
 | `clip_by_group_norm` | norm per layer or any group | no | none |
 | `soft_clip_by_global_norm` | g / (1 + norm / max_norm) | yes | none |
@@ -15,9 +15,12 @@
 | `clip_by_ema_leaf_norm` | per array, multiple of its moving average (AdaGC) | no | 1 number per array |
 | `clip_spikes` | entry by entry, against its second moment (SPAM) | no | 1 number per entry |
 | `clip_or_shrink` | norm; shrinks the recurrent matrix when broken (2013 code) | yes | none |
-| `spectral_normalize`, `project_spectral_radius` | the matrix itself, after the update | - | basis |
+| `spectral_normalize` | largest singular value of the matrix, after the update | - | basis |
+| `project_spectral_radius` | spectral radius of the matrix, after the update | - | basis |
 
-Exported here as optax has them: `normalize_by_update_norm` (every gradient to one norm), the guards `apply_if_finite`,
+`STRATEGIES` is this table as data. `clip`, `clip_by_global_norm`, `clip_by_block_rms` and `adaptive_grad_clip` are
+optax's rules with norms that neither overflow nor underflow. Exported here as optax has them:
+`normalize_by_update_norm` (every gradient to one norm), the guards `apply_if_finite`,
 `skip_not_finite` and `skip_large_updates` (the latter two for `optax.MultiSteps(..., should_skip_update_fn=...)`), and
 the functions `per_example_global_norm_clip` and `per_example_layer_norm_clip`, which clip before the mean over
 examples (as a transformation: `optax.contrib.differentially_private_aggregate`). `with_telemetry` takes every
@@ -80,6 +83,9 @@ from cliffs.clipping._norms import clip_by_group_norm as clip_by_group_norm
 from cliffs.clipping._norms import clip_by_leaf_norm as clip_by_leaf_norm
 from cliffs.clipping._norms import soft_clip_by_global_norm as soft_clip_by_global_norm
 from cliffs.clipping._recurrent_matrix import clip_or_shrink as clip_or_shrink
+from cliffs.clipping._registry import STRATEGIES as STRATEGIES
+from cliffs.clipping._registry import StrategyInfo as StrategyInfo
+from cliffs.clipping._registry import strategies_table as strategies_table
 from cliffs.clipping._safe_norm import tree_norm as tree_norm
 from cliffs.clipping._spectral import project_spectral_radius as project_spectral_radius
 from cliffs.clipping._spectral import spectral_normalize as spectral_normalize

@@ -247,3 +247,64 @@ def clip_by_zscore(
         return clipped_whole(gradient.leaves, gradient.norm, limit), new
 
     return strategy(init, rule, nonfinite, axis_name=axis_name)
+
+
+class QuantileTrackerState(NamedTuple):
+    """State of `clip_by_quantile_tracker`: the present limit."""
+
+    count: Int[Array, ""]
+    limit: Float[Array, ""]
+
+
+def clip_by_quantile_tracker(
+    quantile: Number = 0.5,
+    rate: Number = 0.2,
+    start: float = 0.1,
+    *,
+    nonfinite: NonFinite = "propagate",
+    axis_name: Axis = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Clip to a limit that follows a quantile of the norms: `C <- C exp(-rate (1[||g|| <= C] - quantile))`.
+
+    Each step clips to the present `C`, then moves it: down where the norm was below, up where it was above, in such
+    proportion that in the long run the share `quantile` of the norms lies below. One number instead of the buffer of
+    `clip_by_norm_quantile`.
+
+    **Arguments**
+
+    - `quantile`: gamma, in `[0, 1]`; a number, a traced scalar or a schedule.
+    - `rate`: eta, `>= 0`, the step in `log C`; likewise.
+    - `start`: the first limit, `> 0`.
+    - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient does not move the limit.
+    - `axis_name`: see `clip_by_global_norm`.
+
+    **Returns** an `optax.GradientTransformationExtraArgs` with `QuantileTrackerState`.
+
+    **Raises** `ValueError` for a number out of range.
+
+    Source: Andrew, Thakkar, McMahan & Ramaswamy (2021), with their eta = 0.2, gamma = 0.5 and first limit 0.1. There
+    the share of the clients (or examples) whose norm is below takes the place of the one norm here.
+
+    >>> clip = clip_by_quantile_tracker(start=1.0)
+    >>> updates, state = clip.update(jnp.array([3.0]), clip.init(jnp.zeros(1)))
+    >>> float(updates[0]), round(float(state.limit), 4)  # exp(0.2 * 0.5)
+    (1.0, 1.1052)
+    """
+    check("quantile", quantile, high=1.0)
+    check("rate", rate)
+    check("start", start, open_low=True, static=True)
+
+    def init(params):
+        return QuantileTrackerState(_zero_count(), jnp.full((), start, compute_dtype(params)))
+
+    def rule(gradient, state):
+        n, limit = gradient.norm.value, state.limit
+        gamma = jnp.clip(jnp.asarray(at(quantile, state.count), limit.dtype), 0, 1)
+        eta = jnp.asarray(at(rate, state.count), limit.dtype)
+        info = jnp.finfo(limit.dtype)
+        moved = limit * jnp.exp(-eta * ((n <= limit) - gamma))
+        return clipped_whole(gradient.leaves, gradient.norm, limit), state._replace(
+            limit=jnp.clip(moved, info.tiny, info.max)
+        )
+
+    return strategy(init, rule, nonfinite, axis_name=axis_name)

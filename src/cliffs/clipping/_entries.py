@@ -97,7 +97,7 @@ def clip_spikes(
         def start(x):
             if not is_array(x):
                 return None
-            return jnp.zeros(jnp.shape(x), compute_dtype(x) if is_number(x) else jnp.int8)
+            return jnp.zeros_like(x, dtype=compute_dtype(x) if is_number(x) else jnp.int8)
 
         return SpikeState(jnp.zeros((), jnp.int32), jax.tree.map(start, params))
 

@@ -8,7 +8,15 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from cliffs.clipping._leaves import compute_dtype, real_parts
-from cliffs.clipping._safe_norm import Norm, combined, in_working_precision, leaf_norms, rescaled
+from cliffs.clipping._safe_norm import (
+    Axis,
+    Norm,
+    combined,
+    in_working_precision,
+    leaf_norms,
+    rescaled,
+    sum_over_devices,
+)
 
 
 class StepChange(NamedTuple):
@@ -79,21 +87,32 @@ def _change_of_parts(before: list[Array], after: list[Array], dtype: jnp.dtype) 
     """What rescaling disjoint parts of a gradient does to it, from the norms of the parts."""
     if not before:
         return StepChange(jnp.array(False), jnp.zeros((), dtype), jnp.ones((), dtype))
-    n, m = (jnp.concatenate([jnp.ravel(lax.stop_gradient(x)) for x in side]) for side in (before, after))
-    m = jnp.where(n > 0, m, 0)
-    size_before, size_after = (combined(leaf_norms([x], dtype, [None]), dtype) for x in (n, m))
+    # Scalars in one array; units of a leaf stay as they are, which may be spread over devices.
+    sides = []
+    for side in (before, after):
+        side = [lax.stop_gradient(x) for x in side]
+        scalars = [x for x in side if not x.ndim]
+        sides.append(([jnp.stack(scalars)] if scalars else []) + [x for x in side if x.ndim])
+    ns, ms = sides[0], [jnp.where(n > 0, m, 0) for n, m in zip(*sides)]
+    size_before, size_after = (combined(leaf_norms(x, dtype, [None] * len(x)), dtype) for x in (ns, ms))
+
+    def share(x, size):
+        return x / jnp.where(size.value > 0, size.value, 1.0)
+
     # Each part is parallel to itself: <g, u> is the sum of the products of the parts' norms.
-    shares = [x / jnp.where(s.value > 0, s.value, 1.0) for x, s in ((n, size_before), (m, size_after))]
-    cosine = jnp.minimum(jnp.sum(shares[0] * shares[1]), 1.0)
+    cosine = jnp.minimum(sum(jnp.sum(share(n, size_before) * share(m, size_after)) for n, m in zip(ns, ms)), 1.0)
+    changed = jnp.any(jnp.stack([jnp.any(m != n) for n, m in zip(ns, ms)]))
     both_zero = (size_before.value == 0) & (size_after.value == 0)
-    return StepChange(jnp.any(m != n), size_after.value, jnp.where(both_zero, 1.0, cosine).astype(dtype))
+    return StepChange(changed, size_after.value, jnp.where(both_zero, 1.0, cosine).astype(dtype))
 
 
 def _cosine_of_parallel(before: Array, after: Array) -> Array:
     return ((before > 0) == (after > 0)).astype(before.dtype)
 
 
-def compare(before: Sequence[Array], after: Sequence[Array], norm: Norm, changed: Array | None = None) -> StepChange:
+def compare(
+    before: Sequence[Array], after: Sequence[Array], norm: Norm, changed: Array | None = None, axis_name: Axis = None
+) -> StepChange:
     """What was done, by looking: `before` with its `norm`, and `after`; and whether anything was, where that is known.
 
     Reads the gradient twice and the result three times. Without derivatives.
@@ -107,9 +126,9 @@ def compare(before: Sequence[Array], after: Sequence[Array], norm: Norm, changed
         # A sum runs at the speed of memory where a reduction of booleans does not; NaN counts as a difference.
         differences = [jnp.sum(jnp.abs(_single(x) - _single(y))) for x, y in zip(a, b)]
         changed = jnp.any(lax.optimization_barrier(jnp.stack(differences)) != 0)
-    after_norm = combined(leaf_norms(b, dtype, [None] * len(b)), dtype)
+    after_norm = combined(leaf_norms(b, dtype, [None] * len(b), axis_name), dtype)
     with in_working_precision(norm) as working:
-        products = jnp.stack([_product(x, y, norm, after_norm, working) for x, y in zip(a, b)])
+        products = jnp.stack([_product(x, y, norm, after_norm, working, axis_name) for x, y in zip(a, b)])
         dot = jnp.sum(lax.optimization_barrier(products))
         size = norm.relative * after_norm.relative
         cosine = lax.convert_element_type(jnp.where(size > 0, dot, 0) / jnp.where(size > 0, size, 1), dtype)
@@ -131,7 +150,7 @@ def _single(x: Array) -> Array:
     return x.astype(jnp.float32)
 
 
-def _product(x: Array, y: Array, norm_x: Norm, norm_y: Norm, working: jnp.dtype) -> Array:
+def _product(x: Array, y: Array, norm_x: Norm, norm_y: Norm, working: jnp.dtype, axis_name: Axis) -> Array:
     """`<x, y>` over both scales."""
     total = jnp.zeros((), working)
     for p, q in zip(real_parts(x), real_parts(y)):
@@ -140,5 +159,5 @@ def _product(x: Array, y: Array, norm_x: Norm, norm_y: Norm, working: jnp.dtype)
             p = p / norm_x.scale
         if norm_y.scale is not None:
             q = q / norm_y.scale
-        total = total + jnp.sum(p * q)
+        total = total + sum_over_devices(x, jnp.sum(p * q), axis_name)
     return total

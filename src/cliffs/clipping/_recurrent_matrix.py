@@ -85,7 +85,8 @@ def clip_or_shrink(
         def change():
             assert clipped.change is not None
             # Most of these arrays are zeros, which cost no pass over the memory.
-            found, known = compare(gradient.clean, matrix, gradient.norm, changed=jnp.array(True)), clipped.change()
+            found = compare(gradient.clean, matrix, gradient.norm, jnp.array(True), axis_name)
+            known = clipped.change()
             return type(known)(*(jnp.where(broken, a, b) for a, b in zip(found, known)))
 
         return Outcome([jnp.where(broken, a, b) for a, b in zip(matrix, clipped.leaves)], change), state

@@ -80,12 +80,22 @@ def _spread_axes(x: Array, axis_name: Axis) -> tuple[str, ...]:
     names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
     if not names:
         return ()
-    tracked = set(names) & set(jax.typeof(lax.axis_index(names[0])).vma)
-    return tuple(n for n in names if n in jax.typeof(x).vma) if tracked else names
+    varying = _varying_axes(x)
+    return tuple(n for n in names if n in varying) if names[0] in _varying_axes(lax.axis_index(names[0])) else names
+
+
+def _varying_axes(x: Array) -> frozenset[str]:
+    """The axes that a value is known to vary over; JAX's name for them has changed."""
+    kind = jax.typeof(x)
+    return getattr(kind, "vma", None) or getattr(getattr(kind, "manual_axis_type", None), "varying", frozenset())
 
 
 def _total(x: Array, axes: Axes, axis_name: Axis, of: Any) -> Array:
-    total = jnp.sum(of, axis=axes, keepdims=axes is not None)
+    return sum_over_devices(x, jnp.sum(of, axis=axes, keepdims=axes is not None), axis_name)
+
+
+def sum_over_devices(x: Array, total: Array, axis_name: Axis) -> Array:
+    """The sum over the devices of what each has found in its piece of `x`."""
     names = _spread_axes(x, axis_name)
     return lax.psum(total, names) if names else total
 

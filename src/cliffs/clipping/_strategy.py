@@ -1,4 +1,4 @@
-"""The frame of every strategy: what a rule gets to see, one treatment of non-finite gradients, a report for telemetry."""
+"""The frame of every strategy: what a rule sees, one treatment of non-finite gradients, a report for telemetry."""
 
 import dataclasses
 import functools
@@ -117,7 +117,7 @@ def strategy(
 
     - `init`: the state, a NamedTuple with a field `count`, which is incremented here; by default `CountState`.
     - `instead`: the answer to a gradient that is not finite, where the rule has one; such a step counts.
-    - `parts`: the axes to sum over for the norms that the rule needs, leaf by leaf (`lambda x: None`: one norm per leaf).
+    - `parts`: the axes of a leaf to sum over for the norms that the rule needs (`lambda x: None`: one norm per leaf).
     - `axis_name`: see `tree_norm`.
     """
     check_mode(nonfinite)
@@ -153,7 +153,7 @@ def strategy(
         for i, x in zip(places, new):
             flat[i] = x
         # "zero" has changed what came in: nothing known here is about that.
-        said = _report(leaves, found, outcome, bad) if report and nonfinite != "zero" else None
+        said = _report(leaves, found, outcome, bad, axis_name) if report and nonfinite != "zero" else None
         return jax.tree.unflatten(treedef, flat), new_state, said
 
     return optax.GradientTransformationExtraArgs(init_state, _Update(run))
@@ -174,7 +174,7 @@ def _measured(
     return combined(norms, dtype), norms
 
 
-def _report(leaves: list[Array], found: Norm, outcome: Outcome, bad: list[Array]) -> Report:
+def _report(leaves: list[Array], found: Norm, outcome: Outcome, bad: list[Array], axis_name: Axis) -> Report:
     # A leaf of less precision than the norm may be rounded away: then gradient and result have to be compared.
     same = all(jnp.finfo(x.dtype).dtype == found.value.dtype for x in leaves)
     if outcome.change is None or not same:
@@ -185,7 +185,7 @@ def _report(leaves: list[Array], found: Norm, outcome: Outcome, bad: list[Array]
         known, finite, dtype = outcome.change(), found.finite, found.value.dtype
         after = known.norm_after.astype(dtype)
         if bad is not leaves:
-            after = jnp.where(finite, after, whole_norm(bad, dtype).value)
+            after = jnp.where(finite, after, whole_norm(bad, dtype, axis_name).value)
         else:
             after = jnp.where(finite, after, found.value)
         cosine = jnp.where(finite, known.cosine.astype(dtype), jnp.nan)

@@ -212,8 +212,8 @@ def read_telemetry(state: PyTree) -> dict[str, float] | dict[str, np.ndarray]:
     `step`, `norm_before` and `nonfinite_count` are those of the last look. The state of a sweep has a leading run axis:
     then names to arrays `[runs]`.
 
-    **Raises** `ValueError` when there is none, or when it is traced (read it outside of `jit`). After a gradient with an
-    inf or NaN the norms and the cosine are not finite either; strict JSON has no word for that.
+    **Raises** `ValueError` when there is none, or when it is traced (read it outside of `jit`). After a gradient with
+    an inf or NaN the norms and the cosine are not finite either; strict JSON has no word for that.
 
     >>> read_telemetry(optax.sgd(0.1).init(jnp.zeros(2)))
     Traceback (most recent call last):

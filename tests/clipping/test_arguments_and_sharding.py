@@ -1,0 +1,192 @@
+"""What a threshold may be, small float types, meshes, and the registry that the tables are made from."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tests.clipping.strategies import NAMES, STRATEGIES, identical, norm64, quick_jit
+
+import cliffs.clipping
+from cliffs import clipping
+from cliffs.clipping import read_telemetry, strategies_table, with_telemetry
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BY_NORM = (
+    "clip_by_global_norm",
+    "clip_by_leaf_norm",
+    "clip_by_group_norm",
+    "soft_clip_by_global_norm",
+    "clip_by_ema_norm",
+    "clip_by_norm_quantile",
+    "clip_by_zscore",
+    "clip_by_ema_leaf_norm",
+    "clip_or_shrink",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "bad", ["1.0", b"1", np.array([1.0, 2.0]), jnp.ones((2,)), None, 1j, "warmup_cosine", [1.0]], ids=repr
+)
+def test_wrong_a_threshold_that_is_no_number_is_refused_when_built(name, bad):
+    with pytest.raises(ValueError, match=f"^{STRATEGIES[name].argument} must be a (real|single) number"):
+        STRATEGIES[name].factory(bad)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_a_threshold_with_axes_is_refused_inside_jit_and_from_a_schedule(name):
+    params = {"w_rec": jnp.ones((3, 3))}
+    with pytest.raises(ValueError, match="must be a single number, got an array of shape"):
+        jax.jit(lambda t: STRATEGIES[name].factory(t).init(params))(jnp.ones(3))
+    rule = STRATEGIES[name].factory(lambda count: jnp.ones(3))
+    with pytest.raises(ValueError, match="must be a single number, got an array of shape"):
+        rule.update(params, rule.init(params), params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_property_float8_gradients_are_clipped_as_float32_ones_are(name):
+    values = jnp.array([[3.0, 0.5], [-1.0, 2.0]])
+    outs = {}
+    for dtype in ("float32", "float8_e4m3fn", "float8_e5m2"):
+        params = {"w_rec": values.astype(dtype)}
+        rule = with_telemetry(STRATEGIES[name].make(0.5))
+        state = rule.init(params)
+        for _ in range(2):
+            updates, state = rule.update(params, state, params)
+        assert updates["w_rec"].dtype == dtype
+        outs[dtype] = np.asarray(updates["w_rec"].astype(jnp.float32))
+    for dtype, eps in (("float8_e4m3fn", 2.0**-4), ("float8_e5m2", 2.0**-3)):
+        np.testing.assert_allclose(outs[dtype], outs["float32"], rtol=2 * eps, atol=2 * eps * 0.5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_property_replacing_a_part_keeps_what_a_strategy_reports(name):
+    params = {"w_rec": jnp.linspace(-2.0, 3.0, 9).reshape(3, 3)}
+    rule = STRATEGIES[name].make(0.5)
+    again = rule._replace(init=lambda p: rule.init(p))
+    assert isinstance(again, optax.GradientTransformationExtraArgs)
+    assert cliffs.clipping._strategy.reporting_update(again) is cliffs.clipping._strategy.reporting_update(rule)
+    logs = []
+    for made in (rule, again):
+        recorded = with_telemetry(made)
+        logs.append(read_telemetry(recorded.update(params, recorded.init(params), params)[1]))
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("spec", [("x", None), (None, "x")])
+def test_invariance_meshes_with_explicit_axes(spec):
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices")
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    whole = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4), "bias": jnp.ones(3)}
+
+    def play(params):
+        results = []
+        for name in NAMES:
+            rule = with_telemetry(STRATEGIES[name].make(0.5))
+            state = rule.init(params)
+            for _ in range(2):
+                updates, state = rule.update(params, state, params)
+            results.append((updates, state.norm_after, state.cosine))
+        return results
+
+    want = quick_jit(play)(whole)
+    with jax.set_mesh(mesh):
+        place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+        spread = whole | {"w_rec": jax.device_put(whole["w_rec"], place)}
+        got = quick_jit(play)(spread)
+        assert got[0][0]["w_rec"].sharding.spec == place.spec
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), b, rtol=2e-5, atol=1e-6), got, want)
+
+
+def test_invariance_with_an_axis_name_the_pieces_are_clipped_as_the_whole_is():
+    """Inside `shard_map`: a matrix spread over four devices, a bias that each device holds whole."""
+    if jax.device_count() < 4:
+        pytest.skip("needs four devices")
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = {"w_rec": jax.sharding.PartitionSpec("x"), "bias": jax.sharding.PartitionSpec()}
+    grads = {"w_rec": jnp.linspace(-2.0, 3.0, 32).reshape(8, 4), "bias": jnp.array([0.5, -2.0])}
+
+    def play(axis_name):
+        def run(grads):
+            results = {}
+            for name in BY_NORM:
+                rule = with_telemetry(STRATEGIES[name].make(0.5, axis_name=axis_name))
+                state = rule.init(grads)
+                for size in (0.3, 1.0):
+                    scaled = jax.tree.map(lambda g, s=size: s * g, grads)
+                    updates, state = rule.update(scaled, state, grads)
+                results[name] = updates, state.norm_before, state.norm_after, state.cosine
+            return results
+
+        return run
+
+    out = {name: (spec, *[jax.sharding.PartitionSpec()] * 3) for name in BY_NORM}
+    got = jax.jit(jax.shard_map(play("x"), mesh=mesh, in_specs=(spec,), out_specs=out))(grads)
+    want = quick_jit(play(None))(grads)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), got, want)
+    # Without the name each device clips its own piece: longer together than the limit.
+    local = jax.shard_map(
+        lambda g: play(None)(g)["clip_by_global_norm"][0]["w_rec"],
+        mesh=mesh,
+        in_specs=(spec,),
+        out_specs=spec["w_rec"],
+    )
+    assert norm64(jax.jit(local)(grads)) > 0.6
+
+
+def test_invariance_with_an_axis_name_in_pmap():
+    grads = {"w": jnp.linspace(-2.0, 3.0, 16).reshape(2, 8)}
+    rule = clipping.clip_by_global_norm(0.5, axis_name="x")
+    got = jax.pmap(lambda g: rule.update(g, rule.init(g))[0], "x", devices=jax.devices()[:2])(grads)
+    plain = clipping.clip_by_global_norm(0.5)
+    want = plain.update(grads, plain.init(grads))[0]
+    np.testing.assert_allclose(got["w"], want["w"], rtol=1e-6)
+
+
+def test_invariance_gradients_of_a_norm_over_devices_are_those_of_the_whole():
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("x")
+    x = jnp.linspace(-2.0, 3.0, 8)
+
+    def spread(x):
+        value = jax.shard_map(
+            lambda x: clipping.tree_norm(x, "x").value, mesh=mesh, in_specs=spec, out_specs=jax.sharding.PartitionSpec()
+        )(x)
+        return value**2
+
+    np.testing.assert_allclose(jax.grad(spread)(x), 2 * x, rtol=1e-5)
+
+
+def test_documented_every_strategy_is_in_the_registry_and_takes_a_threshold_first():
+    exported = {n for n in vars(clipping) if n.startswith(("clip", "soft_clip", "spectral", "project", "adaptive"))}
+    assert exported == set(STRATEGIES)
+    for name, info in STRATEGIES.items():
+        assert getattr(clipping, name) is info.factory
+        assert info.argument in info.schedules
+
+
+def test_documented_tables_are_made_from_the_registry():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+    texts = {str(page): page.read_text() for page in pages if page.exists()}
+    texts["cliffs.clipping"] = str(clipping.__doc__)
+    found = {name: re.findall(r"\| strategy \| rule \|.*\n(?:\|.*\n?)+", text) for name, text in texts.items()}
+    assert found["cliffs.clipping"]
+    for name, tables in found.items():
+        for table in tables:
+            assert table.strip() == strategies_table(), name
+
+
+def test_property_trees_of_leaves_without_numbers_pass_as_they_are():
+    tree = {"steps": jnp.array([1, 2]), "none": None, "key": jax.random.key(0), "text": len}
+    for name in NAMES:
+        if not STRATEGIES[name].on_matrix and name != "clip_or_shrink":
+            rule = with_telemetry(STRATEGIES[name].make(0.5))
+            updates, state = rule.update(tree, rule.init(tree), tree)
+            assert updates["text"] is len
+            assert identical([updates["steps"]], [tree["steps"]])
+            assert read_telemetry(state)["clipped"] == 0
