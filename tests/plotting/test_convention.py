@@ -8,12 +8,7 @@ from matplotlib.axes import Axes
 
 from cliffs import plotting
 
-# The bifurcation diagram's functions take the Axes first.
-DRAWING = [
-    name
-    for name, f in vars(plotting).items()
-    if name.startswith("plot_") and not f.__module__.endswith("_bifurcations")
-]
+DRAWING = [name for name in vars(plotting) if name.startswith("plot_")]
 
 
 @pytest.mark.parametrize("name", DRAWING)
