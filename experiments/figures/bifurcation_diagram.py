@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cliffs.dynamics import BifurcationDiagram, attractor_diagram, bifurcation_diagram
-from cliffs.plotting import COLORS, add_attractors, add_flow, figure, plot_bifurcation_diagram
+from cliffs.plotting import COLORS, figure, plot_attractors, plot_bifurcation_diagram, plot_flow
 from cliffs.recurrent import OneUnitParams, one_unit_folds, one_unit_step
 
 
@@ -113,8 +113,8 @@ def _draw_branches(ax: Any, result: Result, low: float, high: float) -> None:
         return config.w / (1 + np.exp(-x)) + b
 
     biases = np.linspace(config.b_low + 0.03, config.b_high - 0.03, 25)
-    add_flow(ax, settled, biases, np.linspace(low, high, 21))
-    plot_bifurcation_diagram(ax, result.diagram)
+    plot_flow(settled, biases, np.linspace(low, high, 21), ax)
+    plot_bifurcation_diagram(result.diagram, ax)
     for (b, x), name, side in zip(result.metrics["folds"], ("$b_1$", "$b_2$"), ("right", "left")):
         ax.plot([b, b], [low, x], color=COLORS["unclipped"], lw=0.9, ls=":", zorder=2)
         ax.annotate(
@@ -136,7 +136,7 @@ def _draw_attractors(ax: Any, result: Result) -> None:
     for i, branch in enumerate(result.diagram.branches):
         label = "branch (continuation)" if i == 0 else None
         ax.plot(branch.parameter, branch.states[:, 0], color=COLORS["unstable"], lw=1, alpha=0.7, zorder=2, label=label)
-    add_attractors(ax, result.arrays["values"], result.states, label=f"state after {config.transient:,} steps")
+    plot_attractors(result.arrays["values"], result.states, ax, label=f"state after {config.transient:,} steps")
     ax.set(title=f"Where {config.starts} starts end, by iteration alone")
 
 

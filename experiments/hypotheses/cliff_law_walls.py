@@ -204,7 +204,8 @@ def follow_wall(config: "Config", cost: Any, params: Any, direction: Any) -> dic
         found.append(wall)
         # The steepest wall of all of the line is another one at each length: stay with this one.
         near = np.array([-1, 1]) * min(config.window * wall.width[0], config.reach)
-        bounds = np.clip(wall.position[0] + near, -config.reach, config.reach)
+        low, high = np.clip(wall.position[0] + near, -config.reach, config.reach)
+        bounds = float(low), float(high)
     fields = ("position", "peak", "width", "floor", "resolved", "cut_off")
     row: dict[str, Any] = {k: np.array([getattr(p, k)[0] for p in found]) for k in fields}
     use = row["resolved"] & ~row["cut_off"]

@@ -4,9 +4,9 @@ Every function draws on the Axes that it is given, or on those of a new figure, 
 stores the picture. matplotlib comes with the `experiments` extra.
 """
 
-from cliffs.plotting._bifurcations import add_attractors as add_attractors
-from cliffs.plotting._bifurcations import add_flow as add_flow
+from cliffs.plotting._bifurcations import plot_attractors as plot_attractors
 from cliffs.plotting._bifurcations import plot_bifurcation_diagram as plot_bifurcation_diagram
+from cliffs.plotting._bifurcations import plot_flow as plot_flow
 from cliffs.plotting._curvature import plot_smoothness as plot_smoothness
 from cliffs.plotting._curvature import plot_spectral_density as plot_spectral_density
 from cliffs.plotting._diagnosis import plot_diagnosis as plot_diagnosis

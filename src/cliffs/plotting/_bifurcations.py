@@ -1,11 +1,13 @@
 """Bifurcation diagrams: branches, special points, vector fields, attractors, curves in two parameters."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from cliffs.dynamics import BifurcationDiagram
-from cliffs.plotting._style import COLORS
+from cliffs.plotting._style import COLORS, axes_or_new
 
 MARKERS = {
     "fold": ("o", COLORS["unclipped"]),
@@ -30,20 +32,23 @@ GAP = 2.0
 """Points between markers: nearer ones are moved apart."""
 
 
-def plot_bifurcation_diagram(ax: Any, diagram: BifurcationDiagram, *, component: int = 0, parameter: str = "b") -> None:
+def plot_bifurcation_diagram(
+    diagram: BifurcationDiagram, ax: Axes | None = None, *, component: int = 0, parameter: str = "b"
+) -> Axes:
     """Branches (solid where stable, dashed where not; thinner for longer cycles) with their special points marked.
 
     The axes show the parameter's range and the states of stable branches and special points; what is unstable is cut
     off half as far again beyond them. Markers that would cover each other are moved apart, with a line to their place.
 
-    **Arguments**: a matplotlib Axes; the diagram; which component of the state; the parameter's name.
+    **Arguments**: the diagram; where to draw, a new figure when None; which component of the state; the parameter's
+    name.
 
-    >>> from cliffs.plotting import figure
-    >>> fig, ax = figure()
-    >>> plot_bifurcation_diagram(ax, BifurcationDiagram([], []))
-    >>> ax.get_xlabel()
+    **Returns** the Axes.
+
+    >>> plot_bifurcation_diagram(BifurcationDiagram([], [])).get_xlabel()
     'b'
     """
+    ax = axes_or_new(ax)
     named = set()
     for branch in diagram.branches:
         what = "fixed point" if branch.period == 1 else "cycle"
@@ -64,6 +69,7 @@ def plot_bifurcation_diagram(ax: Any, diagram: BifurcationDiagram, *, component:
     _mark(ax, diagram.special, component, named)
     ax.set_xlabel(parameter)
     ax.set_ylabel("state x")
+    return ax
 
 
 def _places(point: Any, component: int) -> np.ndarray:
@@ -144,15 +150,23 @@ def _mark(ax: Any, special: list, component: int, named: set) -> None:
             named.add(point.kind)
 
 
-def add_flow(ax: Any, next_state: Any, parameters: np.ndarray, states: np.ndarray) -> None:
+def plot_flow(
+    next_state: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    parameters: np.ndarray,
+    states: np.ndarray,
+    ax: Axes | None = None,
+) -> Axes:
     """Vertical arrows from x towards F(x; parameter): the vector field of a one-dimensional map.
 
-    **Arguments**: a matplotlib Axes; `next_state(parameter, x)` on arrays; the grid's two axes.
+    **Arguments**: `next_state(parameter, x)` on arrays; the grid's two axes; where to draw, a new figure when None.
 
-    >>> from cliffs.plotting import figure
-    >>> fig, ax = figure()
-    >>> add_flow(ax, lambda b, x: 0.5 * x + b, np.linspace(-1, 1, 3), np.linspace(-1, 1, 3))
+    **Returns** the Axes.
+
+    >>> ax = plot_flow(lambda b, x: 0.5 * x + b, np.linspace(-1, 1, 3), np.linspace(-1, 1, 3))
+    >>> ax.collections[0].N
+    9
     """
+    ax = axes_or_new(ax)
     p, x = np.meshgrid(parameters, states)
     change = next_state(p, x) - x
     # The square root keeps slow regions visible; no arrow reaches the next one.
@@ -175,17 +189,27 @@ def add_flow(ax: Any, next_state: Any, parameters: np.ndarray, states: np.ndarra
         alpha=0.75,
         zorder=1,
     )
+    return ax
 
 
-def add_attractors(ax: Any, values: np.ndarray, states: np.ndarray, *, component: int = 0, label: str | None = None):
+def plot_attractors(
+    values: np.ndarray, states: np.ndarray, ax: Axes | None = None, *, component: int = 0, label: str | None = None
+) -> Axes:
     """The states of an `attractor_diagram` as dots above their parameter values.
 
-    **Arguments**: a matplotlib Axes; `values` `[values]`; `states` `[values, starts, record, n]`.
+    **Arguments**
 
-    >>> from cliffs.plotting import figure
-    >>> fig, ax = figure()
-    >>> add_attractors(ax, np.zeros(2), np.ones((2, 3, 4, 1)))
+    - `values`: `[values]` of the parameter.
+    - `states`: `[values, starts, record, n]`; what is not finite is left out.
+    - `ax`: where to draw; a new figure when None.
+    - `component`: which entry of the state; `label`: of the dots.
+
+    **Returns** the Axes.
+
+    >>> len(plot_attractors(np.zeros(2), np.ones((2, 3, 4, 1))).lines[0].get_xdata())
+    24
     """
+    ax = axes_or_new(ax)
     x = np.asarray(states)[..., component]
     b = np.broadcast_to(np.asarray(values)[:, None, None], x.shape)
     keep = np.isfinite(x)
@@ -205,3 +229,4 @@ def add_attractors(ax: Any, values: np.ndarray, states: np.ndarray, *, component
     )
     if not ax.get_autoscale_on() and keep.any():
         _widen(ax, b[keep], x[keep])
+    return ax
