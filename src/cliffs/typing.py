@@ -78,7 +78,8 @@ class Update(Protocol):
     True
     """
 
-    def __call__(self, state: Any, run: Any, /, *data: Any) -> tuple[Any, Any]: ...
+    # Any arguments: a function of two and one of three are both right, and no narrower type says that.
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]: ...
 
 
 @runtime_checkable
@@ -89,4 +90,4 @@ class Evaluate(Protocol):
     True
     """
 
-    def __call__(self, state: Any, run: Any, /, *data: Any) -> Mapping[str, PyTree]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Mapping[str, PyTree]: ...

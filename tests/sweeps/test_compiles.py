@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+from typing import Any
 
 import chex
 import jax
@@ -21,9 +22,9 @@ def compiles():
     """A list that grows by one with every program that XLA compiles."""
     seen = []
 
-    def listen(event, duration, **kwargs):
+    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(duration)
+            seen.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
@@ -46,7 +47,7 @@ def test_invariance_a_second_sweep_does_not_compile():
 def test_invariance_traces_do_not_grow_with_calls_or_with_runs_that_leave():
     chex.clear_trace_counter()
     # Three times for the first call: for its shapes, and twice while the one program is made.
-    update = chex.assert_max_traces(small.update, n=3)
+    update: Any = chex.assert_max_traces(small.update, n=3)
     for _ in range(3):
         result = sweep(small.init, update, small.grid(), 40, evaluate=small.evaluate, evaluate_every=10,
                        stop_when_solved=True, progress=False)  # fmt: skip

@@ -25,7 +25,9 @@ def test_analytic_cells_are_the_rates_of_the_table():
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0.5", "1", "inf"]
     assert sorted(t.get_text() for t in ax.texts) == ["0", "0.25", "0.5", "0.5", "0.75", "1"]
     errors = plot_heatmap(made_up(), "max_norm", "rate", value="error").images[0].get_array()
-    np.testing.assert_array_equal(errors.mask, [[False] * 3, [False, False, True]])  # all of these diverged
+    np.testing.assert_array_equal(
+        np.ma.getmaskarray(np.ma.asarray(errors)), [[False] * 3, [False, False, True]]
+    )  # all of these diverged
 
 
 def test_wrong_names_are_refused():

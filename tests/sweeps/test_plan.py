@@ -25,6 +25,8 @@ def test_integration_the_plan_says_what_the_sweep_then_does():
     assert plan.history_bytes == sum(x.nbytes for x in jax.tree.leaves((result.metrics, result.evaluations)))
     assert plan.state_bytes == sum(x.nbytes for x in jax.tree.leaves(result.state))
     assert plan.bytes_per_device > plan.state_bytes / plan.devices
+    assert plan.block_seconds is not None
+    assert plan.seconds is not None
     assert plan.block_seconds > 0
     np.testing.assert_allclose(plan.seconds, plan.block_seconds * 64 / plan.devices * 4)
     text = str(plan)

@@ -25,6 +25,7 @@ def test_integration_pruned_runs_leave_and_the_others_do_not_notice():
 
     got = small.run(over=over, stop_when_solved=False, prune=rule)
     assert seen == [((9, 1), 9), ((9, 2), 5), ((9, 3), 3), ((9, 4), 2)]
+    assert got.pruned_at is not None
     stays = got.pruned_at < 0
     assert stays.sum() == 1
     np.testing.assert_array_equal(got.steps_run, np.where(stays, 40, got.pruned_at))

@@ -42,15 +42,15 @@ def plot_heatmap(
         cells[ys.index(row[y]), xs.index(row[x])] = np.nan if row[value] is None else row[value]
     ax = axes_or_new(ax)
     ax.set_facecolor("0.85")
-    top = {"vmin": 0.0, "vmax": 1.0} if value == "success" else {}
-    image = ax.imshow(np.ma.masked_invalid(cells), origin="lower", aspect="auto", cmap="viridis", **top)
+    low, high = (0.0, 1.0) if value == "success" else (None, None)
+    image = ax.imshow(np.ma.masked_invalid(cells), origin="lower", aspect="auto", cmap="viridis", vmin=low, vmax=high)
     ax.figure.colorbar(image, ax=ax, label="share of runs that solve the task" if value == "success" else value)
     ax.set_xticks(range(len(xs)), [f"{v:.3g}" for v in xs], rotation=45 if len(xs) > 6 else 0)
     ax.set_yticks(range(len(ys)), [f"{v:.3g}" for v in ys])
     if annotate and cells.size <= 150:
         for (i, j), cell in np.ndenumerate(cells):
             if np.isfinite(cell):
-                light = image.norm(cell) < 0.5
+                light = float(np.asarray(image.norm(cell))) < 0.5
                 ax.text(j, i, f"{cell:.3g}", ha="center", va="center", fontsize=8, color="w" if light else "k")
     ax.grid(visible=False)
     ax.set(xlabel=x, ylabel=y)
