@@ -422,7 +422,7 @@ def test_property_time_is_linear_in_the_number_of_events(x64):
 
 def test_documented_starts_that_are_not_finite_are_dropped_and_counted(x64):
     starts = LINE.copy()
-    starts[[2, 5]] = np.nan, np.inf
+    starts[[2, 5], 0] = np.nan, np.inf
     diagram = diagram_of(cubic, 0.0, (-1.0, 1.0), starts)
     assert (diagram.dropped_starts, diagram.complete, len(diagram.special)) == (2, True, 2)
     with pytest.raises(ValueError, match="at least one that is finite"):
