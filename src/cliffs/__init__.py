@@ -11,8 +11,11 @@ from cliffs import data as data
 from cliffs import diagnosis as diagnosis
 from cliffs import dynamics as dynamics
 from cliffs import landscape as landscape
+from cliffs import penalties as penalties
+from cliffs import records as records
 from cliffs import recurrent as recurrent
 from cliffs import spectra as spectra
+from cliffs import stats as stats
 from cliffs import sweeps as sweeps
 from cliffs import tasks as tasks
 from cliffs import training as training
