@@ -71,7 +71,9 @@ def _bisect(problem: Problem, curve: Curve, chosen: np.ndarray):
     right = [x[chosen + 1].copy() for x in curve[:3]]
     first = _gap(left, right)
     alive = np.ones(len(chosen), bool)
-    least = 1e4 * np.finfo(curve.points.dtype).eps * (1 + np.abs(curve.points[chosen]).max(1))
+    # Points of a branch are known to some roundings, Jacobians far worse in single precision: it stops earlier.
+    eps = np.finfo(curve.points.dtype).eps
+    least = min(1e4 * eps, 1e2 * eps**0.9) * (1 + np.abs(curve.points[chosen]).max(1))
     failed = np.zeros(len(chosen), int)
     for _ in range(60):
         lengths = np.linalg.norm(right[0] - left[0], axis=1)
@@ -96,9 +98,11 @@ def _bisect(problem: Problem, curve: Curve, chosen: np.ndarray):
                 column[row] = value[k]
         alive[go] &= np.maximum(to_left, to_right) > 0.05 * first[go]
     lengths = np.linalg.norm(right[0] - left[0], axis=1)
-    # A jump that stays while the segment shrinks a thousandfold.
+    # A jump that stays while the segment shrinks. What is smooth shrinks with it, so the jump must be far above that
+    # share too: single precision cannot shrink a segment a thousandfold.
     start = np.linalg.norm(curve.points[chosen + 1] - curve.points[chosen], axis=1)
-    is_corner = alive & (_gap(left, right) > 0.05 * first) & ((lengths <= least) | (lengths < 1e-3 * start))
+    stays = _gap(left, right) > np.maximum(0.05, 10 * lengths / start) * first
+    is_corner = alive & stays & ((lengths <= least) | (lengths < 1e-3 * start))
     return left, right, is_corner
 
 
