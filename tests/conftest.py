@@ -44,9 +44,7 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 @pytest.fixture(autouse=True)
 def errors_of_our_own(request):
     """Tests of what wrong arguments give see the library's own errors, not those of the type check."""
-    name = request.node.name
-    off = request.node.get_closest_marker("wrong_arguments") or name.startswith(("test_error", "test_wrong"))
-    off = bool(off) or "refused" in name
+    off = request.node.get_closest_marker("wrong_arguments") is not None
     jaxtyping.config.update("jaxtyping_disable", off)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

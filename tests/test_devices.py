@@ -65,6 +65,7 @@ def test_property_double_precision_and_trees_keep_their_types(x64):
     assert out[1].tolist() == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="devices must be at least one"):
         over_devices(jnp.sin, devices=[])

@@ -70,6 +70,7 @@ def test_integration_the_library_s_own_loss_fits_its_analyses():
     assert profile.peak > 0
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("bad", [lambda p, b: p["w"], lambda p, b: (1.0, 2.0, 3.0)], ids=["array", "triple"])
 def test_wrong_a_loss_that_is_no_scalar_is_named(bad):
     with pytest.raises(ValueError, match="loss must return a scalar or"):

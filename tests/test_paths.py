@@ -58,6 +58,7 @@ def test_analytic_a_bare_number_is_its_own_parameter():
     assert set_parameter(2.5, (), 1.0) == 1.0
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("path", "words"),
     [

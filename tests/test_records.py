@@ -112,6 +112,7 @@ def test_property_the_given_revision_and_name_are_kept(tmp_path):
     assert (found.name, found.revision) == ("kind/trial", "abc+")
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"name": "x"}'])
 def test_wrong_records_are_named(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
@@ -119,6 +120,7 @@ def test_wrong_records_are_named(tmp_path, text):
         records.load_record(tmp_path)
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_arrays_are_named(tmp_path):
     whole = pathlib.Path(records.save_arrays(tmp_path, {"y": np.arange(1000.0)})) / "arrays.npz"
     whole.write_bytes(whole.read_bytes()[:200])

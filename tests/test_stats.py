@@ -111,6 +111,7 @@ def test_property_the_library_loads_no_scipy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "match"),
     [

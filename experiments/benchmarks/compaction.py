@@ -65,8 +65,16 @@ def run(config: Config) -> Result:
 
     def once(leave: bool) -> tuple[float, Any]:
         started = time.perf_counter()
-        result = sweep(init, update, grid, config.updates, evaluate=evaluate, evaluate_every=config.evaluate_every,
-                       stop_when_solved=leave, progress=False)  # fmt: skip
+        result = sweep(
+            init,
+            update,
+            grid,
+            config.updates,
+            evaluate=evaluate,
+            evaluate_every=config.evaluate_every,
+            stop_when_solved=leave,
+            progress=False,
+        )
         return time.perf_counter() - started, result
 
     once(True)  # compiles

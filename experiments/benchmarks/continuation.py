@@ -182,9 +182,12 @@ def run_pycont(weights):
         return None
 
     options = {
-        "tolerance": TOLERANCE, "initial_directions": "increase_p", "param_min": BOUNDS[0] - 1, "param_max": BOUNDS[1],
+        "tolerance": TOLERANCE,
+        "initial_directions": "increase_p",
+        "param_min": BOUNDS[0] - 1,
+        "param_max": BOUNDS[1],
         "analyze_stability": False,
-    }  # fmt: skip
+    }
 
     def turn():
         begun, points, error = time.perf_counter(), 0, 0.0
@@ -192,9 +195,16 @@ def run_pycont(weights):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 result = pycont.arclengthContinuation(
-                    lambda u, p, w=w: w / (1 + np.exp(-u)) + p - u, np.array([start(w)]), BOUNDS[0], 1e-6, MAX_STEP,
-                    0.01, POINTS, solver_parameters=dict(options), verbosity="off",
-                )  # fmt: skip
+                    lambda u, p, w=w: w / (1 + np.exp(-u)) + p - u,
+                    np.array([start(w)]),
+                    BOUNDS[0],
+                    1e-6,
+                    MAX_STEP,
+                    0.01,
+                    POINTS,
+                    solver_parameters=dict(options),
+                    verbosity="off",
+                )
             points += sum(len(b.p_path) for b in result.branches)
             found = sorted(float(e.p) for e in result.events if e.kind == "LP")
             error = max(error, float(np.abs(found - folds(w)).max()) if len(found) == 2 else math.inf)
@@ -252,9 +262,11 @@ def measure(config: Config) -> dict:
     )
     result = {
         "settings": dataclasses.asdict(config) | {"max_step": MAX_STEP, "tolerance": TOLERANCE, "bounds": BOUNDS},
-        "device": common.machine()["device"], "us_per_point": {k: v and v["us_per_point"] for k, v in rows.items()},
-        "fold_error": {k: rows[k] and rows[k]["error"] for k in ("cliffs", "jaxcont", "pycont_lite")}, **ratios,
-    }  # fmt: skip
+        "device": common.machine()["device"],
+        "us_per_point": {k: v and v["us_per_point"] for k, v in rows.items()},
+        "fold_error": {k: rows[k] and rows[k]["error"] for k in ("cliffs", "jaxcont", "pycont_lite")},
+        **ratios,
+    }
     if failures:
         result["failures"] = failures
     common.save("continuation", metrics={"rows": rows, **result}, settings=dataclasses.asdict(config), started=started)

@@ -91,8 +91,16 @@ def child(config: Config, folder: str) -> None:
         return {"norm": jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(state.params)))}
 
     grid = product_grid(max_norm=[0.1, 1.0], seed=list(range(config.runs // 2)))
-    result = sweep(init, update, grid, config.steps, evaluate=evaluate, evaluate_every=config.evaluate_every,
-                   checkpoint=folder, progress=False)  # fmt: skip
+    result = sweep(
+        init,
+        update,
+        grid,
+        config.steps,
+        evaluate=evaluate,
+        evaluate_every=config.evaluate_every,
+        checkpoint=folder,
+        progress=False,
+    )
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves((result.state, result.metrics, result.evaluations, result.steps_run)):
         digest.update(np.asarray(leaf).tobytes())
@@ -105,8 +113,11 @@ def start(config: Config, folder: pathlib.Path) -> subprocess.Popen:
     cache["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, __file__, "child", str(folder), json.dumps(dataclasses.asdict(config))],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **cache},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **cache},
+    )
 
 
 def finish(config: Config, folder: pathlib.Path) -> dict:

@@ -101,12 +101,19 @@ def in_processes(config: Config, processes: int, devices: int) -> float:
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     children = [
         subprocess.Popen(
-            [sys.executable, __file__, "child", json.dumps(dataclasses.asdict(config)),
-             *map(str, (port, processes, index, devices))],
-            stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path},
+            [
+                sys.executable,
+                __file__,
+                "child",
+                json.dumps(dataclasses.asdict(config)),
+                *map(str, (port, processes, index, devices)),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
         )
         for index in range(processes)
-    ]  # fmt: skip
+    ]
     outs = [process.communicate(timeout=900)[0] for process in children]
     if any(process.returncode for process in children):
         raise RuntimeError(f"a process ended with {[process.returncode for process in children]}")
@@ -129,8 +136,10 @@ def draw(result: Result) -> dict[str, Any]:
     from cliffs.plotting import figure
 
     fig, axes = figure(1, 2, size=(10, 3.8))
-    for ax, name, label in ((axes[0], "networks", "updates of a network a second"),
-                            (axes[1], "length", "steps of a network a second")):  # fmt: skip
+    for ax, name, label in (
+        (axes[0], "networks", "updates of a network a second"),
+        (axes[1], "length", "steps of a network a second"),
+    ):
         points = result.metrics[name]
         ax.plot(list(points), list(points.values()), "o-")
         ax.set_xscale("log", base=2)

@@ -125,8 +125,9 @@ def whole_sweep(config: Config) -> tuple[Any, float]:
     grid = {"seed": np.arange(config.seeds)}
 
     def once():
-        return sweep(init, update, grid, config.updates, evaluate=evaluate, evaluate_every=config.updates,
-                     progress=False).metrics.loss  # fmt: skip
+        return sweep(
+            init, update, grid, config.updates, evaluate=evaluate, evaluate_every=config.updates, progress=False
+        ).metrics.loss
 
     times = []
     for _ in range(2):

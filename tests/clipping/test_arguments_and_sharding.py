@@ -28,6 +28,7 @@ BY_NORM = (
 )
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "bad", ["1.0", b"1", np.array([1.0, 2.0]), jnp.ones((2,)), None, 1j, "warmup_cosine", [1.0]], ids=repr
@@ -37,6 +38,7 @@ def test_wrong_a_threshold_that_is_no_number_is_refused_when_built(name, bad):
         STRATEGIES[name].factory(bad)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("name", NAMES)
 def test_wrong_a_threshold_with_axes_is_refused_inside_jit_and_from_a_schedule(name):
     params = {"w_rec": jnp.ones((3, 3))}

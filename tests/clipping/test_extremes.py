@@ -122,6 +122,7 @@ def test_parity_every_numeric_argument_as_a_schedule(name):
     np.testing.assert_allclose(flat64(got), flat64(want), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     "make",
     [
@@ -129,7 +130,7 @@ def test_parity_every_numeric_argument_as_a_schedule(name):
         lambda f: with_telemetry(optax.identity(), decay=f),
     ],
 )
-def test_error_arguments_that_cannot_be_schedules_say_so(make):
+def test_wrong_arguments_that_cannot_be_schedules_say_so(make):
     with pytest.raises(ValueError, match="not a schedule"):
         make(lambda count: 3)
 
@@ -144,7 +145,8 @@ def test_invariance_keys_with_slashes_are_told_apart():
     assert len([name for name in read_telemetry(state) if name.endswith("norm_after") and "leaf" in name]) == 2
 
 
-def test_error_reading_telemetry_inside_jit_says_so():
+@pytest.mark.wrong_arguments
+def test_wrong_reading_telemetry_inside_jit_says_so():
     transform = with_telemetry(optax.clip(1.0))
     with pytest.raises(ValueError, match="traced"):
         jax.jit(lambda g: read_telemetry(transform.update(g, transform.init(g))[1]))(jnp.ones(2))
@@ -167,9 +169,20 @@ def test_analytic_truth_local_rules_keep_their_own_bounds():
 def test_parity_with_numbers_that_torch_2_13_printed():
     """`clip_grad_norm_(.., 1.0)` and `clip_grad_value_(.., 1.75)`, for machines without torch."""
     grads = [jnp.array([3.0, -0.5, 0.25]), jnp.array([[1.5, 2.0], [-4.0, 0.125]])]
-    by_norm = [[0.5338608026504517, -0.08897680044174194, 0.04448840022087097, 0.26693040132522583, 0.3559072017669678,
-                -0.7118144035339355, 0.022244200110435486]]  # fmt: skip
-    for rule, want in ((clipping.clip_by_global_norm(1.0), by_norm[0]),
-                       (clipping.clip(1.75), [1.75, -0.5, 0.25, 1.5, 1.75, -1.75, 0.125])):  # fmt: skip
+    by_norm = [
+        [
+            0.5338608026504517,
+            -0.08897680044174194,
+            0.04448840022087097,
+            0.26693040132522583,
+            0.3559072017669678,
+            -0.7118144035339355,
+            0.022244200110435486,
+        ]
+    ]
+    for rule, want in (
+        (clipping.clip_by_global_norm(1.0), by_norm[0]),
+        (clipping.clip(1.75), [1.75, -0.5, 0.25, 1.5, 1.75, -1.75, 0.125]),
+    ):
         got = np.concatenate([np.ravel(x) for x in rule.update(grads, rule.init(grads))[0]])
         np.testing.assert_allclose(got, want, rtol=1e-6)

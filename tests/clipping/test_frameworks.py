@@ -186,6 +186,7 @@ READS_PARAMS = ("adaptive_grad_clip", "clip_or_shrink", "spectral_normalize", "p
 HAS_LEAVES = (*READS_PARAMS, "clip_by_ema_leaf_norm", "clip_spikes")
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("name", HAS_LEAVES)
 @pytest.mark.parametrize(
     ("grads", "first"),
@@ -202,6 +203,7 @@ def test_wrong_a_gradient_of_another_tree_names_the_first_path_that_differs(name
         rule.update(grads, rule.init(params), params)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("name", READS_PARAMS)
 def test_wrong_shapes_name_the_leaf(name):
     params = {"w": jnp.ones((2, 2)), "w_rec": jnp.ones((2, 2))}
@@ -210,6 +212,7 @@ def test_wrong_shapes_name_the_leaf(name):
         rule.update(params | {"w": jnp.ones((3, 2))}, rule.init(params), params)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("name", ["clip_or_shrink", "spectral_normalize", "project_spectral_radius"])
 def test_wrong_a_leaf_that_was_selected_is_gone(name):
     params = {"w_rec": jnp.ones((2, 2))}

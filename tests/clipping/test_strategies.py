@@ -358,20 +358,43 @@ def test_invariance_shard_map_with_a_gradient_of_its_own_on_each_device():
 
 
 BAD = [
-    *[(n, (bad,), {}) for n in ("clip", "clip_by_global_norm", "clip_by_block_rms", "adaptive_grad_clip",
-       "clip_by_leaf_norm", "clip_by_group_norm", "soft_clip_by_global_norm", "clip_or_shrink", "clip_by_ema_norm",
-       "clip_by_zscore", "clip_by_ema_leaf_norm", "clip_spikes", "spectral_normalize", "project_spectral_radius")
-      for bad in (-1.0, np.nan)],
-    ("clip_by_norm_quantile", (1.5,), {}), ("clip_by_norm_quantile", (-0.1,), {}),
-    ("clip_by_norm_quantile", (0.1, 0), {}), ("clip_by_ema_norm", (3.0, 1.0), {}),
-    ("clip_by_ema_norm", (3.0, 0.9, "never"), {}), ("clip_by_zscore", (2.5, 1.0), {}),
-    ("clip_by_zscore", (), {"warmup": 0}), ("clip_by_zscore", (), {"mode": "no"}), ("clip_spikes", (5e3, 1.0), {}),
-    ("clip_by_ema_leaf_norm", (1.05, 1.0), {}), ("clip_by_block_rms", (0.0,), {}),
+    *[
+        (n, (bad,), {})
+        for n in (
+            "clip",
+            "clip_by_global_norm",
+            "clip_by_block_rms",
+            "adaptive_grad_clip",
+            "clip_by_leaf_norm",
+            "clip_by_group_norm",
+            "soft_clip_by_global_norm",
+            "clip_or_shrink",
+            "clip_by_ema_norm",
+            "clip_by_zscore",
+            "clip_by_ema_leaf_norm",
+            "clip_spikes",
+            "spectral_normalize",
+            "project_spectral_radius",
+        )
+        for bad in (-1.0, np.nan)
+    ],
+    ("clip_by_norm_quantile", (1.5,), {}),
+    ("clip_by_norm_quantile", (-0.1,), {}),
+    ("clip_by_norm_quantile", (0.1, 0), {}),
+    ("clip_by_ema_norm", (3.0, 1.0), {}),
+    ("clip_by_ema_norm", (3.0, 0.9, "never"), {}),
+    ("clip_by_zscore", (2.5, 1.0), {}),
+    ("clip_by_zscore", (), {"warmup": 0}),
+    ("clip_by_zscore", (), {"mode": "no"}),
+    ("clip_spikes", (5e3, 1.0), {}),
+    ("clip_by_ema_leaf_norm", (1.05, 1.0), {}),
+    ("clip_by_block_rms", (0.0,), {}),
     ("spectral_normalize", (), {"num_iterations": 0}),
     *[(n, (1.0,), {"nonfinite": "ignore"}) for n in NAMES],
-]  # fmt: skip
+]
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(("name", "args", "kwargs"), BAD)
 def test_property_bad_arguments_are_refused_when_built(name, args, kwargs):
     with pytest.raises(ValueError, match=r"must (lie|be)"):

@@ -67,12 +67,14 @@ def test_parity_looking_at_every_third_step_records_what_looking_at_all_does_the
     np.testing.assert_allclose(last["clip_fraction"], (flags * weights).sum() / weights.sum(), rtol=1e-5)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("every", [0, -1, 2.0, "3", 2**31])
 def test_wrong_steps_between_looks(every):
     with pytest.raises(ValueError, match=f"every must be a whole number .*, got {every!r}"):
         with_telemetry(optax.clip(1.0), every=every)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("every", [1, 3])
 def test_wrong_leaves(every):
     tx = with_telemetry(optax.clip(1.0), every=every, per_leaf=True)

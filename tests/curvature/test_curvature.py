@@ -140,17 +140,22 @@ def both():
             single_p, single_v = (jax.tree.map(jnp.float32, x) for x in (p, unravel(probe)))
             return {
                 "single_probe": ravel_pytree(curvature.hessian_vector_product(loss, single_p, single_v))[0],
-                "hessian": hessian, "gauss_newton": jacobian.T @ inner @ jacobian, "probe": probe,
-                "hessian_probe": on_flat(matvec)(probe), "gauss_newton_probe": on_flat(gauss_newton)(probe),
+                "hessian": hessian,
+                "gauss_newton": jacobian.T @ inner @ jacobian,
+                "probe": probe,
+                "hessian_probe": on_flat(matvec)(probe),
+                "gauss_newton_probe": on_flat(gauss_newton)(probe),
                 "product_probe": ravel_pytree(curvature.hessian_vector_product(loss, p, unravel(probe)))[0],
-                "pairs": pairs, "vectors": jax.vmap(lambda v: ravel_pytree(v)[0])(pairs.vectors),
-                "gradient": ravel_pytree(gradient)[0], "alignment": curvature.alignment(gradient, pairs),
+                "pairs": pairs,
+                "vectors": jax.vmap(lambda v: ravel_pytree(v)[0])(pairs.vectors),
+                "gradient": ravel_pytree(gradient)[0],
+                "alignment": curvature.alignment(gradient, pairs),
                 "along": curvature.curvature_along(matvec, gradient),
                 "trace": curvature.trace(lambda v: hessian @ v, flat, jax.random.key(6), num_samples=400),
                 "density": curvature.spectral_density(
                     lambda v: hessian @ v, flat, jax.random.key(7), num_probes=30, num_iterations=25
                 ),
-            }  # fmt: skip
+            }
 
         return jax.tree.map(np.asarray, everything(jax.vmap(lambda p: ravel_pytree(p)[0])(params)))
 
@@ -326,6 +331,7 @@ def identity(v):
     return v
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [

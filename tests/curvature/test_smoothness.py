@@ -186,6 +186,7 @@ def test_documented_a_negative_weight_under_tracing_gives_nan():
 G8 = jnp.arange(1.0, 9.0)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
@@ -208,6 +209,7 @@ def test_wrong_data_are_named(call, error, words):
         call(jax.random.key(0))
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [

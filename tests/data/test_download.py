@@ -118,6 +118,7 @@ class Garbage(socketserver.StreamRequestHandler):
         self.wfile.write(self.server.answer)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     "answer",
     [
@@ -127,7 +128,7 @@ class Garbage(socketserver.StreamRequestHandler):
         b"HTTP/1.1 503 Busy\r\n\r\n",
     ],
 )
-def test_error_an_answer_that_is_not_http_or_breaks_off_is_one_clear_error(tmp_path, answer):
+def test_wrong_an_answer_that_is_not_http_or_breaks_off_is_one_clear_error(tmp_path, answer):
     with socketserver.TCPServer(("127.0.0.1", 0), Garbage) as listener:
         listener.answer = answer
         threading.Thread(target=listener.serve_forever).start()
@@ -139,14 +140,16 @@ def test_error_an_answer_that_is_not_http_or_breaks_off_is_one_clear_error(tmp_p
             listener.shutdown()
 
 
-def test_error_wrong_sum_removes_the_part_and_says_what_to_do(tmp_path):
+@pytest.mark.wrong_arguments
+def test_wrong_wrong_sum_removes_the_part_and_says_what_to_do(tmp_path):
     message = rf"sha256 .*expected {SUM}.*{DATA_DIR_VARIABLE}"
     with server(content=CONTENT[::-1]) as (url, _), pytest.raises(DataError, match=message):
         download(Source("file.bin", SUM, len(CONTENT), url), tmp_path / "file.bin")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_error_unreachable_address_says_what_to_do(tmp_path):
+@pytest.mark.wrong_arguments
+def test_wrong_unreachable_address_says_what_to_do(tmp_path):
     with server() as (url, _):
         pass
     with pytest.raises(DataError, match=rf"cannot download .*{DATA_DIR_VARIABLE}"):
@@ -168,7 +171,8 @@ def test_locate_prefers_argument_then_variable_then_cache(tmp_path, monkeypatch)
         assert len(asked) == 1
 
 
-def test_error_missing_and_damaged_files_in_a_named_folder(tmp_path):
+@pytest.mark.wrong_arguments
+def test_wrong_missing_and_damaged_files_in_a_named_folder(tmp_path):
     source = Source("sub/file.bin", SUM, len(CONTENT), "http://example.invalid/file.bin")
     with pytest.raises(DataError, match=r"does not exist. Put sub/file.bin there"):
         locate(source, tmp_path)

@@ -26,11 +26,13 @@ def test_analytic_encoding_is_inverted_by_the_symbols():
     assert "".join(corpus.symbols[i] for i in corpus.test) == "sat\n"
 
 
-def test_error_unknown_symbol_names_fold_and_symbol():
+@pytest.mark.wrong_arguments
+def test_wrong_unknown_symbol_names_fold_and_symbol():
     with pytest.raises(DataError, match=r"valid fold.*'z'"):
         encode({"train": "abc", "valid": "az", "test": "b"})
 
 
-def test_error_missing_file_says_what_to_do(tmp_path):
+@pytest.mark.wrong_arguments
+def test_wrong_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"ptb.train.txt does not exist. Put"):
         load_penn_treebank(tmp_path)

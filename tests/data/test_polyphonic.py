@@ -49,8 +49,9 @@ def test_parity_mat_and_pickle_hold_the_same_songs(tmp_path):
                 np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("keep", [0, 40, 200])
-def test_error_truncated_mat(tmp_path, keep):
+def test_wrong_truncated_mat(tmp_path, keep):
     path = tmp_path / "a.mat"
     write_mat(path, {f"{k}data": v for k, v in rolls().items()})
     path.write_bytes(path.read_bytes()[:keep])
@@ -58,7 +59,8 @@ def test_error_truncated_mat(tmp_path, keep):
         read_mat(path)
 
 
-def test_error_wrong_key_and_wrong_shape(tmp_path):
+@pytest.mark.wrong_arguments
+def test_wrong_wrong_key_and_wrong_shape(tmp_path):
     write_mat(tmp_path / "key.mat", rolls())
     with pytest.raises(DataError, match=r"no 'traindata'.*\['test', 'train', 'valid'\]"):
         read_mat(tmp_path / "key.mat")
@@ -67,7 +69,8 @@ def test_error_wrong_key_and_wrong_shape(tmp_path):
         read_mat(tmp_path / "shape.mat")
 
 
-def test_error_name_and_missing_file(tmp_path):
+@pytest.mark.wrong_arguments
+def test_wrong_name_and_missing_file(tmp_path):
     with pytest.raises(ValueError, match="name must be one of"):
         load_polyphonic("Bach", tmp_path)
     with pytest.raises(DataError, match="does not exist"):
@@ -76,7 +79,8 @@ def test_error_name_and_missing_file(tmp_path):
         read_mat(tmp_path / "none.mat")
 
 
-def test_error_a_pickle_that_calls_anything_else_is_refused(tmp_path):
+@pytest.mark.wrong_arguments
+def test_wrong_a_pickle_that_calls_anything_else_is_refused(tmp_path):
     class Attack:
         def __reduce__(self):
             return eval, (f"open({str(tmp_path / 'owned')!r}, 'w')",)

@@ -110,6 +110,7 @@ def test_property_threshold_ignores_single_cliffs_and_scales_with_the_norms():
     assert plain.low < plain.median < plain.suggested < plain.high
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("args", "match"),
     [

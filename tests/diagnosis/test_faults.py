@@ -249,6 +249,7 @@ def test_parity_many_runs_are_diagnosed_one_by_one():
     assert ragged.names() == {"healthy": [0, 2], "cliff spikes": [1]}
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("norms", "match"),
     [
@@ -274,6 +275,7 @@ def test_wrong_histories_say_what_to_do(norms, match):
         diagnose(norms)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("args", "match"),
     [

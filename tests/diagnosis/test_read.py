@@ -105,6 +105,7 @@ def test_parity_event_files_of_tensorboard_give_the_same_history(tmp_path):
         np.testing.assert_array_equal(history.losses, np.float32([row["loss"] for row in rows()]))
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_event_files_without_their_reader_say_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.backend.event_processing.event_accumulator", None)
     (tmp_path / "events.out.tfevents.1").write_bytes(b"")
@@ -137,6 +138,7 @@ def test_analytic_a_step_that_goes_back_is_said_and_loses_no_row(tmp_path):
     assert "does not rise" in history.notes[0]
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("name", "content", "columns", "match"),
     [
@@ -197,6 +199,7 @@ def test_integration_without_matplotlib_the_command_says_what_to_install(capsys,
     assert "pip install 'cliffs[experiments]'" in capsys.readouterr().out
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

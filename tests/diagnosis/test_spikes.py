@@ -80,6 +80,7 @@ def test_parity_fishers_exact_test(table):
     assert spike_association(spike, event, 1).fisher_p_value == pytest.approx(want, rel=1e-9)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [

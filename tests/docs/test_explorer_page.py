@@ -209,10 +209,16 @@ def test_integration_a_finger_drags_the_start_too(chromium):
 
 
 VIEWS = [
-    (1280, False, ""), (1280, True, ""), (390, False, ""), (390, True, ""),
-    (390, False, "#w=-6&b=3&rate=1"), (390, False, "#w=6.4&b=-3.1&rate=5&threshold=1000"), (390, False, "#w=0&b=8&T=1"),
-    (1280, False, "#w=-9&b=-8&updates=1"), (1280, False, "#w=9&b=-4.5&T=150&updates=300&threshold=0.01&rate=0.001"),
-]  # fmt: skip
+    (1280, False, ""),
+    (1280, True, ""),
+    (390, False, ""),
+    (390, True, ""),
+    (390, False, "#w=-6&b=3&rate=1"),
+    (390, False, "#w=6.4&b=-3.1&rate=5&threshold=1000"),
+    (390, False, "#w=0&b=8&T=1"),
+    (1280, False, "#w=-9&b=-8&updates=1"),
+    (1280, False, "#w=9&b=-4.5&T=150&updates=300&threshold=0.01&rate=0.001"),
+]
 
 
 @pytest.mark.parametrize(("width", "dark", "address"), VIEWS)

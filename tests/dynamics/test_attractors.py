@@ -34,6 +34,7 @@ def test_analytic_two_attractors_of_the_one_unit_map_at_once(x64, reference):
     np.testing.assert_allclose(between, want, atol=1e-12)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -241,6 +241,7 @@ def test_property_slices_of_pytree_states(x64):
         assert np.sign(a) == sign
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [

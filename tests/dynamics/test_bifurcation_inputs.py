@@ -224,8 +224,9 @@ def test_analytic_two_maps_side_by_side_flip_once_and_their_doubled_attractors_a
     assert sorted(together) == [False, True]  # in phase, and in opposite phase
     for b in attractors:
         r, x = b.parameter[b.stable], b.states[b.stable]
-        np.testing.assert_allclose((2 * r[:, None] * x - r[:, None] - 1) ** 2, ((r - 3) * (r + 1))[:, None] + 0 * x,
-                                   atol=1e-8)  # fmt: skip
+        np.testing.assert_allclose(
+            (2 * r[:, None] * x - r[:, None] - 1) ** 2, ((r - 3) * (r + 1))[:, None] + 0 * x, atol=1e-8
+        )
 
 
 def test_analytic_two_maps_side_by_side_fold_once(x64):
@@ -292,8 +293,9 @@ def test_property_real_multipliers_give_no_neimark_sacker_points(x64):
     diagram = net_of(2 * np.diag([0.9, 0.6, 0.6]), (0.3, 1.0))
     assert {p.kind for p in diagram.special} == {"pitchfork", "branch point"}
     assert [(p.kind, round(p.parameter, 9), p.multiplicity) for p in diagram.special if not p.state[0]] == [
-        ("pitchfork", round(1 / 1.8, 9), 1), ("branch point", round(1 / 1.2, 9), 2)
-    ]  # fmt: skip
+        ("pitchfork", round(1 / 1.8, 9), 1),
+        ("branch point", round(1 / 1.2, 9), 2),
+    ]
     # A true pair still is one: a rotation beside a contraction.
     turn = np.array([[np.cos(0.7), -np.sin(0.7), 0], [np.sin(0.7), np.cos(0.7), 0], [0, 0, 0.3]])
     diagram = net_of(turn, (0.3, 1.5))
@@ -304,10 +306,14 @@ def test_property_real_multipliers_give_no_neimark_sacker_points(x64):
 @pytest.mark.parametrize(
     ("angle", "note"),
     [
-        (3e-5, "1:1"), (np.pi - 3e-5, "1:2"), (2 * np.pi / 3, "1:3"), (np.pi / 2, "1:4"),
-        (2 * np.pi / 5, "supercritical"), (0.01, "supercritical"),
+        (3e-5, "1:1"),
+        (np.pi - 3e-5, "1:2"),
+        (2 * np.pi / 3, "1:3"),
+        (np.pi / 2, "1:4"),
+        (2 * np.pi / 5, "supercritical"),
+        (0.01, "supercritical"),
     ],
-)  # fmt: skip
+)
 def test_analytic_strong_resonances_are_named_by_their_angle(x64, angle, note):
     def turn(p, x, _):
         c, s = jnp.cos(p["angle"]), jnp.sin(p["angle"])
@@ -323,9 +329,10 @@ def test_analytic_every_phase_of_a_long_cycle_is_on_a_branch(x64):
     assert diagram.complete, diagram.notes
     assert [(p.kind, p.period) for p in diagram.special] == [("flip", 2**k) for k in range(5)]
     np.testing.assert_allclose(
-        [p.parameter for p in diagram.special], [3, 1 + 6**0.5, 3.544090359552, 3.564407266095, 3.568759419544],
+        [p.parameter for p in diagram.special],
+        [3, 1 + 6**0.5, 3.544090359552, 3.564407266095, 3.568759419544],
         atol=1e-10,
-    )  # fmt: skip
+    )
     r = 3.5697
     for period in (2, 4, 8, 16):
         at = []
@@ -349,6 +356,7 @@ def test_analytic_cycles_of_three_have_three_branches_and_one_fold(x64):
     assert diagram.special[0].orbit.shape == (3, 1)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("kind", ["pitchfork", "transcritical", "double flip"])
 def test_wrong_starts_of_curves_are_refused(x64, kind):
     def step(p, x, _):
@@ -356,8 +364,11 @@ def test_wrong_starts_of_curves_are_refused(x64, kind):
             return jnp.tanh(p["l"] * x) + p["t"] * x
         return p["l"] * x * (1 - x) + p["t"] * x
 
-    given = {"pitchfork": ("fold", 0.9, [0.01]), "transcritical": ("fold", 0.88, [0.01]),
-             "double flip": ("flip", 2.98, [0.66, 0.67])}[kind]  # fmt: skip
+    given = {
+        "pitchfork": ("fold", 0.9, [0.01]),
+        "transcritical": ("fold", 0.88, [0.01]),
+        "double flip": ("flip", 2.98, [0.66, 0.67]),
+    }[kind]
     t = 0.0 if kind == "double flip" else 0.1
     words = "multipliers are -1 at once" if kind == "double flip" else "branch point|degenerate"
     with pytest.raises(ValueError, match=words):
@@ -401,9 +412,15 @@ def test_property_time_is_linear_in_the_number_of_events(x64):
         reach = turns * np.pi
         begun = time.perf_counter()
         diagram = diagram_of(
-            wiggle, 0.0, (-1 - 0.02 * reach, 1 + 0.02 * reach), np.linspace(-reach, reach, 9)[:, None],
-            state_bounds=(-reach, reach), scale=1.0, parameter_scale=1.0, max_stretches=100,
-        )  # fmt: skip
+            wiggle,
+            0.0,
+            (-1 - 0.02 * reach, 1 + 0.02 * reach),
+            np.linspace(-reach, reach, 9)[:, None],
+            state_bounds=(-reach, reach),
+            scale=1.0,
+            parameter_scale=1.0,
+            max_stretches=100,
+        )
         seconds.append(time.perf_counter() - begun)
         assert diagram.complete
         assert len(diagram.special) == 2 * turns
@@ -452,6 +469,7 @@ def test_property_a_note_gives_the_reason_and_not_the_criticality(x64):
         assert point.located or point.note
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -269,6 +269,7 @@ def test_property_origin_of_random_networks_bifurcates_where_its_eigenvalues_say
             assert all(away.count(event) % 2 == 0 for event in away), seed
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -285,8 +286,12 @@ def test_property_origin_of_random_networks_bifurcates_where_its_eigenvalues_say
 )
 def test_wrong_use_names_the_argument(options, words):
     options = {
-        "step": one_unit_step, "params": OneUnitParams(5.0, -3.0), "path": "b", "bounds": (-3.5, -2.0),
-        "starts": jnp.zeros((2, 1)), **options,
-    }  # fmt: skip
+        "step": one_unit_step,
+        "params": OneUnitParams(5.0, -3.0),
+        "path": "b",
+        "bounds": (-3.5, -2.0),
+        "starts": jnp.zeros((2, 1)),
+        **options,
+    }
     with pytest.raises(ValueError, match=words):
         bifurcation_diagram(**options)

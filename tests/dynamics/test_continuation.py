@@ -63,15 +63,21 @@ def test_analytic_a_closed_branch_ends_where_it_began(x64):
     [
         ({"bounds": (-3.1, -2.9)}, "left the bounds"),
         ({"stepping": Stepping(max_step=1e-4)}, "ran out of points"),
-        ({"step": root, "params": {"l": 0.5}, "path": "l", "start": [0.7], "bounds": (-1.0, 1.0), "direction": -1},
-         "step too small"),
+        (
+            {"step": root, "params": {"l": 0.5}, "path": "l", "start": [0.7], "bounds": (-1.0, 1.0), "direction": -1},
+            "step too small",
+        ),
     ],
-)  # fmt: skip
+)
 def test_documented_ends_are_told_apart_and_the_part_reached_is_returned(x64, options, why):
     given = {
-        "step": one_unit_step, "params": OneUnitParams(5.0, -3.0), "path": "b", "start": [-2.68],
-        "bounds": (-3.5, -2.0), **options,
-    }  # fmt: skip
+        "step": one_unit_step,
+        "params": OneUnitParams(5.0, -3.0),
+        "path": "b",
+        "start": [-2.68],
+        "bounds": (-3.5, -2.0),
+        **options,
+    }
     branch = continue_branch(**{**given, "start": jnp.array(given["start"])})
     _, parameter, _ = kept(branch)
     assert branch.why == why
@@ -108,6 +114,7 @@ def test_property_float32_follows_the_same_branch():
     assert branch.why == "left the bounds"
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("path", "options", "words"),
     [
@@ -129,8 +136,11 @@ def test_property_float32_follows_the_same_branch():
 )
 def test_wrong_use_names_the_argument(path, options, words):
     options = {
-        "step": one_unit_step, "params": OneUnitParams(5.0, -3.0), "start": jnp.array([-2.68]),
-        "bounds": (-3.5, -2.0), **options,
-    }  # fmt: skip
+        "step": one_unit_step,
+        "params": OneUnitParams(5.0, -3.0),
+        "start": jnp.array([-2.68]),
+        "bounds": (-3.5, -2.0),
+        **options,
+    }
     with pytest.raises(ValueError, match=words):
         continue_branch(path=path, **options)

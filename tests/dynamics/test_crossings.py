@@ -170,6 +170,7 @@ def test_invariance_float32_finds_the_same_events():
     np.testing.assert_allclose(-2.4 + 0.1 * event.position, -2.3443897, atol=1e-5)
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_use_names_the_argument():
     with pytest.raises(ValueError, match="num_samples"):
         report(-2.5, -2.4, 0.5, num_samples=1)

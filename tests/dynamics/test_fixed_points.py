@@ -194,6 +194,7 @@ def test_invariance_vmap_over_parameters(x64):
     np.testing.assert_allclose(solve(params).points.ravel(), [-2.678828805632885, -3.830016096309075], atol=1e-12)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -403,6 +404,7 @@ def test_property_parameters_of_another_dtype_or_in_a_frozen_dict(x64):
     np.testing.assert_array_equal(frozen.points, found.points)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -90,6 +90,7 @@ def test_invariance_gradient_goes_through_the_composed_step(x64):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("step", [recurrent.rnn_step("tanh"), lambda p, x, u: x])
 def test_wrong_use_only_the_papers_form_splits(step):
     with pytest.raises(ValueError, match="pre_activation"):

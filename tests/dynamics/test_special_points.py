@@ -65,17 +65,19 @@ def test_documented_degenerate_points_have_no_made_up_criticality(x64):
             assert point.coefficient == pytest.approx(cubic * -np.sign(r), abs=1e-12)
             assert point.kind == ("flip" if r < 0 else "pitchfork" if cubic else "branch point")
     for angle, cubic, quadratic, note, coefficient in (
-        (0.7, 1.0, 0.0, "supercritical", -2.0), (0.7, -1.0, 0.0, "subcritical", 2.0),
+        (0.7, 1.0, 0.0, "supercritical", -2.0),
+        (0.7, -1.0, 0.0, "subcritical", 2.0),
         (0.7, 0.0, 0.0, "degenerate: the Lyapunov coefficient vanishes", 0.0),
         (2 * np.pi / 3, 0.0, 1.0, "strong resonance 1:3", np.nan),
         (np.pi / 2, 1.0, 0.0, "strong resonance 1:4", np.nan),
-    ):  # fmt: skip
+    ):
         params = {"r": 0.98, "angle": angle, "cubic": cubic, "quadratic": quadratic}
         point = located("Neimark-Sacker", turn, params, "r", 0.98)
         assert note in point.note
         np.testing.assert_allclose([point.coefficient, point.angle], [coefficient, angle], atol=1e-9)
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_use_of_locate_names_the_argument():
     given = (one_unit_step, OneUnitParams(5.0, -2.6), "b", -2.6, jnp.array([0.9]))
     with pytest.raises(ValueError, match="kind must be one of"):

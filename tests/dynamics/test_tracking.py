@@ -39,6 +39,7 @@ def test_invariance_runs_are_tracked_under_vmap_as_alone():
     assert together.states.dtype == jnp.float32
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_starts_of_a_track_are_refused():
     with pytest.raises(ValueError, match="start must be finite"):
         track_fixed_point(one_unit_step, OneUnitParams(jnp.ones(2), jnp.ones(2)), jnp.array([jnp.nan]))

@@ -21,8 +21,15 @@ def unit(w, b, tanh=0.0):
 
 
 def fold_curve(**options):
-    given = {"kind": "fold", "step": either, "params": unit(5.0, -2.66), "paths": PATHS,
-             "state": jnp.array([0.96]), "bounds": BOX, **options}  # fmt: skip
+    given = {
+        "kind": "fold",
+        "step": either,
+        "params": unit(5.0, -2.66),
+        "paths": PATHS,
+        "state": jnp.array([0.96]),
+        "bounds": BOX,
+        **options,
+    }
     return bifurcation_curve(**given)
 
 
@@ -91,6 +98,7 @@ def test_documented_few_points_are_flagged(x64):
     assert fold_curve(stepping=Stepping(max_step=1e-3)).ends == ("ran out of points", "ran out of points")
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [

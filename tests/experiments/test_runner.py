@@ -150,6 +150,7 @@ def test_property_an_experiment_goes_by_its_name_kind_or_path(name):
     assert runner.resolve(name) == "figures/cusp"
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_names_are_answered_with_the_list():
     with pytest.raises(ValueError, match="'no_such' is no experiment"):
         runner.resolve("no_such")

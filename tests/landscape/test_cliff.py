@@ -154,17 +154,20 @@ def test_documented_resolution_is_that_of_the_parameters_not_of_the_offset():
         cliff_profile(steps, Steps(s=1000.0, place=1000.01, scale=1e-5), ALONG_S)
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_use_a_loss_that_is_nowhere_finite(x64):
     with pytest.raises(ValueError, match="finite slope"):
         cliff_profile(steps, Steps(size=np.nan), ALONG_S)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, 1.0), (0.0, float("inf"))])
 def test_wrong_use_bounds(bounds):
     with pytest.raises(ValueError, match="bounds"):
         cliff_profile(jnp.sin, 0.0, 1.0, bounds)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -70,7 +70,7 @@ def test_analytic_law_with_its_corrections(corrections):
     law = cliff_law(t, profiles, corrections=corrections, multiplier=m)
     np.testing.assert_allclose(
         [law.peak_multiplier, law.peak_constant, law.width_multiplier, law.width_constant], [m, 2, m, 0.3], rtol=1e-6
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(law.deviation, 0, atol=1e-6)
 
 
@@ -140,6 +140,7 @@ def test_documented_several_unstable_points_need_a_hint(x64):
 ROWS = CliffProfile(np.zeros(3), np.array([1.0, 2.0, 4.0]), np.array([4.0, 2.0, 1.0]), np.ones(3), np.ones(3, bool))
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [

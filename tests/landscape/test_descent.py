@@ -40,10 +40,8 @@ def test_parity_stability_map_follows_the_paths(x64):
     starts = OneUnitParams(jnp.array([5.0, 5.0, 6.0]), jnp.array([-2.3, -2.0, -2.2]))
     rates, thresholds = jnp.array([0.03, 0.1]), jnp.array([0.1, jnp.inf])
     run = jax.jit(
-        lambda: stability_map(
-            one_unit_cost, starts, clipped_sgd, rates, thresholds, 120, near_the_valley, chunk_size=5
-        )
-    )  # fmt: skip
+        lambda: stability_map(one_unit_cost, starts, clipped_sgd, rates, thresholds, 120, near_the_valley, chunk_size=5)
+    )
     got = run()
     follow = jax.jit(lambda start, rate, threshold: descend(one_unit_cost, start, clipped_sgd(rate, threshold), 120))
     for i, rate in enumerate(rates):
@@ -64,7 +62,7 @@ def test_analytic_the_bound_of_gradient_descent_on_a_parabola(x64):
     rates, starts = jnp.array([0.5, 0.99, 1.01, 1.5]), jnp.linspace(-1, 1, 6)
     got = stability_map(
         jnp.square, starts, clipped_sgd, rates, jnp.array([0.5, jnp.inf]), 1000, lambda x: jnp.abs(x) < 4
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(got.left_share, [[0, 0], [0, 0], [0, 1], [0, 1]])
     assert (got.left_at[3, 1] > 0).all()
     assert not got.outside[:, 0].any()
@@ -73,7 +71,7 @@ def test_analytic_the_bound_of_gradient_descent_on_a_parabola(x64):
 def test_documented_divergence_counts_as_leaving():
     got = stability_map(
         lambda x: x**4, jnp.array([3.0]), clipped_sgd, jnp.array([1.0]), jnp.array([jnp.inf]), 8, lambda x: x < jnp.inf
-    )  # fmt: skip
+    )
     assert bool(got.outside.all())
     assert int(got.left_at[0, 0, 0]) >= 0
     assert np.isfinite(got.final_loss).all()
@@ -83,19 +81,26 @@ def test_documented_divergence_counts_as_leaving():
 def test_analytic_leaving_is_dated_by_the_step_that_led_there(num_steps):
     # x = 0, 1, 2, .. and no loss beyond 5.5: the step with index 5 leads from 5 to 6.
     got = stability_map(
-        lambda x: jnp.where(x > 5.5, jnp.nan, -x), jnp.array([0.0]), clipped_sgd, jnp.array([1.0]),
-        jnp.array([jnp.inf]), num_steps, lambda x: x < 100,
-    )  # fmt: skip
+        lambda x: jnp.where(x > 5.5, jnp.nan, -x),
+        jnp.array([0.0]),
+        clipped_sgd,
+        jnp.array([1.0]),
+        jnp.array([jnp.inf]),
+        num_steps,
+        lambda x: x < 100,
+    )
     assert got.left_at.ravel().tolist() == [5]
     assert bool(got.outside.all())
     assert got.final_loss.ravel().tolist() == [-5.0]
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_use_negative_steps():
     with pytest.raises(ValueError, match="num_steps"):
         descend(jnp.square, 3.0, optax.sgd(0.1), -2)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("change", "words"),
     [

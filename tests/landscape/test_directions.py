@@ -23,9 +23,12 @@ from cliffs.recurrent import OneUnitParams
 @pytest.mark.parametrize("normalize", ["leaf", "filter", "global"])
 def test_invariance_random_direction_has_the_dtype_and_size_of_the_parameters(x64, normalize):
     params = {
-        "w": jnp.full((3, 4), 2.0, jnp.float32), "fresh": jnp.zeros(5, jnp.float64), "scalar": jnp.asarray(3.0),
-        "none": None, "empty": jnp.zeros((0, 2)),
-    }  # fmt: skip
+        "w": jnp.full((3, 4), 2.0, jnp.float32),
+        "fresh": jnp.zeros(5, jnp.float64),
+        "scalar": jnp.asarray(3.0),
+        "none": None,
+        "empty": jnp.zeros((0, 2)),
+    }
     draw = jax.jit(lambda key: random_direction(key, params, normalize=normalize))
     d = draw(jax.random.key(0))
     assert jax.tree.map(lambda x: x.dtype, d) == jax.tree.map(lambda x: x.dtype, params)
@@ -167,6 +170,7 @@ def test_property_random_directions_of_parameters_whose_squares_overflow(normali
         assert float(jnp.linalg.norm(d["v"] * 1e25)) == pytest.approx(3**0.5, rel=1e-5)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -187,6 +191,7 @@ def test_wrong_use_names_the_argument(call, words):
         call()
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_use_integer_parameters():
     with pytest.raises(TypeError, match="int32"):
         shift(jnp.arange(3), [jnp.ones(3)])

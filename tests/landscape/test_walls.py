@@ -101,9 +101,11 @@ def test_documented_sampling_passes_over_what_is_not_finite(x64, beyond):
 def test_analytic_walls_with_and_against_the_slope_of_the_ground(x64, ground):
     for step in (1.0, -1.0):
         walls = find_walls(
-            lambda s, step=step: 0.05 * step * jnp.tanh((s - 0.3) / 1e-6) + ground * s, 0.0, [1.0],
+            lambda s, step=step: 0.05 * step * jnp.tanh((s - 0.3) / 1e-6) + ground * s,
+            0.0,
+            [1.0],
             [jnp.linspace(-1, 1, 50)],
-        )  # fmt: skip
+        )
         np.testing.assert_allclose(walls.coordinates, [[0.3]], atol=1e-9)
         np.testing.assert_allclose(walls.peak, 5e4, rtol=1e-3)
 
@@ -115,12 +117,12 @@ def test_documented_a_narrower_leaf_is_moved_in_its_own_steps(x64):
         warnings.simplefilter("always")
         walls = find_walls(
             lambda p: jnp.tanh((p["w"].astype(float) - 0.3) / 1e-9), params, [direction], [np.linspace(-1, 1, 30)]
-        )  # fmt: skip
+        )
     assert not walls.resolved.any()
     assert any("narrower" in str(w.message) for w in caught)
     fine = find_walls(
         lambda p: jnp.tanh((p["w"].astype(float) - 0.3) / 1e-3), params, [direction], [np.linspace(-1, 1, 30)]
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(fine.peak, 1e3, rtol=0.02)
     assert fine.resolved.all()
 
@@ -131,6 +133,7 @@ def test_documented_sampling_warns_where_the_dtype_ends():
     assert not line.complete
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [

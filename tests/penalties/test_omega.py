@@ -315,6 +315,7 @@ def test_integration_a_sweep_with_traced_weights_and_a_schedule():
     assert len({float(jnp.abs(w).sum()) for w in (*weights, *again[1:])}) == 5
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_use_names_the_argument():
     step = recurrent.rnn_step("tanh")
     params = recurrent.RNNParams(jnp.eye(2), jnp.ones((1, 2)))

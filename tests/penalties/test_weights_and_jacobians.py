@@ -101,6 +101,7 @@ def test_integration_a_penalty_joins_losses_with_and_without_aux():
     assert grads.tolist() == [2.0, 6.0]
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [

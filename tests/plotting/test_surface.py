@@ -43,6 +43,7 @@ def test_integration_page_is_small_self_contained_and_holds_the_surface():
     assert data["title"] == "a </script> title"
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("loss", [np.ones(3), np.full((3, 3), np.nan)])
 def test_wrong_surfaces_make_no_page(loss):
     axis = np.linspace(0, 1, 3)

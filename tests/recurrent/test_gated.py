@@ -43,6 +43,7 @@ def test_integration_a_cell_trains_with_a_readout(step):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_size_names_the_argument():
     with pytest.raises(ValueError, match="hidden"):
         recurrent.lstm_cell(0)

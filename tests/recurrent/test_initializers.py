@@ -62,6 +62,7 @@ def test_analytic_orthogonal_and_identity():
     assert init.identity_plus_noise(0.0, 0.5)(jax.random.key(0), (3, 3)).tolist() == (0.5 * np.eye(3)).tolist()
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -57,6 +57,7 @@ def test_invariance_shapes_types_and_transformations():
     assert np.isnan(jax.jit(one_unit_folds)(3.0).b).all()
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_weights_have_no_folds_and_no_flips():
     with pytest.raises(ValueError, match=r"fold only for w of at least 4, got w=3\.9"):
         one_unit_folds(3.9)

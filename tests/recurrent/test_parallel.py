@@ -107,6 +107,7 @@ def test_property_damping_reaches_the_same_states(x64):
     np.testing.assert_allclose(damped.states, plain.states, atol=1e-12)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -123,6 +124,7 @@ def test_wrong_use_names_the_argument(settings, words):
         recurrent.parallel_unroll(lambda w, x, u: x, 1.0, jnp.zeros(2), **settings)
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_recomputation_with_the_parallel_method():
     with pytest.raises(ValueError, match="remat must be False"):
         recurrent.unroll(lambda w, x, u: x, 1.0, jnp.zeros(2), length=3, method="parallel", remat=True)

@@ -56,6 +56,7 @@ def test_analytic_the_scan_reads_the_matrix_at_every_step_and_the_kernel_once():
     assert cost["forward_scan"].bytes - cost["forward"].bytes > 999 * 4 * 256**2
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("step", "state", "words"),
     [
@@ -69,6 +70,7 @@ def test_wrong_use_names_what_is_served(step, state, words):
         recurrent.unroll(step, params, state, jnp.ones((4, *state.shape[:-1], 2)), method="persistent")
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_size_names_the_largest():
     with pytest.raises(ValueError, match="at most 256 units"):
         recurrent.persistent_states("tanh", jnp.eye(300), jnp.zeros((2, 1, 300)), jnp.zeros((1, 300)))

@@ -371,6 +371,7 @@ class TestRecomputation:
         least, little, whole = temporaries(True), temporaries(20_000), temporaries(False)
         assert least < little < whole / 3
 
+    @pytest.mark.wrong_arguments
     def test_wrong_budget_names_what_is_needed(self, x64):
         step, params, state, _ = step_problem("leaky")
         with pytest.raises(ValueError, match="remat=10 bytes cannot be met: blocks of"):

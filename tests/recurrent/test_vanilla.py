@@ -186,6 +186,7 @@ def test_unperturbed_inputs_cost_no_product():
     assert for_params < for_all
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -143,6 +143,7 @@ def test_property_a_direction_that_theta_cannot_reach_has_no_bound(x64):
     assert float(b.log_gamma) == float(b.log_bound) == -np.inf
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_use_names_the_argument():
     with pytest.raises(ValueError, match="activation"):
         growth_report(jnp.eye(2), "swish")
@@ -168,6 +169,7 @@ def test_property_a_matrix_that_is_not_finite_does_not_look_safe(bad):
     assert bool(growth_report([[0, 2], [0, 0]]).can_explode)  # lists, integers
 
 
+@pytest.mark.wrong_arguments
 def test_property_a_direction_of_zeros_is_refused_and_has_no_bound_under_tracing():
     jacobians, gradient = 2 * jnp.eye(2)[None], jnp.ones(2)
     with pytest.raises(ValueError, match="direction must not be all zeros"):

@@ -99,6 +99,7 @@ def test_property_an_unfinished_iteration_says_so(x64):
     assert (np.asarray(got.log_values) <= exact + 1e-12).all()
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_use_names_the_argument():
     states = jnp.zeros((3, 2))
     with pytest.raises(ValueError, match="num_values"):

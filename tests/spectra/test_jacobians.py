@@ -236,6 +236,7 @@ def test_property_defective_zeros_come_out_small_but_not_zero(x64):
     assert (np.asarray(got.log_modulus) < np.log(1e-15) / 3 + 2).all()
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_use_names_the_argument():
     with pytest.raises(ValueError, match="num_steps must be at least 1"):
         temporal_components(lambda x, t: x[0], henon_step, HenonParams(), jnp.zeros(2))

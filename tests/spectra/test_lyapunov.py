@@ -230,6 +230,7 @@ def test_analytic_kaplan_yorke_edges():
     assert np.isnan(float(kaplan_yorke_dimension(jnp.array([jnp.nan, 0.5]))))
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -245,6 +246,7 @@ def test_wrong_use_names_the_argument(options, words):
         lyapunov_exponents(linear_step, jnp.eye(2), jnp.zeros(2), **options)
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_use_of_the_distribution_and_the_step():
     with pytest.raises(ValueError, match="window"):
         lyapunov_distribution(linear_step, jnp.eye(2), jnp.zeros((3, 2)), num_steps=10, window=4)

@@ -46,6 +46,4 @@ def assert_same(a, b):
 
 def contents(result):
     """All arrays of a result."""
-    return (
-        result.state, result.metrics, result.evaluations, result.solved_at, result.diverged_at, result.steps_run
-    )  # fmt: skip
+    return (result.state, result.metrics, result.evaluations, result.solved_at, result.diverged_at, result.steps_run)

@@ -100,6 +100,7 @@ def test_integration_ctrl_c_without_a_checkpoint_returns_what_there_is(whole, in
     np.testing.assert_array_equal(part.mask.sum(1), 20)
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_second_ctrl_c_ends_at_once(monkeypatch):
     def twice(self, *args):
         signal.raise_signal(signal.SIGINT)
@@ -176,6 +177,7 @@ def other_loss(params, batch):
     return jnp.sum((params - batch) ** 2) * 1.5, {"size": jnp.abs(params).max()}
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -197,12 +199,22 @@ def test_wrong_another_sweep_is_refused_with_what_differs(tmp_path, interrupt, o
         small.run(checkpoint=folder, **options)
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_another_function_version_or_value_is_refused(tmp_path, interrupt, monkeypatch):
     folder = stopped(tmp_path, interrupt)
 
     def again(update=small.update):
-        return sweep(small.init, update, small.grid(), 40, evaluate=small.evaluate, evaluate_every=10,
-                     stop_when_solved=True, checkpoint=folder, progress=False)  # fmt: skip
+        return sweep(
+            small.init,
+            update,
+            small.grid(),
+            40,
+            evaluate=small.evaluate,
+            evaluate_every=10,
+            stop_when_solved=True,
+            checkpoint=folder,
+            progress=False,
+        )
 
     with pytest.raises(ValueError, match=r"in the source of update: `.*def update.*` there, `def other_update"):
         again(other_update)
@@ -244,6 +256,7 @@ def test_integration_extending_repeats_nothing(tmp_path, monkeypatch):
     assert computed == [([6, 7], 0), ([6, 7], 10), ([6, 7], 20), ([6, 7], 30), ([0, 1, 6, 7], 40), ([0, 1, 6, 7], 50)]
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_runs_cannot_be_added_to_a_sweep_that_prunes(tmp_path):
     rule = prune.successive_halving("error")
     small.run(checkpoint=tmp_path, prune=rule)
@@ -251,6 +264,7 @@ def test_wrong_runs_cannot_be_added_to_a_sweep_that_prunes(tmp_path):
         small.run(over=small.grid(rates=(0.01, 0.1, 10.0, 1.0)), checkpoint=tmp_path, prune=rule, resume="extend")
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_full_disk_is_told_and_the_last_good_checkpoint_stays(whole, tmp_path, interrupt):
     folder = stopped(tmp_path, interrupt)
     (good,) = folder.glob("checkpoint-*")
@@ -266,6 +280,7 @@ def test_wrong_full_disk_is_told_and_the_last_good_checkpoint_stays(whole, tmp_p
     small.assert_same(small.run(checkpoint=folder), whole)
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_two_sweeps_in_one_folder_are_refused(tmp_path):
     seen = []
 
@@ -311,6 +326,7 @@ def test_property_keys_and_half_precision_survive_a_checkpoint(tmp_path, interru
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [

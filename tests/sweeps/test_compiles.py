@@ -49,8 +49,16 @@ def test_invariance_traces_do_not_grow_with_calls_or_with_runs_that_leave():
     # Three times for the first call: for its shapes, and twice while the one program is made.
     update: Any = chex.assert_max_traces(small.update, n=3)
     for _ in range(3):
-        result = sweep(small.init, update, small.grid(), 40, evaluate=small.evaluate, evaluate_every=10,
-                       stop_when_solved=True, progress=False)  # fmt: skip
+        result = sweep(
+            small.init,
+            update,
+            small.grid(),
+            40,
+            evaluate=small.evaluate,
+            evaluate_every=10,
+            stop_when_solved=True,
+            progress=False,
+        )
         assert len(np.unique(result.steps_run)) == 2  # runs left
     with pytest.raises(AssertionError, match="traced > 3 times"):
         sweep(small.init, update, small.grid(3), 40, progress=False)

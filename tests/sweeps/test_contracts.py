@@ -46,6 +46,7 @@ EVALUATIONS = {
 }
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("case", UPDATES)
 def test_wrong_update_is_named_with_its_leaf(case):
     update, words = UPDATES[case]
@@ -53,6 +54,7 @@ def test_wrong_update_is_named_with_its_leaf(case):
         sweep(small.init, update, small.grid(), 20)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("case", EVALUATIONS)
 def test_wrong_evaluate_is_named(case):
     evaluate, words = EVALUATIONS[case]
@@ -60,6 +62,7 @@ def test_wrong_evaluate_is_named(case):
         small.run(evaluate=evaluate)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("init", "words"),
     [
@@ -74,6 +77,7 @@ def test_wrong_init_is_named(init, words):
         sweep(init, small.update, small.grid(), 20)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -44,6 +44,7 @@ def test_property_with_x64_large_seeds_and_floats_fit(x64):
     assert np.isfinite(jax.device_put(column["x"])).all()
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("axes", "words"),
     [
@@ -68,6 +69,7 @@ def test_wrong_values_of_a_grid_are_named_with_their_column(axes, words):
         product_grid(**axes)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("grid", "words"),
     [

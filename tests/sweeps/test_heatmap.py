@@ -30,6 +30,7 @@ def test_analytic_cells_are_the_rates_of_the_table():
     )  # all of these diverged
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_names_are_refused():
     pytest.importorskip("matplotlib")
     from cliffs.plotting import plot_heatmap

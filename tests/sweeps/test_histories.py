@@ -10,10 +10,15 @@ from cliffs.sweeps import sweep
 from cliffs.sweeps._history import empty_value, has_nan
 
 KINDS = {
-    "float32": lambda s: s, "bfloat16": lambda s: s.astype(jnp.bfloat16), "float16": lambda s: s.astype(jnp.float16),
-    "complex64": lambda s: s + 1j, "int32": lambda s: s.astype(jnp.int32) + 7, "uint8": lambda s: s.astype(jnp.uint8),
-    "bool": lambda s: s < 1e9, "float8_e4m3fn": lambda s: s.astype(jnp.float8_e4m3fn),
-}  # fmt: skip
+    "float32": lambda s: s,
+    "bfloat16": lambda s: s.astype(jnp.bfloat16),
+    "float16": lambda s: s.astype(jnp.float16),
+    "complex64": lambda s: s + 1j,
+    "int32": lambda s: s.astype(jnp.int32) + 7,
+    "uint8": lambda s: s.astype(jnp.uint8),
+    "bool": lambda s: s < 1e9,
+    "float8_e4m3fn": lambda s: s.astype(jnp.float8_e4m3fn),
+}
 
 
 def update(state, run):
@@ -27,8 +32,16 @@ def result():
     def evaluate(state, run):
         return small.evaluate(state, run) | {"updates": state.step}
 
-    return sweep(small.init, update, small.grid(), 40, evaluate=evaluate, evaluate_every=10, stop_when_solved=True,
-                 progress=False)  # fmt: skip
+    return sweep(
+        small.init,
+        update,
+        small.grid(),
+        40,
+        evaluate=evaluate,
+        evaluate_every=10,
+        stop_when_solved=True,
+        progress=False,
+    )
 
 
 def test_analytic_the_mask_is_what_was_computed(result):

@@ -28,10 +28,13 @@ def start(folder, count, devices):
     return [
         subprocess.Popen(
             [sys.executable, worker, *map(str, (folder, port, count, index, devices))],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         for index in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def end(processes, seconds):

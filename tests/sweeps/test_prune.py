@@ -66,6 +66,7 @@ def test_property_nan_is_worst_and_diverged_runs_take_no_place():
     assert rule({"error": errors}, only_nan).sum() == 2
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -81,6 +82,7 @@ def test_wrong_settings_of_successive_halving_are_named(options, words):
         prune.successive_halving("error", **options)
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_rules_and_metrics_are_named():
     with pytest.raises(ValueError, match=r"metric must be one of the evaluations \['error', 'solved'\], got 'loss'"):
         small.run(prune=prune.successive_halving("loss"))

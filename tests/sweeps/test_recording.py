@@ -45,6 +45,7 @@ def test_property_what_is_not_asked_for_is_not_kept(full):
     np.testing.assert_array_equal(nested.metrics.aux["size"], full.metrics.aux["size"])
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -57,8 +57,10 @@ def test_analytic_tables_count_by_the_values_of_the_grid(result):
     rows = result.success_table("rate")
     assert [row["success"] for row in result.success_table("seed")] == [1 / 3, 1 / 3]
     assert [(row["runs"], row["solved"], row["diverged"], row["updates"]) for row in rows] == [
-        (2, 0, 0, None), (2, 2, 0, 20.0), (2, 0, 2, None),
-    ]  # fmt: skip
+        (2, 0, 0, None),
+        (2, 2, 0, 20.0),
+        (2, 0, 2, None),
+    ]
     low, high = stats.wilson_interval(2, 2)
     assert (rows[1]["success_low"], rows[1]["success_high"]) == (low, high)
     full = result.table(by=("rate", "seed"))
@@ -135,6 +137,7 @@ def test_property_masks_and_padding_survive_saving(result, tmp_path):
     assert json.loads((tmp_path / "sweep.json").read_text())["versions"]["jax"] == jax.__version__
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_files_are_refused(tmp_path):
     (tmp_path / "sweep.json").write_text('{"format": 99}')
     with pytest.raises(ValueError, match="no sweep of format 1, got format 99"):

@@ -73,9 +73,10 @@ def test_invariance_to_the_bit_under_devices_and_company():
 
 def test_invariance_one_device_gives_the_same_runs_in_the_same_order():
     # Unpartitioned programs round differently; chaos has not yet made that visible after a few steps.
-    many, one = run(grid(10, norms=(1.0,)), 10, evaluate_every=10), run(
-        grid(10, norms=(1.0,)), 10, evaluate_every=10, devices=jax.local_devices()[:1]
-    )  # fmt: skip
+    many, one = (
+        run(grid(10, norms=(1.0,)), 10, evaluate_every=10),
+        run(grid(10, norms=(1.0,)), 10, evaluate_every=10, devices=jax.local_devices()[:1]),
+    )
     np.testing.assert_allclose(many.metrics.loss, one.metrics.loss, rtol=1e-4)
     assert len(np.unique(many.metrics.loss[:, -1])) == 10  # so that an order that is off would show
 
@@ -139,9 +140,14 @@ def test_integration_shared_data_is_a_third_argument():
         return training.train_step(state, data, lambda p, d: (jnp.sum((p - d) ** 2), ()), optax.sgd(run["rate"]))
 
     result = sweep(
-        lambda run: training.init_train_state(jnp.zeros(4), optax.sgd(run["rate"])), quadratic,
-        {"rate": np.array([0.5, 0.25])}, 4, evaluate_every=2, data=data, progress=False,
-    )  # fmt: skip
+        lambda run: training.init_train_state(jnp.zeros(4), optax.sgd(run["rate"])),
+        quadratic,
+        {"rate": np.array([0.5, 0.25])},
+        4,
+        evaluate_every=2,
+        data=data,
+        progress=False,
+    )
     np.testing.assert_allclose(result.state.params[0], data)
     np.testing.assert_allclose(result.state.params[1], data * (1 - 0.5**4))
 
@@ -174,6 +180,7 @@ def test_use_all_cores_before_and_after_jax_starts():
     assert done.stdout.split() == ["3", "True"], done.stderr
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -46,6 +46,7 @@ def test_analytic_a_uniform_model_costs_log2_of_the_alphabet(symbols):
     assert float(bits) == pytest.approx(math.log2(symbols), rel=1e-6)
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_use_names_the_argument():
     with pytest.raises(ValueError, match="too short"):
         tasks.contiguous_pieces(np.arange(10), 3, 4)

@@ -185,6 +185,7 @@ def test_property_lengths_vary_by_batch_inside_jit_and_vmap(name):
         assert last.all()
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -73,6 +73,7 @@ def test_analytic_a_fair_coin_for_every_key():
     assert float(tasks.nats_per_step(STEP, params, batches)) == pytest.approx(88 * np.log(2), rel=1e-6)
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(("args", "words"), [(([], 5), "songs"), ((songs([3]), 0), "piece_length")])
 def test_wrong_use_names_the_argument(args, words):
     with pytest.raises(ValueError, match=words):

@@ -60,6 +60,7 @@ def test_invariance_a_key_is_a_batch():
     assert not (one.inputs == other.inputs).all()
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     [

@@ -93,6 +93,7 @@ def test_integration_an_echo_state_network_learns_a_delayed_nonlinear_target():
     assert naive > 0.9
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),
     [

@@ -12,9 +12,15 @@ STEP = recurrent.rnn_step("tanh")
 
 def model(features, outputs, dtype=jnp.float32):
     params = recurrent.init_model(
-        jax.random.key(0), features, 8, outputs,
-        w_rec=recurrent.orthogonal(), w_in=recurrent.glorot(), w_out=recurrent.glorot(), dtype=dtype,
-    )  # fmt: skip
+        jax.random.key(0),
+        features,
+        8,
+        outputs,
+        w_rec=recurrent.orthogonal(),
+        w_in=recurrent.glorot(),
+        w_out=recurrent.glorot(),
+        dtype=dtype,
+    )
     return params
 
 
@@ -89,6 +95,7 @@ def test_integration_a_gated_cell_takes_every_loss():
     assert np.isfinite(float(training.regression_loss(step)(single, targets)[0]))
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_batch_without_mask_is_named():
     with pytest.raises(ValueError, match=r"batch\.mask is None"):
         training.sequence_classification_loss(STEP)(model(6, 4), tasks.temporal_order(jax.random.key(0), 2, 20))

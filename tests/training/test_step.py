@@ -79,6 +79,7 @@ def test_integration_extra_arguments_reach_the_transform():
     assert int(state.step) == 3
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(("steps", "chunk", "words"), [(-1, None, "num_steps"), (10, 3, "steps_per_scan")])
 def test_wrong_use_names_the_argument(steps, chunk, words):
     with pytest.raises(ValueError, match=words):

@@ -16,8 +16,11 @@ def test_parity_with_the_loop_a_user_would_write(x64, strength, interval):
     w, targets = rng.normal(size=(4, 4)), rng.normal(size=(7, 2, 3))
     start, inputs = rng.normal(size=(2, 4)), rng.normal(size=(7, 2, 4))
     step = lambda w, z, u: jnp.tanh(z @ w) + u  # noqa: E731
-    run = jax.jit(lambda w, a: training.teacher_forced_unroll(
-        step, w, start, inputs, targets=targets, strength=a, interval=interval))  # fmt: skip
+    run = jax.jit(
+        lambda w, a: training.teacher_forced_unroll(
+            step, w, start, inputs, targets=targets, strength=a, interval=interval
+        )
+    )
     z, want = start, []
     for t in range(7):
         z = np.tanh(z @ w) + inputs[t]
@@ -97,6 +100,7 @@ def test_integration_a_forced_network_learns_to_generate_a_sine():
     assert error < 0.1 * power
 
 
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(("kwargs", "words"), [({"interval": 0}, "interval"), ({"strength": 1.5}, "strength")])
 def test_wrong_use_names_the_argument(kwargs, words):
     with pytest.raises(ValueError, match=words):

@@ -50,8 +50,16 @@ class Book:
 
         jax.tree.map(write, self.state, state)
 
-    def add(self, runs: np.ndarray, records: PyTree, evaluation: Mapping[str, PyTree], diverged_at: np.ndarray,
-            steps: int, recording: Recording, stop_when_solved: bool) -> None:  # fmt: skip
+    def add(
+        self,
+        runs: np.ndarray,
+        records: PyTree,
+        evaluation: Mapping[str, PyTree],
+        diverged_at: np.ndarray,
+        steps: int,
+        recording: Recording,
+        stop_when_solved: bool,
+    ) -> None:
         """What a block of `steps` updates of these runs left behind."""
         done = int(self.steps_run[runs[0]])
         store(self.records, runs, done // recording.every, records)
@@ -89,6 +97,11 @@ def new_book(runs: int, num_steps: int, evaluate_every: int, functions: Any) -> 
         state=jax.tree.map(lambda x: np.zeros((runs, *x.shape), x.dtype), functions.bare_state),
         records=empty_history(functions.recorded, runs, num_steps // functions.recording.every),
         evaluations=empty_history(functions.shapes.evaluation, runs, num_steps // evaluate_every),
-        steps_run=np.zeros(runs, int), solved_at=none(), diverged_at=none(), pruned_at=none(),
-        ended=np.zeros(runs, bool), started=np.zeros(runs, bool), num_steps=num_steps,
-    )  # fmt: skip
+        steps_run=np.zeros(runs, int),
+        solved_at=none(),
+        diverged_at=none(),
+        pruned_at=none(),
+        ended=np.zeros(runs, bool),
+        started=np.zeros(runs, bool),
+        num_steps=num_steps,
+    )

@@ -41,11 +41,13 @@ def identify(functions: Functions, grid: PyTree, data: PyTree, prune: Any, setti
         "settings": {
             **settings,
             "prune": repr(prune) if prune is None or dataclasses.is_dataclass(prune) else _source(prune),
-            "record": functions.recording.names, "record_every": functions.recording.every,
-            "evaluate_every": functions.steps, "x64": getattr(jax.config, "jax_enable_x64"),  # noqa: B009
+            "record": functions.recording.names,
+            "record_every": functions.recording.every,
+            "evaluate_every": functions.steps,
+            "x64": getattr(jax.config, "jax_enable_x64"),  # noqa: B009
             "matmul_precision": str(getattr(jax.config, "jax_default_matmul_precision", None)),
         },
-    }  # fmt: skip
+    }
 
 
 def differences(old: Identity, new: Identity, *, extend: bool = False) -> list[str]:

@@ -117,16 +117,23 @@ def plan_sweep(
             block = time.perf_counter() - begun
     turns = -(-runs // (layout.lanes * len(used)))
     return SweepPlan(
-        runs=runs, lanes=layout.lanes, devices=len(used), platform=used[0].platform, processes=layout.processes.count,
-        bytes_per_device=program_bytes(advance), device_memory=memory_of(used),
-        history_bytes=runs * (
+        runs=runs,
+        lanes=layout.lanes,
+        devices=len(used),
+        platform=used[0].platform,
+        processes=layout.processes.count,
+        bytes_per_device=program_bytes(advance),
+        device_memory=memory_of(used),
+        history_bytes=runs
+        * (
             bytes_per_run(functions.recorded, num_steps // record_every)
             + bytes_per_run(functions.shapes.evaluation, num_steps // evaluate_every)
         ),
         state_bytes=runs * bytes_per_run(functions.bare_state, 1),
-        compile_seconds=compiled - started, block_seconds=block,
+        compile_seconds=compiled - started,
+        block_seconds=block,
         seconds=None if block is None else block * turns * (num_steps // evaluate_every),
-    )  # fmt: skip
+    )
 
 
 def choose_lanes(

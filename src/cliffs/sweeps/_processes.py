@@ -69,6 +69,7 @@ def lost_process() -> Iterator[None]:
             "cliffs.sweep: another process of this sweep is gone, so this one ends too. To resume, start all processes "
             "again with the same call and the same checkpoint folder (their number may be another one). "
             f"JAX said: {first}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            file=sys.stderr,
+            flush=True,
+        )
         os._exit(1)

@@ -21,9 +21,15 @@ from cliffs.typing import Evaluate, Init, Update
 _kept = Kept()
 # What JAX's numbers depend on beside the functions.
 _FLAGS = (
-    "jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable",
-    "jax_numpy_dtype_promotion", "jax_debug_nans", "jax_debug_infs", "jax_disable_jit",
-)  # fmt: skip
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_numpy_dtype_promotion",
+    "jax_debug_nans",
+    "jax_debug_infs",
+    "jax_disable_jit",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +79,15 @@ class Functions:
 
 
 def prepare(
-    init: Init, update: Update, evaluate: Evaluate | None, grid: PyTree, data: PyTree, steps: int,
-    record: Record | None, record_every: int,
-) -> Functions:  # fmt: skip
+    init: Init,
+    update: Update,
+    evaluate: Evaluate | None,
+    grid: PyTree,
+    data: PyTree,
+    steps: int,
+    record: Record | None,
+    record_every: int,
+) -> Functions:
     """Check the functions against the grid and the shared data; a second call with the same traces nothing.
 
     **Raises** `ValueError` for what does not fit together.
@@ -93,10 +105,19 @@ def prepare(
         _kept.put(("checked", key, _flags()), seen, objects)
     shapes, run_kinds, state_kinds = seen
     return Functions(
-        init=init, update=update, evaluate=evaluate, run=run, data=shared, steps=steps,
-        recording=make_recording(record, record_every, shapes.metrics), shapes=shapes, run_kinds=run_kinds,
-        state_kinds=state_kinds, key=key, objects=objects,
-    )  # fmt: skip
+        init=init,
+        update=update,
+        evaluate=evaluate,
+        run=run,
+        data=shared,
+        steps=steps,
+        recording=make_recording(record, record_every, shapes.metrics),
+        shapes=shapes,
+        run_kinds=run_kinds,
+        state_kinds=state_kinds,
+        key=key,
+        objects=objects,
+    )
 
 
 def _shape(x: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
@@ -126,9 +147,7 @@ def _group(function: Callable[..., Any], lanes: int, shared: int) -> Callable[..
     A single lane is no `vmap`, which would compute both branches of every `cond`.
     """
     if lanes > 1:
-        return lambda *args: jax.vmap(
-            function, in_axes=(*[0] * (len(args) - shared), *[None] * shared)
-        )(*args)  # fmt: skip
+        return lambda *args: jax.vmap(function, in_axes=(*[0] * (len(args) - shared), *[None] * shared))(*args)
 
     def alone(*args):
         cut = len(args) - shared

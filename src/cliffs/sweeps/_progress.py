@@ -75,11 +75,17 @@ class Reporter:
         left = (book.num_steps - book.steps_run[alive]).sum()
         behind = book.steps_run[alive].min() if alive.any() else book.steps_run.max()
         return {
-            "updates": int(behind), "num_steps": book.num_steps, "runs": book.runs, "alive": int(alive.sum()),
-            "solved": int((book.solved_at >= 0).sum()), "diverged": int((book.diverged_at >= 0).sum()),
-            "pruned": int((book.pruned_at >= 0).sum()), "updates_per_second": round(rate, 3),
-            "seconds": round(seconds, 6), "seconds_left": round(float(left / rate), 1) if rate else None,
-        }  # fmt: skip
+            "updates": int(behind),
+            "num_steps": book.num_steps,
+            "runs": book.runs,
+            "alive": int(alive.sum()),
+            "solved": int((book.solved_at >= 0).sum()),
+            "diverged": int((book.diverged_at >= 0).sum()),
+            "pruned": int((book.pruned_at >= 0).sum()),
+            "updates_per_second": round(rate, 3),
+            "seconds": round(seconds, 6),
+            "seconds_left": round(float(left / rate), 1) if rate else None,
+        }
 
 
 def describe(facts: dict[str, Any]) -> str:

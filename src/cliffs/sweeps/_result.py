@@ -19,8 +19,15 @@ from cliffs.sweeps._grid import is_key
 FORMAT = 1
 # What lies in the npz file; all else is in the JSON file.
 _TREES = (
-    "grid", "state", "metrics", "evaluations", "solved_at", "diverged_at", "steps_run", "pruned_at",
-)  # fmt: skip
+    "grid",
+    "state",
+    "metrics",
+    "evaluations",
+    "solved_at",
+    "diverged_at",
+    "steps_run",
+    "pruned_at",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,9 +110,11 @@ class SweepResult:
             state=jax.tree.map(lambda x: x[i] if is_key(x) else jnp.asarray(x[i]), self.state),
             metrics=jax.tree.map(lambda x: np.ma.getdata(x[i, :records]), self.metrics),
             evaluations=jax.tree.map(lambda x: np.ma.getdata(x[i, :evaluations]), self.evaluations),
-            solved_at=int(self.solved_at[i]), diverged_at=int(self.diverged_at[i]), steps_run=int(self.steps_run[i]),
+            solved_at=int(self.solved_at[i]),
+            diverged_at=int(self.diverged_at[i]),
+            steps_run=int(self.steps_run[i]),
             pruned_at=-1 if self.pruned_at is None else int(self.pruned_at[i]),
-        )  # fmt: skip
+        )
 
     def best(self, by: str | Callable[[SweepRun], float], *, largest: bool = False) -> SweepRun:
         """The run whose last value of `by` is smallest (or largest); diverged runs and NaN do not compete.

@@ -175,11 +175,20 @@ def _restore(
 
 def _result(book: Book, functions: Functions, grid: PyTree, complete: bool) -> SweepResult:
     result = SweepResult(
-        grid=grid, state=typed(book.state, functions.state_kinds), metrics=book.records, evaluations=book.evaluations,
-        solved_at=book.solved_at, diverged_at=book.diverged_at, steps_run=book.steps_run, pruned_at=book.pruned_at,
-        evaluate_every=functions.steps, record_every=functions.recording.every, num_steps=book.num_steps,
-        complete=complete, notes=tuple(book.notes),
-    )  # fmt: skip
+        grid=grid,
+        state=typed(book.state, functions.state_kinds),
+        metrics=book.records,
+        evaluations=book.evaluations,
+        solved_at=book.solved_at,
+        diverged_at=book.diverged_at,
+        steps_run=book.steps_run,
+        pruned_at=book.pruned_at,
+        evaluate_every=functions.steps,
+        record_every=functions.recording.every,
+        num_steps=book.num_steps,
+        complete=complete,
+        notes=tuple(book.notes),
+    )
     return dataclasses.replace(
         result,
         metrics=masked(result.metrics, result.mask),

@@ -85,9 +85,10 @@ def to_xarray(result: Any) -> Any:
     coordinates: dict[str, Any] = {"run": np.arange(len(result))}
     coordinates |= {name: ("run", column) for name, column in _grid_columns(result).items()}
     variables: dict[str, Any] = {
-        name: ("run", getattr(result, name)) for name in ("solved_at", "diverged_at", "pruned_at", "steps_run")
+        name: ("run", getattr(result, name))
+        for name in ("solved_at", "diverged_at", "pruned_at", "steps_run")
         if getattr(result, name) is not None
-    }  # fmt: skip
+    }
     for what, dimension in (("evaluations", "evaluation"), ("metrics", "update")):
         history, filled, every = _history(result, what)
         coordinates[dimension] = (np.arange(filled.shape[1]) + 1) * every
