@@ -199,3 +199,29 @@ def test_analytic_truth_matrix_constraints_hold_along_a_run(n):
         size = float(measure(np.asarray(end["w_rec"], np.float64)))
         assert measure(np.asarray(params["w_rec"] + drift.sum(0))) > 1.5, "without the constraint it would be far above"
         assert 0.3 < size < 0.9 * (1 + (1e-4 if n <= 8 else 0.02))
+
+
+def test_parity_spikes_with_bias_correction_with_the_formula(x64):
+    grads, v = histories(), np.zeros(6)
+    got = play(clipping.clip_spikes(9.0, 0.99, 1, bias_correction=True), grads)
+    clipped = 0
+    for t, (g, out) in enumerate(zip(grads, got)):
+        if t:
+            limit = 3 * np.sqrt(v / (1 - 0.99**t))
+            clipped += (np.abs(g) > limit).sum()
+            g = np.clip(g, -limit, limit)
+        v = 0.99 * v + 0.01 * g**2
+        np.testing.assert_allclose(out, g, rtol=1e-10)
+    assert clipped > 100
+
+
+@pytest.mark.parametrize(("quantile", "rate"), [(0.5, 0.2), (0.9, 0.05)])
+def test_parity_quantile_tracker_with_the_formula(x64, quantile, rate):
+    grads, limit, below = histories(), 0.1, []
+    got = play(clipping.clip_by_quantile_tracker(quantile, rate), grads)
+    for g, out in zip(grads, got):
+        norm = np.linalg.norm(g)
+        np.testing.assert_allclose(out, g * min(1, limit / norm), rtol=1e-10)
+        below.append(norm <= limit)
+        limit *= np.exp(-rate * (below[-1] - quantile))
+    assert abs(np.mean(below[200:]) - quantile) < 0.05

@@ -11,6 +11,7 @@
 | `soft_clip_by_global_norm` | g / (1 + norm / max_norm) | yes | none |
 | `clip_by_ema_norm` | multiple of the norm's moving average | yes | 1 number |
 | `clip_by_norm_quantile` | quantile of past norms (AutoClip) | yes | buffer |
+| `clip_by_quantile_tracker` | limit that follows a quantile of the norms | yes | 1 number |
 | `clip_by_zscore` | outliers of the norm (ZClip) | yes | 2 numbers |
 | `clip_by_ema_leaf_norm` | per array, multiple of its moving average (AdaGC) | no | 1 number per array |
 | `clip_spikes` | entry by entry, against its second moment (SPAM) | no | 1 number per entry |
@@ -72,6 +73,7 @@ from optax import skip_not_finite as skip_not_finite
 
 from cliffs.clipping._adaptive import clip_by_ema_norm as clip_by_ema_norm
 from cliffs.clipping._adaptive import clip_by_norm_quantile as clip_by_norm_quantile
+from cliffs.clipping._adaptive import clip_by_quantile_tracker as clip_by_quantile_tracker
 from cliffs.clipping._adaptive import clip_by_zscore as clip_by_zscore
 from cliffs.clipping._entries import clip as clip
 from cliffs.clipping._entries import clip_spikes as clip_spikes
@@ -87,6 +89,8 @@ from cliffs.clipping._registry import STRATEGIES as STRATEGIES
 from cliffs.clipping._registry import StrategyInfo as StrategyInfo
 from cliffs.clipping._registry import strategies_table as strategies_table
 from cliffs.clipping._safe_norm import tree_norm as tree_norm
+from cliffs.clipping._skip_outliers import SkipOutliersState as SkipOutliersState
+from cliffs.clipping._skip_outliers import skip_outliers as skip_outliers
 from cliffs.clipping._spectral import project_spectral_radius as project_spectral_radius
 from cliffs.clipping._spectral import spectral_normalize as spectral_normalize
 from cliffs.clipping._strategy import NonFinite as NonFinite

@@ -59,7 +59,12 @@ def clip(max_delta: Number, *, nonfinite: NonFinite = "propagate") -> optax.Grad
 
 
 def clip_spikes(
-    theta: Number = 5000.0, decay: Number = 0.999, warmup: Number = 20, *, nonfinite: NonFinite = "propagate"
+    theta: Number = 5000.0,
+    decay: Number = 0.999,
+    warmup: Number = 20,
+    bias_correction: bool = False,
+    *,
+    nonfinite: NonFinite = "propagate",
 ) -> optax.GradientTransformationExtraArgs:
     """Clip single entries that stand out from their own history: `|g_j| <= sqrt(theta v_j)` (SPAM).
 
@@ -70,6 +75,8 @@ def clip_spikes(
 
     - `theta`: the largest ratio `g_j^2 / v_j`, `>= 0`. `decay`: in `[0, 1)`. Numbers, traced scalars or schedules.
     - `warmup`: steps in which the moment is gathered and nothing is clipped, `>= 1`.
+    - `bias_correction`: compare with `v_j / (1 - decay^count)` as Adam does: the moment of the first steps is then not
+      too small, and a warm-up of 1 is enough. With `theta=9` this is the rule of AdamWClip, without its floor of 1e-10.
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient never enters the moments.
 
     **Returns** an `optax.GradientTransformationExtraArgs` with `SpikeState`.
@@ -106,6 +113,10 @@ def clip_spikes(
         ratio, a = jnp.asarray(at(theta, count)), at(decay, count)
         root = jnp.where(ratio > 0, jnp.sqrt(jnp.where(ratio > 0, ratio, 1)), 0)  # with derivative 0 at 0
         late = count >= at(warmup, count)
+        if bias_correction:
+            # The root is kept, so the root of the correction belongs to it; at count 0 nothing is compared.
+            left = 1 - jnp.asarray(a, root.dtype) ** jnp.maximum(count, 1)
+            root = root / jnp.sqrt(left)
 
         def one(x, rms):
             y = wide(x, rms.dtype)

@@ -21,7 +21,7 @@ def at(value: Number, count: Array) -> Any:
     no update instead of one uphill or a NaN.
     """
     if callable(value):
-        value = value(count)
+        value = jnp.asarray(value(count))
         _check_scalar("the value of a schedule", value)
     return jnp.where(value >= 0, value, 0) if isinstance(value, jax.Array) else value
 

@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import optax
 
@@ -67,7 +67,7 @@ class StrategyInfo:
         """Whether it acts on the parameters after the update, so that it goes last in a chain."""
         return self.keeps_direction is None
 
-    def make(self, threshold: float, **kwargs: object) -> optax.GradientTransformationExtraArgs:
+    def make(self, threshold: Any, **kwargs: object) -> optax.GradientTransformationExtraArgs:
         """The strategy with a threshold (traced or not, or a schedule) and with `settings`.
 
         >>> STRATEGIES["clip_by_norm_quantile"].make(1.0).init(0.0).norms.shape
@@ -155,6 +155,18 @@ _INFOS = (
         idempotent=False,
         as_quantile=True,
         schedules={"quantile": (0.5, 0.2)},
+    ),
+    StrategyInfo(
+        _adaptive.clip_by_quantile_tracker,
+        "limit that follows a quantile of the norms",
+        "1 number",
+        True,
+        (0.1, 0.5, 0.9),
+        settings={"start": 1.0},
+        exact=False,
+        idempotent=False,
+        as_quantile=True,
+        schedules={"quantile": (0.5, 0.2), "rate": (0.2, 1.0)},
     ),
     StrategyInfo(
         _adaptive.clip_by_zscore,

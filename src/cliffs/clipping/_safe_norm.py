@@ -273,7 +273,12 @@ def _factors(norm: Norm, length: Array, active: Any) -> tuple[Array, ...]:
         target = jnp.where(change, lax.convert_element_type(length, working), one)
         size = jnp.where(change, norm.relative, one)
         if norm.scale is None:
-            return (target / size,)
+            # Leaves are multiplied in their own precision (a copy in float64 would be kept in memory), so a factor that
+            # may be too small for a float32 comes as two.
+            factor = target / size
+            first = lax.convert_element_type(jnp.sqrt(factor), norm.value.dtype)
+            first = jnp.maximum(first, jnp.asarray(jnp.finfo(first.dtype).tiny, first.dtype))  # also for a length of 0
+            return first, lax.convert_element_type(factor / lax.convert_element_type(first, working), norm.value.dtype)
         # Their quotient may be too small for a float: first to length 1, then to the length.
         return one / jnp.where(change, norm.scale, one), one / size, target
 

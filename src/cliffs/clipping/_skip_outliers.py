@@ -25,7 +25,7 @@ class SkipOutliersState(NamedTuple):
 
 
 def skip_outliers(
-    inner: optax.GradientTransformation,
+    inner: optax.GradientTransformation | optax.MultiSteps,
     window: int = 128,
     loss_sigma: Number | None = 6.0,
     norm_sigma: Number | None = 6.0,
@@ -36,9 +36,9 @@ def skip_outliers(
 
     A step is taken if `loss <= mean + loss_sigma std` and `||g|| <= mean + norm_sigma std`, over the last `window`
     losses and norms before this one, with the unbiased standard deviation. A skipped step gives updates of 0 and
-    changes nothing in the state of `inner`: no moment, no count, no weight decay. Its loss and norm enter the window all
-    the same, so that a lasting change of level is accepted after a while. With fewer than `max(2, window / 2)` records
-    every finite step is taken.
+    changes nothing in the state of `inner`: no moment, no count, no weight decay. Its loss and norm enter the window
+    all the same, so that a lasting change of level is accepted after a while. With fewer than `max(2, window / 2)`
+    records every finite step is taken.
 
     A step whose loss or norm is not finite is always skipped and never recorded.
 
@@ -71,14 +71,15 @@ def skip_outliers(
     for name, sigma in (("loss_sigma", loss_sigma), ("norm_sigma", norm_sigma)):
         if sigma is not None:
             check(name, sigma)
-    optimizer = optax.with_extra_args_support(inner)
+    whole = inner.gradient_transformation() if isinstance(inner, optax.MultiSteps) else inner
+    optimizer = optax.with_extra_args_support(whole)
 
     def init(params):
         def count():
             return jnp.zeros((), jnp.int32)
 
         return SkipOutliersState(
-            inner.init(params), count(), count(), count(), jnp.zeros((window,)), jnp.zeros((window,))
+            optimizer.init(params), count(), count(), count(), jnp.zeros((window,)), jnp.zeros((window,))
         )
 
     def update(updates, state, params=None, *, value: ArrayLike | None = None, **extra):

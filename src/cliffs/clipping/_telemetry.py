@@ -58,29 +58,19 @@ def with_telemetry(
     neither clipped nor unclipped). Works around optax's own rules and whole chains as well. For a rule that
     aggregates per-example gradients (a leading axis that the result lacks) "before" is their mean.
 
-    The price in per cent of a step of SGD with a million parameters, on 2 CPU cores, where the rule leaves the gradient
-    alone / changes it (`experiments/benchmarks/telemetry.py`); the recurrent network has 50 steps and 20 sequences:
-
-    | around | three layers, batch 128 | with `every=10` | recurrent |
-    | --- | --- | --- | --- |
-    | rules by a norm, block RMS, AdaGC, 2013 code | 1 to 6 | | 0 / 1 |
-    | `clip` | 4 / 17 | 5 / 5 | 2 / 0 |
-    | spectral rules | 8 / 13 | 9 to 10 / 8 to 10 | |
-    | AGC, SPAM | 14 to 16 / 19 to 20 | 4 to 6 / 2 to 4 | 0 to 2 / 2 to 7 |
-    | anything else, whole chains | 30 / 30 to 39 | 15 / 18 to 20 | 1 / 0 to 8 |
-
-    The first know what they did; around the last the price is the time to read gradient and result from memory. Where
-    a leaf has less precision than the norm, and with `nonfinite="zero"`, every rule costs as much as those.
-    Looking less often saves nothing where looking is cheap, nor under `vmap`, where every step looks.
+    Rules by a norm know from a few numbers what they did. Around all others, and around other people's transformations,
+    telemetry reads the gradient twice and the result three times; so it does where a leaf has less precision than the
+    norm, and with `nonfinite="zero"`. `experiments/benchmarks/clipping_cost.py` measures the price.
 
     **Arguments**
 
     - `transform`: any optax transformation.
     - `decay`: of the clip fraction's moving average, in `[0, 1)`.
     - `per_leaf`: whether to record norms of every leaf, too.
-    - `every`: look at the result of the first and then of every `every`-th step only; norm after, cosine and clipped
-      are those of the last look. The norm before, steps and non-finite gradients are recorded at every step all the
-      same, so only right after a look do the two norms belong to one step.
+    - `every`: record the result of the first and then of every `every`-th step only; norm after, cosine and clipped
+      are those of the last look. This makes steps no shorter: a branch around the comparison would have all leaves
+      as operands. The norm before, steps and non-finite gradients are recorded at every step all the same, so only
+      right after a look do the two norms belong to one step.
 
     **Returns** an `optax.GradientTransformationExtraArgs` with `TelemetryState`; read it with `read_telemetry`.
 
@@ -194,7 +184,8 @@ def _leaf_record(updates: PyTree, pairs: list[tuple[int, Array, Array]], known: 
     named = named_leaves(updates)
     recorded = [name for name, x in named if _is_recorded(x)]
     check_same_leaves(updates, recorded, list(known), "the state of telemetry")
-    before, after = (leaf_norms([pair[k] for pair in pairs], dtype, [None] * len(pairs)) for k in (1, 2))
+    sides = [g for _, g, _ in pairs], [u for _, _, u in pairs]
+    before, after = (leaf_norms(side, dtype, [None] * len(pairs)) for side in sides)
     zero = jnp.zeros((), dtype)
     seen = {named[i][0]: (b.value, a.value) for (i, _, _), b, a in zip(pairs, before, after)}
     return {name: seen.get(name, (zero, zero)) for name in known}
