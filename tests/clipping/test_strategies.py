@@ -130,7 +130,7 @@ def test_property_zero_gradient_stays_zero_and_meta_gradients_are_finite(name):
         return sum(jnp.sum(x**2 + x) for x in jax.tree.leaves((one, two))), two
 
     tiny = 1e-20
-    for threshold in (0.5, 1e4, tiny, 1e30 if name == "clip_by_norm_quantile" else np.inf):
+    for threshold in (0.5, 1e4, tiny, 1e30 if case.as_quantile else np.inf):
         for grads in (zero, small, PARAMS["float32"]):
             slopes, out = meta(grads, threshold)
             assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(slopes))
@@ -275,7 +275,7 @@ def test_integration_inject_hyperparams_changes_the_threshold(name):
         fixed = {"static_args": "num_iterations"}
     if name in ("clip_by_zscore", "clip_by_ema_leaf_norm", "clip_spikes"):
         fixed = {"static_args": "warmup"}
-    low, high = (0.0, 1.0) if name == "clip_by_norm_quantile" else (0.5, 100.0)
+    low, high = (0.0, 1.0) if STRATEGIES[name].as_quantile else (0.5, 100.0)
     transform = optax.inject_hyperparams(factory, **fixed)(low)
     params = {"w_rec": jnp.array([[3.0, 0.5], [0.0, 4.0]])}
     state = transform.init(params)

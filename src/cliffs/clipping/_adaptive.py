@@ -259,7 +259,7 @@ class QuantileTrackerState(NamedTuple):
 def clip_by_quantile_tracker(
     quantile: Number = 0.5,
     rate: Number = 0.2,
-    start: float = 0.1,
+    start: float | Array = 0.1,
     *,
     nonfinite: NonFinite = "propagate",
     axis_name: Axis = None,
@@ -274,7 +274,7 @@ def clip_by_quantile_tracker(
 
     - `quantile`: gamma, in `[0, 1]`; a number, a traced scalar or a schedule.
     - `rate`: eta, `>= 0`, the step in `log C`; likewise.
-    - `start`: the first limit, `> 0`.
+    - `start`: the first limit, `> 0`; a number or a traced scalar.
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient does not move the limit.
     - `axis_name`: see `clip_by_global_norm`.
 
