@@ -117,6 +117,7 @@ def test_parity_with_the_published_rule_over_a_thousand_steps(x64, window):
     assert skipped > 20
 
 
+@pytest.mark.wrong_arguments
 def test_wrong_a_call_without_the_loss_and_numbers_out_of_range():
     optimizer = skip_outliers(optax.sgd(1.0))
     with pytest.raises(ValueError, match="needs the loss"):

@@ -287,7 +287,7 @@ def clip_by_quantile_tracker(
 
     >>> clip = clip_by_quantile_tracker(start=1.0)
     >>> updates, state = clip.update(jnp.array([3.0]), clip.init(jnp.zeros(1)))
-    >>> float(updates[0]), round(float(state.limit), 4)  # exp(0.2 * 0.5)
+    >>> round(float(updates[0]), 4), round(float(state.limit), 4)  # exp(0.2 * 0.5)
     (1.0, 1.1052)
     """
     check("quantile", quantile, high=1.0)

@@ -274,11 +274,13 @@ def _factors(norm: Norm, length: Array, active: Any) -> tuple[Array, ...]:
         size = jnp.where(change, norm.relative, one)
         if norm.scale is None:
             # Leaves are multiplied in their own precision (a copy in float64 would be kept in memory), so a factor that
-            # may be too small for a float32 comes as two.
-            factor = target / size
-            first = lax.convert_element_type(jnp.sqrt(factor), norm.value.dtype)
-            first = jnp.maximum(first, jnp.asarray(jnp.finfo(first.dtype).tiny, first.dtype))  # also for a length of 0
-            return first, lax.convert_element_type(factor / lax.convert_element_type(first, working), norm.value.dtype)
+            # is too small for a float32 comes as two.
+            factor, dtype = target / size, norm.value.dtype
+            tiny = jnp.asarray(jnp.finfo(dtype).tiny, dtype)
+            root = jnp.maximum(lax.convert_element_type(jnp.sqrt(factor), dtype), tiny)  # also for a length of 0
+            small = lax.convert_element_type(factor, dtype) < jnp.asarray(2.0**-100, dtype)
+            first = jnp.where(small, root, jnp.ones_like(root))
+            return first, lax.convert_element_type(factor / lax.convert_element_type(first, working), dtype)
         # Their quotient may be too small for a float: first to length 1, then to the length.
         return one / jnp.where(change, norm.scale, one), one / size, target
 
