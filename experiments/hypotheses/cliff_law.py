@@ -154,7 +154,11 @@ def _draw_one_unit(result: Result) -> Any:
 
 
 def _log_axes(ax: Any, lengths: Any, quantity: str) -> None:
-    ax.set(xscale="log", yscale="log", xlabel="sequence length T", ylabel=f"{quantity} of the wall")
+    ax.set(xlabel="sequence length T", ylabel=f"{quantity} of the wall")
+    if not any(len(line.get_xdata()) for line in ax.lines):
+        ax.text(0.5, 0.5, "no wall was resolved", ha="center", va="center", transform=ax.transAxes)
+        return  # logarithmic axes cannot be empty
+    ax.set(xscale="log", yscale="log")
     ax.set_xticks(lengths, [str(t) for t in lengths])
     ax.minorticks_off()
 

@@ -30,6 +30,7 @@ TINY = {
         "spectrum_size": 6,
         "spectrum_steps": 20,
     },
+    "hypotheses/parallel_unroll": {"units": 4, "lengths": (10, 20), "gains": (0.5, 1.0), "seeds": 2, "max_sweeps": 20},
     "hypotheses/spectra": {
         "hidden": 6,
         "length": 8,

@@ -231,8 +231,8 @@ def state_size(states: Float[Array, "points n"]) -> Float[Array, " n"]:
 
     An entry that is zero in all points takes the largest of the others, or 1.
 
-    >>> state_size(jnp.array([[0.0, 1e-6], [0.0, 3e-6]])).tolist()
-    [9.999999974752427e-07, 9.999999974752427e-07]
+    >>> (1e6 * state_size(jnp.array([[0.0, 1e-6], [0.0, 3e-6]]))).round(3).tolist()
+    [1.0, 1.0]
     """
     spread = (states.max(0) - states.min(0)) / 2
     modulus = jnp.abs(states).max(0)

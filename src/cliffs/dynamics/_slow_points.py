@@ -37,7 +37,9 @@ def slowest_points(
     >>> round(float(x[0, 0]), 3), bool(minimum[0])
     (2.0, True)
     """
-    residual = displacement(step, params, inputs, period, jnp.asarray(angle))
+    residual = displacement(
+        step, params, inputs, period, jnp.broadcast_to(jnp.asarray(angle, starts.dtype), starts.shape[-1:])
+    )
 
     def q(x):
         return 0.5 * jnp.sum(residual(x) ** 2)
