@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 
@@ -24,7 +25,9 @@ def by_precision(dtype: Any, *, double: float, single: float) -> float:
     return double if spacing(dtype) < 1e-12 else single
 
 
-def reachable_tolerance(tolerance: float | Array | None, dtype: Any, *, double: float, single: float = 1e-5) -> float:
+def reachable_tolerance(
+    tolerance: float | np.number | Array | None, dtype: Any, *, double: float, single: float = 1e-5
+) -> float:
     """The default of a dtype, or the given tolerance if the dtype resolves it; else `ValueError`.
 
     The finest that a dtype resolves is taken as four spacings at 1.

@@ -68,10 +68,8 @@ def _typical(x: Array) -> Any:
 
     On the host where it can be: a sort is slow to compile.
     """
-    xp: Any = jnp
-    if not isinstance(x, Tracer):
-        x, xp = np.asarray(x), np
-    size = xp.abs(x)
+    xp: Any = jnp if isinstance(x, Tracer) else np
+    size = xp.abs(xp.asarray(x))
     size = xp.where((size > 0) & xp.isfinite(size), size, xp.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of columns of NaN
