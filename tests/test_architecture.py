@@ -108,3 +108,13 @@ def test_invariance_nothing_slow_loads_with_the_library():
     code = f"import sys, cliffs; print([m for m in {SLOW_TO_LOAD} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SOURCE.parent, check=True)
     assert done.stdout.strip() == "[]"
+
+
+KINDS = ("analytic", "parity", "property", "integration", "invariance", "wrong", "documented")
+
+
+def test_documented_the_name_of_every_test_says_its_kind():
+    for path in pathlib.Path(__file__).parent.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                assert node.name.split("_")[1] in KINDS, f"{path.name}: {node.name}"

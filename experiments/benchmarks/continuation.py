@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cliffs.dynamics import Stepping, continue_branch, solve_bifurcation
-from cliffs.recurrent import OneUnitParams, one_unit_step
+from cliffs.recurrent import OneUnitParams, one_unit_folds, one_unit_step
 from experiments import common
 
 BOUNDS = (-8.0, 0.0)
@@ -46,13 +46,6 @@ class Config:
     serial: int = 3
     """Branches that a package follows one after the other in each turn."""
     peers: bool = True
-
-
-def folds(w):
-    """Closed form of both folds' b, ascending."""
-    root = np.sqrt(1 - 4 / w)
-    s = np.array([(1 + root) / 2, (1 - root) / 2])
-    return np.log(s / (1 - s)) - w * s
 
 
 def start(w):
@@ -100,7 +93,7 @@ def run_ours(weights, locate=True):
             off = np.abs(weights[:, None] / (1 + np.exp(-u)) + b - u)[accepted].max()
             return seconds, int(accepted.sum()), float(off)
         found = np.sort(np.asarray(points.parameter), axis=1)
-        error = np.abs(found - np.stack([folds(w) for w in weights])).max()
+        error = np.abs(found - np.stack([np.asarray(one_unit_folds(w).b) for w in weights])).max()
         return seconds, int(accepted.sum()), float(error)
 
     return turn
@@ -137,7 +130,9 @@ def run_jaxcont(weights):
             result = follow(float(w))
             points += int(result.branch.n_valid)
             found = sorted(e.p for e in result.events)
-            error = max(error, float(np.abs(found - folds(w)).max()) if len(found) == 2 else math.inf)
+            error = max(
+                error, float(np.abs(found - np.asarray(one_unit_folds(w).b)).max()) if len(found) == 2 else math.inf
+            )
         return time.perf_counter() - begun, points, error
 
     turn()
@@ -207,7 +202,9 @@ def run_pycont(weights):
                 )
             points += sum(len(b.p_path) for b in result.branches)
             found = sorted(float(e.p) for e in result.events if e.kind == "LP")
-            error = max(error, float(np.abs(found - folds(w)).max()) if len(found) == 2 else math.inf)
+            error = max(
+                error, float(np.abs(found - np.asarray(one_unit_folds(w).b)).max()) if len(found) == 2 else math.inf
+            )
         return time.perf_counter() - begun, points, error
 
     return turn

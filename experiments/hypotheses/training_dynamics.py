@@ -55,6 +55,7 @@ def run(config: Config, say: Any = print) -> Result:
     """Train, find the events, count how often they go with a spike."""
     from scipy.stats import spearmanr
 
+    from cliffs.diagnosis import gradient_spikes
     from experiments.hypotheses import training_dynamics_events as dynamics
     from experiments.hypotheses import training_dynamics_report as report
 
@@ -65,7 +66,7 @@ def run(config: Config, say: Any = print) -> Result:
     say(f"attractors of {out['norm'].size} parameter sets")
     times, counts = dynamics.count_fixed_points(config, out["params"])
     events = dynamics.event_table(found, track, config.jump)
-    spike = dynamics.spikes(out["norm"], config.spike_factor, config.median_window)
+    spike = gradient_spikes(out["norm"], config.spike_factor, config.median_window)
     table = report.association_table(dynamics.association, out["max_norm"], spike, events, config.shifts)
     log_norm, multipliers = np.log(np.maximum(out["norm"], 1e-30)), np.abs(track["multipliers"])
     correlation = {

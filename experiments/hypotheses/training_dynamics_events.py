@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.ndimage import median_filter
 
 from cliffs import recurrent, tasks, training
+from cliffs.diagnosis import spike_association
 from cliffs.dynamics import Settling, find_fixed_points, match_attractors, same_attractor, settle, track_fixed_point
 from cliffs.spectra import lyapunov_exponents
 
@@ -135,36 +135,28 @@ def tracked_point(config: "Config", params: Any) -> dict[str, Any]:
     return named | {"points": track.states}
 
 
-def spikes(norms: Any, factor: float, window: int) -> Any:
-    """Where a norm exceeds `factor` times the median of the `window` norms around it; `[runs, updates]` bools."""
-    norms = np.asarray(norms, float)
-    typical = np.stack([median_filter(row, window, mode="nearest") for row in norms])
-    return norms > factor * typical
-
-
 def association(spike: Any, near: Any, shifts: int, seed: int = 0) -> dict[str, Any]:
-    """P(event | spike), P(spike | event), base rates, and what circular shifts of the events within each run give.
+    """P(event | spike), P(spike | event), base rates, and what shifts of the events in time give, under recorded names.
 
-    `near` says whether an update has an event beside it. The shifts keep how events cluster in time, but break their
-    alignment with the spikes.
+    `near` says whether an update has an event beside it; what cannot be had (no spike, no event) is None.
     """
-    rng = np.random.default_rng(seed)
-    together, length = int((spike & near).sum()), spike.shape[1]
-    shifted = [sum((s & np.roll(e, rng.integers(length))).sum() for s, e in zip(spike, near)) for _ in range(shifts)]
-    shifted, count, total = np.array(shifted), int(spike.sum()), int(near.sum())
-    low, high = np.quantile(shifted, [0.025, 0.975]) / max(count, 1)
-    return {
-        "spikes": count,
-        "updates_beside_an_event": total,
-        "spikes_beside_an_event": together,
-        "p_event_given_spike": together / count if count else None,
-        "p_event": total / near.size,
-        "shifted_low": float(low),
-        "shifted_high": float(high),
-        "p_spike_given_event": together / total if total else None,
-        "p_spike": count / spike.size,
-        "p_value": float((1 + (shifted >= together).sum()) / (1 + shifts)),
+    found = spike_association(spike, near, shifts, seed)
+    low, high = found.shifted
+    numbers = {
+        "p_event_given_spike": found.event_given_spike,
+        "p_event": found.event_rate,
+        "shifted_low": low,
+        "shifted_high": high,
+        "p_spike_given_event": found.spike_given_event,
+        "p_spike": found.spike_rate,
+        "p_value": found.p_value,
     }
+    counts = {
+        "spikes": found.spikes,
+        "updates_beside_an_event": found.events,
+        "spikes_beside_an_event": found.together,
+    }
+    return counts | {name: None if np.isnan(x) else x for name, x in numbers.items()}
 
 
 def count_fixed_points(config: "Config", params: Any) -> Any:

@@ -146,7 +146,7 @@ def test_parity_spam_with_the_formula(x64):
         np.testing.assert_allclose(out, g, rtol=1e-9)
 
 
-def test_analytic_truth_a_spike_passes_the_ema_rule_by_the_lesson_and_not_otherwise():
+def test_analytic_a_spike_passes_the_ema_rule_of_the_teaching_example_and_not_otherwise():
     left = {}
     for update in ("before", "after", "clipped"):
         rule = clipping.clip_by_ema_norm(update=update)

@@ -156,7 +156,7 @@ def test_wrong_unreachable_address_says_what_to_do(tmp_path):
         download(Source("file.bin", SUM, len(CONTENT), url), tmp_path / "file.bin", timeout=2)
 
 
-def test_locate_prefers_argument_then_variable_then_cache(tmp_path, monkeypatch):
+def test_property_locate_prefers_argument_then_variable_then_cache(tmp_path, monkeypatch):
     monkeypatch.delenv(DATA_DIR_VARIABLE, raising=False)
     monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
     for name in ("argument", "variable"):

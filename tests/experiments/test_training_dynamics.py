@@ -5,18 +5,19 @@ import pytest
 from experiments.hypotheses.training_dynamics_events import (
     association,
     event_table,
-    spikes,
     stability_events,
     tracking_record,
 )
 from experiments.hypotheses.training_dynamics_report import EVENTS, GROUPS, SIDES, verdict_lines, verdicts
+
+from cliffs.diagnosis import gradient_spikes
 
 
 def test_analytic_spikes_are_found_against_a_drifting_level():
     norms = np.exp(np.linspace(0, 4, 400))[None] * np.ones((2, 1))
     norms[0, [50, 200, 390]] *= 8
     norms[1, 10] *= 4
-    found = spikes(norms, 5.0, 51)
+    found = gradient_spikes(norms, 5.0, 51)
     assert np.flatnonzero(found[0]).tolist() == [50, 200, 390]
     assert not found[1].any()
 

@@ -166,7 +166,7 @@ def test_parity_torch_rnn():
         np.testing.assert_allclose(value, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
 
 
-def test_any_step_on_a_pytree_unrolls():
+def test_property_any_step_on_a_pytree_unrolls():
     def step(params, state, inputs):
         return {"sum": state["sum"] + inputs, "count": state["count"] + params}
 
@@ -177,7 +177,7 @@ def test_any_step_on_a_pytree_unrolls():
     assert autonomous.tolist() == [2.0, 4.0, 8.0]
 
 
-def test_unperturbed_inputs_cost_no_product():
+def test_property_unperturbed_inputs_cost_no_product():
     step = recurrent.rnn_step()
     params, state, inputs, weights = problem()
     loss = scalar(step, weights, "auto")

@@ -11,13 +11,13 @@ from sweeps import small
 from cliffs.sweeps import product_grid
 
 
-def test_product_grid_varies_the_last_axis_fastest():
+def test_property_product_grid_varies_the_last_axis_fastest():
     axes = product_grid(a=[1, 2], b=[0.1, 0.2, 0.3])
     assert axes["a"].tolist() == [1, 1, 1, 2, 2, 2]
     assert axes["b"].tolist() == [0.1, 0.2, 0.3] * 2
 
 
-def test_product_grid_takes_generators_arrays_and_typed_keys():
+def test_property_product_grid_takes_generators_arrays_and_typed_keys():
     axes = product_grid(a=(i for i in range(2)), key=jax.random.split(jax.random.key(0), 2), b=jnp.arange(2.0))
     assert axes["a"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     words = jax.random.key_data(axes["key"])

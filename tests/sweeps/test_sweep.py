@@ -163,7 +163,7 @@ def test_property_positions_are_a_permutation_that_fills_devices_evenly(groups, 
         assert local.max() < per_device  # what one device must compute when `count` runs are left
 
 
-def test_use_all_cores_before_and_after_jax_starts():
+def test_property_use_all_cores_before_and_after_jax_starts():
     code = (
         "from cliffs.sweeps import use_all_cores; use_all_cores(3); import jax; print(jax.local_device_count());"
         "use_all_cores(3)\ntry:\n    use_all_cores(2)\nexcept RuntimeError as e: print('too late' in str(e))"

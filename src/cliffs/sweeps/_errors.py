@@ -14,7 +14,7 @@ _LAST_LINE = re.compile(r"^(?P<kind>[A-Za-z_][\w.]*): (?P<text>.*)$")
 
 @contextlib.contextmanager
 def readable_errors() -> Iterator[None]:
-    """An exception of a callback (such as `nonfinite="raise"`) leaves the sweep as itself, and is told once."""
+    """An exception of a callback (such as `nonfinite="raise"`) leaves the sweep as itself, and is printed once."""
     logger = logging.getLogger("jax._src.debugging")
     logger.addFilter(_no_callback_report)
     try:
@@ -24,7 +24,7 @@ def readable_errors() -> Iterator[None]:
         if found is None:
             raise
         with contextlib.suppress(Exception):
-            # Else JAX tells of it once more when Python ends.
+            # Else JAX prints it once more when Python ends.
             importlib.import_module("jax._src.dispatch").runtime_tokens.clear()
         raise found from None
     finally:

@@ -175,7 +175,7 @@ def program_bytes(program: Any) -> int:
 
 
 def memory_of(devices: tuple[Any, ...]) -> int | None:
-    """Bytes of the smallest device's memory, or None where it is not told."""
+    """Bytes of the smallest device's memory, or None where it is unknown."""
     limits = [(d.memory_stats() or {}).get("bytes_limit") for d in devices if d.process_index == jax.process_index()]
     known = [limit for limit in limits if limit]
     return min(known) if known else None

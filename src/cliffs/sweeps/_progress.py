@@ -15,7 +15,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What a sweep tells while it runs: runs alive, solved, diverged, pruned, updates a second, time left."""
+    """What a sweep reports while it runs: runs alive, solved, diverged, pruned, updates a second, time left."""
 
     show: bool | None = None
     """Whether to write to stderr; None means only where that is a terminal."""
