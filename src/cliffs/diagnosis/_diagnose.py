@@ -78,8 +78,8 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
     `diagnose_runs`), negative, or of another length than `losses`, for a log in which no column, or more than one,
     is known to be the norm, and for a `max_norm` that is not positive.
 
-    Source: common teaching tables of symptoms; the rule of three for rare events (Hanley & Lippman-Hand 1983). The limits
-    are this function's own and tested on synthetic series.
+    Source: common teaching tables of symptoms; the rule of three for rare events (Hanley & Lippman-Hand 1983). The
+    limits are this function's own and tested on synthetic series.
 
     >>> history = np.abs(np.random.default_rng(0).normal(1.0, 0.1, 500))
     >>> history[[100, 300]] = 400.0
