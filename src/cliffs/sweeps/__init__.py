@@ -1,5 +1,6 @@
 """Hundreds of training runs as one compiled program: grids, lanes, devices, checkpoints, results."""
 
+from cliffs._devices import over_devices as over_devices
 from cliffs.sweeps import prune as prune
 from cliffs.sweeps._checkpoint import Checkpoint as Checkpoint
 from cliffs.sweeps._devices import use_all_cores as use_all_cores
