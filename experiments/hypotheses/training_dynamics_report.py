@@ -111,7 +111,7 @@ def table_lines(table: dict[str, Any]) -> list[str]:
             for key, c in cells.items():
                 conditional = "-" if c["p_event_given_spike"] is None else f"{c['p_event_given_spike']:.3f}"
                 reverse = "-" if c["p_spike_given_event"] is None else f"{c['p_spike_given_event']:.3f}"
-                interval = f"[{c['shifted_low']:.3f}, {c['shifted_high']:.3f}]"
+                interval = "-" if c["shifted_low"] is None else f"[{c['shifted_low']:.3f}, {c['shifted_high']:.3f}]"
                 lines.append(
                     f"  {EVENTS[key]:<32}{conditional:>12}{interval:>16}{c['p_event']:>8.3f}{reverse:>13}"
                     f"{c['p_spike']:>10.3f}{c['p_value']:>8.4f}"
@@ -166,13 +166,13 @@ def draw_association(table: dict[str, Any]) -> Any:
         cells = [table[name]["both sides"][key] for key in EVENTS]
         heights = [100 * (c["p_event_given_spike"] or 0) for c in cells]
         ax.bar(places, heights, 0.55, color=COLORS[name], label="updates beside a spike")
-        low, high = (np.array([100 * c[k] for c in cells]) for k in ("shifted_low", "shifted_high"))
+        low, high = (np.array([100 * (c[k] or 0) for c in cells]) for k in ("shifted_low", "shifted_high"))
         ax.vlines(places, low, high, color="black", lw=3, label="events shifted in time (95 %)")
         everywhere = [100 * c["p_event"] for c in cells]
         ax.hlines(everywhere, places - 0.4, places + 0.4, color=COLORS["accent"], lw=2.5, label="all updates")
-        for x, c, h in zip(places, cells, heights):
+        for x, c, h, most in zip(places, cells, heights, high):
             text = f"{c['spikes_beside_an_event']}/{c['spikes']}\np = {c['p_value']:.3f}"
-            top = max(h, 100 * c["shifted_high"])
+            top = max(h, most)
             tallest = max(tallest, top)
             ax.annotate(text, (x, top), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8)
         ax.set_xticks(places, [label.replace(" ", "\n", 2) for label in EVENTS.values()], fontsize=8)

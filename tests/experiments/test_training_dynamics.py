@@ -1,5 +1,6 @@
 """The counting behind the experiment on gradient spikes and crossings."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from experiments.hypotheses.training_dynamics_events import (
@@ -8,7 +9,16 @@ from experiments.hypotheses.training_dynamics_events import (
     stability_events,
     tracking_record,
 )
-from experiments.hypotheses.training_dynamics_report import EVENTS, GROUPS, SIDES, verdict_lines, verdicts
+from experiments.hypotheses.training_dynamics_report import (
+    EVENTS,
+    GROUPS,
+    SIDES,
+    association_table,
+    draw_association,
+    table_lines,
+    verdict_lines,
+    verdicts,
+)
 
 from cliffs.diagnosis import gradient_spikes
 
@@ -82,3 +92,12 @@ def test_property_every_side_gets_its_verdict_and_the_number_of_tests():
     assert sum("spikes (" in line for line in lines) == 6
     (line,) = [line for line in lines if "clipped, before" in line and "unclipped" not in line]
     assert line.endswith(": more than by chance")
+
+
+def test_integration_a_report_on_runs_without_a_spike_says_so():
+    events = {key: np.zeros((2, 30, 2), bool) for key in EVENTS}
+    table = association_table(association, np.array([np.inf, 1.0]), np.zeros((2, 30), bool), events, 10)
+    assert "no spikes" in "\n".join(verdict_lines(verdicts(table)))
+    assert any(line.split()[-4:] == ["0.000", "-", "0.000", "1.0000"] for line in table_lines(table))
+    assert draw_association(table).axes
+    plt.close("all")
