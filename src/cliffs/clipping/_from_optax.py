@@ -82,9 +82,9 @@ def safely(
         if not per_leaf:
             return Outcome(one(leaves, weights, gradient.norm.value, limit, others)), state
         new = []
-        for i, (x, n) in enumerate(zip(leaves, gradient.norms)):
-            size = jnp.where(gradient.finite, n.value, 0.0)
-            new += one([x], None if weights is None else [weights[i]], size, limit, others)
+        sizes = jnp.where(gradient.finite, gradient.norms.value, 0.0)
+        for i, x in enumerate(leaves):
+            new += one([x], None if weights is None else [weights[i]], sizes[i], limit, others)
         return Outcome(new), state
 
     return strategy(None, rule, nonfinite, parts=(lambda x: None) if per_leaf else None)

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from cliffs.clipping._leaves import compute_dtype, is_number, named_leaves, stands_for_params
 from cliffs.clipping._numbers import Number, at, check, multiple
-from cliffs.clipping._outcome import rescaled_parts
+from cliffs.clipping._outcome import Outcome, rescaled_parts
 from cliffs.clipping._safe_norm import Axis
 from cliffs.clipping._strategy import NonFinite, strategy
 
@@ -73,25 +74,21 @@ def clip_by_ema_leaf_norm(
 
     def rule(gradient, state):
         if not gradient.leaves:
-            return rescaled_parts([], [], [], gradient.finite), state
-        count, whole = state.count, gradient.norm.value
+            return Outcome([]), state
+        count, whole, own = state.count, gradient.norm.value, gradient.norms.value
         k, a, warm = at(multiplier, count), at(decay, count), count < at(warmup, count)
         # In warm-up every leaf is multiplied by length / whole, in the order that keeps the quotient a float.
         length = jnp.minimum(whole, at(max_norm, count))
         over, size = whole > length, jnp.where(whole > 0, whole, 1.0)
-
-        def one(own, gamma):
-            fresh = gamma <= 0
-            scaled = jnp.where(over, own / size * jnp.where(over, length, 1.0), own)
-            clipped = jnp.minimum(own, jnp.where(fresh, jnp.inf, multiple(k, gamma)))
-            early = jnp.where(fresh, scaled, jnp.minimum(gamma, scaled))
-            late = jnp.where(fresh, clipped, a * gamma + (1 - a) * clipped)
-            return jnp.where(warm, scaled, clipped), jnp.where(warm, early, late)
-
-        averages = gradient.of_each_leaf(state.norms, "the state")
-        pairs = [one(n.value, gamma) for n, gamma in zip(gradient.norms, averages)]
-        norms = state.norms | {name: average for name, (_, average) in zip(gradient.names, pairs)}
-        lengths = [after for after, _ in pairs]
-        return rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite), state._replace(norms=norms)
+        gamma = jnp.stack(gradient.of_each_leaf(state.norms, "the state"))
+        fresh = gamma <= 0
+        scaled = jnp.where(over, own / size * jnp.where(over, length, 1.0), own)
+        clipped = jnp.minimum(own, jnp.where(fresh, jnp.inf, multiple(k, gamma)))
+        early = jnp.where(fresh, scaled, jnp.minimum(gamma, scaled))
+        late = jnp.where(fresh, clipped, a * gamma + (1 - a) * clipped)
+        lengths, averages = lax.optimization_barrier((jnp.where(warm, scaled, clipped), jnp.where(warm, early, late)))
+        norms = state.norms | {name: averages[i] for i, name in enumerate(gradient.names)}
+        outcome = rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.shapes, gradient.finite)
+        return outcome, state._replace(norms=norms)
 
     return strategy(init, rule, nonfinite, parts=lambda x: None, axis_name=axis_name)

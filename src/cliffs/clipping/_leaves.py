@@ -42,6 +42,14 @@ def wide(x: Array, dtype: Any) -> Array:
     return jax.lax.convert_element_type(x, jnp.complex128 if jnp.finfo(dtype).bits == 64 else jnp.complex64)
 
 
+def whole(x: Array) -> Array:
+    """An array whole on every device, where its type says how it is spread (meshes with explicit axes)."""
+    mesh = jax.typeof(x).sharding.mesh
+    if jax.sharding.AxisType.Explicit not in mesh.axis_types:
+        return x
+    return jax.sharding.reshard(x, jax.sharding.PartitionSpec(*[None] * x.ndim))
+
+
 def real_parts(x: Array) -> tuple[Array, ...]:
     """The real numbers of an array: itself, or real and imaginary part."""
     return (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)

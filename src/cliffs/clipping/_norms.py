@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Hashable
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cliffs.clipping._numbers import Number, at, check, multiple, parallel
 from cliffs.clipping._outcome import clipped_whole, rescaled_parts, rescaled_whole
-from cliffs.clipping._safe_norm import Axis, combined
+from cliffs.clipping._safe_norm import Axis, Norm, combined, in_working_precision
 from cliffs.clipping._strategy import NonFinite, strategy
 
 
@@ -76,9 +78,9 @@ def clip_by_leaf_norm(
     check("max_norm", max_norm)
 
     def rule(gradient, state):
-        limit = at(max_norm, state.count)
-        lengths = [jnp.minimum(n.value, limit) for n in gradient.norms]
-        return rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite), state
+        norms = gradient.norms
+        lengths = jnp.minimum(norms.value, at(max_norm, state.count))
+        return rescaled_parts(gradient.leaves, norms, lengths, gradient.shapes, gradient.finite), state
 
     return strategy(None, rule, nonfinite, parts=lambda x: None, axis_name=axis_name)
 
@@ -115,20 +117,33 @@ def clip_by_group_norm(
     name_group = group or (lambda path: path.rpartition("/")[0])
 
     def rule(gradient, state):
-        limit = at(max_norm, state.count)
         members: dict[Hashable, list[int]] = {}
         for i, name in enumerate(gradient.names):
             members.setdefault(name_group(name), []).append(i)
-        norms, lengths = list(gradient.norms), [n.value for n in gradient.norms]
-        for indices in members.values():
-            norm = combined([gradient.norms[i] for i in indices], gradient.norm.value.dtype)
-            length = jnp.minimum(norm.value, limit)
-            for i in indices:
-                norms[i], lengths[i] = norm, length
-        first = [indices[0] for indices in members.values()]
-        return rescaled_parts(gradient.leaves, norms, lengths, gradient.finite, first), state
+        norms = _of_groups(gradient.norms, list(members.values()))
+        lengths = jnp.minimum(norms.value, at(max_norm, state.count))
+        chosen = np.array([indices[0] for indices in members.values()], int)
+        return rescaled_parts(gradient.leaves, norms, lengths, gradient.shapes, gradient.finite, chosen), state
 
     return strategy(None, rule, nonfinite, parts=lambda x: None, axis_name=axis_name)
+
+
+def _of_groups(norms: Norm, groups: list[list[int]]) -> Norm:
+    """For each leaf the norm of its group."""
+    if not groups:
+        return norms
+    # Groups as the rows of a table; what is left over in a row counts for 0.
+    table = np.zeros((len(groups), max(map(len, groups))), int)
+    filled, group_of = np.zeros(table.shape, bool), np.zeros(norms.value.shape[0], int)
+    for row, indices in enumerate(groups):
+        table[row], filled[row, : len(indices)], group_of[indices] = indices[0], True, row
+        table[row, : len(indices)] = indices
+    with in_working_precision(norms):
+        rows = jax.tree.map(lambda x: x[table], norms)
+        rows = rows._replace(value=jnp.where(filled, rows.value, 0), relative=jnp.where(filled, rows.relative, 0))
+    found = combined(rows)
+    with in_working_precision(found):
+        return jax.tree.map(lambda x: x[group_of], found)
 
 
 def clip_by_block_rms(
@@ -157,8 +172,9 @@ def clip_by_block_rms(
 
     def rule(gradient, state):
         limit = jnp.asarray(at(threshold, state.count), gradient.norm.value.dtype)
-        lengths = [jnp.minimum(n.value, multiple(x.size**0.5, limit)) for x, n in zip(gradient.leaves, gradient.norms)]
-        return rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite), state
+        roots = jnp.array([x.size**0.5 for x in gradient.leaves], limit.dtype)
+        lengths = jnp.minimum(gradient.norms.value, multiple(limit, roots))
+        return rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.shapes, gradient.finite), state
 
     return strategy(None, rule, nonfinite, parts=lambda x: None)
 

@@ -4,19 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from cliffs.clipping._leaves import compute_dtype, real_parts
-from cliffs.clipping._safe_norm import (
-    Axis,
-    Norm,
-    combined,
-    in_working_precision,
-    leaf_norms,
-    rescaled,
-    sum_over_devices,
-)
+from cliffs.clipping._leaves import real_parts
+from cliffs.clipping._rescale import rescaled
+from cliffs.clipping._safe_norm import Axis, Norm, combined, in_working_precision, leaf_norms, sum_over_devices
 
 
 class StepChange(NamedTuple):
@@ -49,14 +43,13 @@ class Report(NamedTuple):
 def rescaled_whole(leaves: Sequence[Array], norm: Norm, length: ArrayLike) -> Outcome:
     """All leaves brought to one length together: the direction stays."""
     length = jnp.asarray(length, norm.value.dtype)
-    new = rescaled(leaves, [norm] * len(leaves), [length] * len(leaves))
 
     def change():
         changed = (norm.value != length) & (norm.value > 0)
         after = jnp.where(norm.value > 0, length, 0)
         return StepChange(changed, after, _cosine_of_parallel(norm.value, after))
 
-    return Outcome(new, change, passes_nonfinite=True)
+    return Outcome(rescaled(leaves, norm, length), change, passes_nonfinite=True)
 
 
 def clipped_whole(leaves: Sequence[Array], norm: Norm, limit: ArrayLike) -> Outcome:
@@ -66,44 +59,40 @@ def clipped_whole(leaves: Sequence[Array], norm: Norm, limit: ArrayLike) -> Outc
 
 
 def rescaled_parts(
-    leaves: Sequence[Array], norms: Sequence[Norm], lengths: Sequence[Array], finite: Array, groups: Sequence[int] = ()
+    leaves: Sequence[Array],
+    norms: Norm,
+    lengths: Array,
+    shapes: Sequence[tuple[int, ...]],
+    finite: Array,
+    chosen: np.ndarray | None = None,
 ) -> Outcome:
     """Each leaf, or each unit of it, brought to a length of its own, if the whole gradient is finite.
 
-    Where leaves share norms, `groups` holds the index of one leaf of each group.
+    `norms` and `lengths` are arrays `[parts]`, `shapes` those of each leaf's norms. Where leaves share norms, `chosen`
+    holds the place of one leaf of each group.
     """
-    new = rescaled(leaves, norms, lengths, finite)
+    lengths = jnp.asarray(lengths, norms.value.dtype)
 
     def change():
-        chosen = groups or range(len(leaves))
-        dtype = compute_dtype(leaves)
-        before = [norms[i].value for i in chosen]
-        return _change_of_parts(before, [jnp.asarray(lengths[i], dtype) for i in chosen], dtype)
+        sides = (norms.value, lengths) if chosen is None else (norms.value[chosen], lengths[chosen])
+        return _change_of_parts(*sides)
 
-    return Outcome(new, change, passes_nonfinite=True)
+    return Outcome(rescaled(leaves, norms, lengths, shapes, finite), change, passes_nonfinite=True)
 
 
-def _change_of_parts(before: list[Array], after: list[Array], dtype: jnp.dtype) -> StepChange:
+def _change_of_parts(before: Float[Array, " parts"], after: Float[Array, " parts"]) -> StepChange:
     """What rescaling disjoint parts of a gradient does to it, from the norms of the parts."""
-    if not before:
-        return StepChange(jnp.array(False), jnp.zeros((), dtype), jnp.ones((), dtype))
-    # Scalars in one array; units of a leaf stay as they are, which may be spread over devices.
-    sides = []
-    for side in (before, after):
-        side = [lax.stop_gradient(x) for x in side]
-        scalars = [x for x in side if not x.ndim]
-        sides.append(([jnp.stack(scalars)] if scalars else []) + [x for x in side if x.ndim])
-    ns, ms = sides[0], [jnp.where(n > 0, m, 0) for n, m in zip(*sides)]
-    size_before, size_after = (combined(leaf_norms(x, dtype, [None] * len(x)), dtype) for x in (ns, ms))
+    before, after = lax.stop_gradient(before), lax.stop_gradient(jnp.where(before > 0, after, 0))
+    dtype = before.dtype
+    size_before, size_after = (combined(leaf_norms([x], dtype, [()])) for x in (before, after))
 
     def share(x, size):
         return x / jnp.where(size.value > 0, size.value, 1.0)
 
     # Each part is parallel to itself: <g, u> is the sum of the products of the parts' norms.
-    cosine = jnp.minimum(sum(jnp.sum(share(n, size_before) * share(m, size_after)) for n, m in zip(ns, ms)), 1.0)
-    changed = jnp.any(jnp.stack([jnp.any(m != n) for n, m in zip(ns, ms)]))
+    cosine = jnp.minimum(jnp.sum(share(before, size_before) * share(after, size_after)), 1.0)
     both_zero = (size_before.value == 0) & (size_after.value == 0)
-    return StepChange(changed, size_after.value, jnp.where(both_zero, 1.0, cosine).astype(dtype))
+    return StepChange(jnp.any(after != before), size_after.value, jnp.where(both_zero, 1.0, cosine).astype(dtype))
 
 
 def _cosine_of_parallel(before: Array, after: Array) -> Array:
@@ -126,7 +115,7 @@ def compare(
         # A sum runs at the speed of memory where a reduction of booleans does not; NaN counts as a difference.
         differences = [jnp.sum(jnp.abs(_single(x) - _single(y))) for x, y in zip(a, b)]
         changed = jnp.any(lax.optimization_barrier(jnp.stack(differences)) != 0)
-    after_norm = combined(leaf_norms(b, dtype, [None] * len(b), axis_name), dtype)
+    after_norm = combined(leaf_norms(b, dtype, axis_name=axis_name))
     with in_working_precision(norm) as working:
         products = jnp.stack([_product(x, y, norm, after_norm, working, axis_name) for x, y in zip(a, b)])
         dot = jnp.sum(lax.optimization_barrier(products))

@@ -1,19 +1,21 @@
-"""Norms that neither overflow nor underflow, and rescaling to a norm, with one read of the memory each.
+"""Norms that neither overflow nor underflow, with one read of the memory.
 
 Squares of float32 entries leave float32's range above 1.8e19 and below 1e-23, but not that of float64: so the sums, and
 the one factor by which a gradient is multiplied, are float64 inside this file, whatever `jax_enable_x64` says. Leaves
 that are float64 themselves, and devices without float64 (TPU), are divided by a power of two near their largest entry
 first, which costs a second read.
 
-Compile time stays linear in the number of leaves because each leaf gets the same small program: its sum, and a product
-with one scalar that ends in a quotient. XLA keeps quotients and roots apart, where it would copy any cheaper scalar
-arithmetic into the loop of every leaf. No branch takes the leaves as operands, for the same reason.
+Compile time is linear in the number of leaves, and little for each, because a leaf gets one small program, its sum. All
+sums stand in one array behind a barrier: XLA would copy scalar arithmetic into the loop of every leaf that uses it. No
+branch takes the leaves as operands, for the same reason.
 
 Derivatives are given by hand (they are short), in the leaves' own precision: no float64 reaches them.
 """
 
 import contextlib
 import functools
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from cliffs.clipping._leaves import compute_dtype, inexact, real_parts, wide
+from cliffs.clipping._leaves import compute_dtype, inexact, real_parts, whole, wide
 
 Axes = tuple[int, ...] | None
 Axis = str | tuple[str, ...] | None
@@ -30,7 +32,7 @@ Axis = str | tuple[str, ...] | None
 
 
 class Norm(NamedTuple):
-    """Euclidean norms of one shape (usually scalars): of a tree, of a leaf, or of the units of a leaf."""
+    """The Euclidean norm of a tree (scalars), or the norms of parts of it in one array (`[parts]`)."""
 
     value: Float[Array, "*shape"]
     """The norm, at most the largest float where the entries are finite."""
@@ -142,30 +144,63 @@ def _value(relative: Array, scale: Array | None, dtype: Any) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _norm(x: Array, dtype: Any, axes: Axes, axis_name: Axis) -> Norm:
+def _piece(x: Array, dtype: Any, axes: Axes, axis_name: Axis) -> tuple[Array, Array | None]:
+    """The sums of squares of one leaf, flat, and what its entries were divided by before."""
     working, context = _working(dtype)
     with context:
         scale = None if _is_wide(dtype) else _power_of_two(x, dtype, axes, axis_name)
-        relative = jnp.sqrt(_squares(x, working, axes, axis_name, scale))
-        return Norm(_value(relative, scale, dtype), relative, scale)
+        sums = _squares(x, working, axes, axis_name, scale)
+        return flat(sums), None if scale is None else flat(scale)
 
 
-def leaf_norms(leaves: Sequence[Array], dtype: Any, axes: Sequence[Axes], axis_name: Axis = None) -> list[Norm]:
-    """The norm of each leaf over its axes (all if None; else the axes stay, with length 1)."""
-    settings = tuple(axes)
+def part_shapes(leaves: Sequence[Array], axes: Sequence[Axes]) -> list[tuple[int, ...]]:
+    """The shape of each leaf's norms: `()` where it has one, else its own with 1 at the axes that are summed over."""
+    return [() if a is None else tuple(1 if i in a else n for i, n in enumerate(x.shape)) for x, a in zip(leaves, axes)]
+
+
+def leaf_norms(leaves: Sequence[Array], dtype: Any, axes: Sequence[Axes] | None = None, axis_name: Axis = None) -> Norm:
+    """The norms of all leaves in one array `[parts]`: one of each leaf, or of each of its units where axes are given.
+
+    One array, because hundreds of scalars would each get programs of their own for all that is done with them.
+    """
+    settings = tuple(axes) if axes is not None else (None,) * len(leaves)
+    if not leaves:
+        return _no_norm(dtype, (0,))
 
     @jax.custom_jvp
-    def norms(leaves: list[Array]) -> list[Norm]:
-        return [_norm(x, dtype, a, axis_name) for x, a in zip(leaves, settings)]
+    def norms(leaves: list[Array]) -> Norm:
+        pieces = [_piece(x, dtype, a, axis_name) for x, a in zip(leaves, settings)]
+        _, context = _working(dtype)
+        with context:
+            sums = lax.optimization_barrier(jnp.concatenate([s for s, _ in pieces]))
+            scales = [scale for _, scale in pieces if scale is not None]
+            scale = lax.optimization_barrier(jnp.concatenate(scales)) if scales else None
+            relative = jnp.sqrt(sums)
+            return Norm(_value(relative, scale, dtype), relative, scale)
 
     @norms.defjvp
     def _(primals, tangents):
         (leaves,), (dots,) = primals, tangents
-        found = norms(leaves)
-        slopes = [_slope(x, dx, n, a, axis_name) for x, dx, n, a in zip(leaves, dots, found, settings)]
-        return found, [_tangent(n, slope) for n, slope in zip(found, slopes)]
+        found, shapes = norms(leaves), part_shapes(leaves, settings)
+        values = of_leaves(found.value, shapes)
+        slopes = [_slope(x, dx, n, a, axis_name) for x, dx, n, a in zip(leaves, dots, values, settings)]
+        return found, _tangent(found, jnp.concatenate([flat(s) for s in slopes]))
 
     return norms(list(leaves))
+
+
+def flat(x: Array) -> Array:
+    """An array with one axis, whole on every device where its type says how it is spread."""
+    return whole(x).reshape(-1)
+
+
+def of_leaves(parts: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    """What belongs to each leaf in an array over `[parts]`, in the shape of the leaf's norms."""
+    sizes = [math.prod(shape) for shape in shapes]
+    starts = itertools.accumulate(sizes, initial=0)
+    return [
+        lax.slice_in_dim(parts, start, start + size).reshape(shape) for start, size, shape in zip(starts, sizes, shapes)
+    ]
 
 
 def whole_norm(leaves: Sequence[Array], dtype: Any, axis_name: Axis = None) -> Norm:
@@ -173,125 +208,49 @@ def whole_norm(leaves: Sequence[Array], dtype: Any, axis_name: Axis = None) -> N
     if not leaves:
         return _no_norm(dtype)
     if not _is_wide(dtype):
-        return combined(leaf_norms(leaves, dtype, [None] * len(leaves), axis_name), dtype)
+        return combined(leaf_norms(leaves, dtype, axis_name=axis_name))
 
     @jax.custom_jvp
-    def whole(leaves: list[Array]) -> Norm:
+    def together(leaves: list[Array]) -> Norm:
         working, context = _working(dtype)
         with context:
             sums = jnp.stack([_squares(x, working, None, axis_name) for x in leaves])
             relative = jnp.sqrt(jnp.sum(lax.optimization_barrier(sums)))
             return Norm(_value(relative, None, dtype), relative, None)
 
-    @whole.defjvp
+    @together.defjvp
     def _(primals, tangents):
         (leaves,), (dots,) = primals, tangents
-        norm = whole(leaves)
-        slopes = jnp.stack([_slope(x, dx, norm, None, axis_name) for x, dx in zip(leaves, dots)])
+        norm = together(leaves)
+        slopes = jnp.stack([_slope(x, dx, norm.value, None, axis_name) for x, dx in zip(leaves, dots)])
         return norm, _tangent(norm, jnp.sum(slopes))
 
-    return whole(list(leaves))
+    return together(list(leaves))
 
 
-def combined(norms: Sequence[Norm], dtype: Any) -> Norm:
-    """The norm of what these are the norms of the parts of: `sqrt(sum n_i^2)`."""
-    if not norms:
-        return _no_norm(dtype)
+def combined(parts: Norm) -> Norm:
+    """The norm of what these are the norms of the parts of: `sqrt(sum n_i^2)` over the last axis."""
+    if not parts.value.shape[-1]:
+        return _no_norm(parts.value.dtype, parts.value.shape[:-1])
 
     @jax.custom_jvp
-    def combine(norms: list[Norm]) -> Norm:
-        _, context = _working(dtype)
-        with context:
-            if _is_wide(dtype):
-                sums = jnp.stack([jnp.sum(jnp.square(n.relative)) for n in norms])
-                scale = None
-            else:
+    def combine(parts: Norm) -> Norm:
+        with in_working_precision(parts):
+            relative, scale = parts.relative, None
+            if parts.scale is not None:
                 # The scale is a power of two within a factor of the norm; those far below the largest count for 0.
-                scale = jnp.max(jnp.stack([jnp.max(_size(n)) for n in norms]))
-                sums = jnp.stack([jnp.sum(jnp.square(n.relative * (_size(n) / scale))) for n in norms])
-            relative = jnp.sqrt(jnp.sum(lax.optimization_barrier(sums)))
-            return Norm(_value(relative, scale, dtype), relative, scale)
+                scale = jnp.max(parts.scale, -1)
+                relative = relative * (parts.scale / scale[..., None])
+            relative = jnp.sqrt(jnp.sum(jnp.square(relative), -1))
+            return Norm(_value(relative, scale, parts.value.dtype), relative, scale)
 
     @combine.defjvp
     def _(primals, tangents):
-        (norms,), (dots,) = primals, tangents
-        norm = combine(norms)
-        share = [_over(n.value, norm.value) * d.value for n, d in zip(norms, dots)]
-        return norm, _tangent(norm, jnp.sum(jnp.stack([jnp.sum(s) for s in share])))
+        (parts,), (dots,) = primals, tangents
+        norm = combine(parts)
+        return norm, _tangent(norm, jnp.sum(over(parts.value, norm.value[..., None]) * dots.value, -1))
 
-    return combine(list(norms))
-
-
-def rescaled(
-    leaves: Sequence[Array], norms: Sequence[Norm], lengths: Sequence[Array], active: Array | None = None
-) -> list[Array]:
-    """Each leaf brought from its norm to a length: `x length / norm`; the same bits where the two are equal.
-
-    A norm may have the axes of `leaf_norms`. Leaves may share norms and lengths (the same objects): the factor is then
-    computed once. Where `active` is given and False nothing changes.
-    """
-    order: dict[tuple[int, int], int] = {}
-    which = tuple(order.setdefault((id(n.value), id(t)), len(order)) for n, t in zip(norms, lengths))
-    first = [which.index(k) for k in range(len(order))]
-
-    @jax.custom_jvp
-    def products(leaves: list[Array], norms: list[Norm], lengths: list[Array], active: Any) -> list[Array]:
-        if len(norms) == len(leaves):
-            return [_rescaled_leaf(x, n, t, active) for x, n, t in zip(leaves, norms, lengths)]
-        factors = [_factors(n, t, active) for n, t in zip(norms, lengths)]
-        return [_product(x, factors[k]) for x, k in zip(leaves, which)]
-
-    @products.defjvp
-    def _(primals, tangents):
-        leaves, norms, lengths, active = primals
-        dots, dnorms, dlengths, _ = tangents
-        slopes = [
-            _product_slope(x, norms[k], lengths[k], dx, dnorms[k], dlengths[k], active)
-            for x, dx, k in zip(leaves, dots, which)
-        ]
-        return products(*primals), slopes
-
-    chosen = [norms[i] for i in first]
-    targets = [jnp.asarray(lengths[i], norms[i].value.dtype) for i in first]
-    return products(list(leaves), chosen, targets, active)
-
-
-@jax.jit
-def _rescaled_leaf(x: Array, norm: Norm, length: Array, active: Any) -> Array:
-    return _product(x, _factors(norm, length, active))
-
-
-def _changes(norm: Norm, length: Array, active: Any) -> Array:
-    change = (norm.value != length) & (norm.value > 0)
-    return change if active is None else change & active
-
-
-def _factors(norm: Norm, length: Array, active: Any) -> tuple[Array, ...]:
-    """The numbers to multiply by, in turn; exactly 1 where nothing changes."""
-    with in_working_precision(norm) as working:
-        change, one = _changes(norm, length, active), jnp.ones_like(norm.relative)
-        target = jnp.where(change, lax.convert_element_type(length, working), one)
-        size = jnp.where(change, norm.relative, one)
-        if norm.scale is None:
-            # Leaves are multiplied in their own precision (a copy in float64 would be kept in memory), so a factor that
-            # is too small for a float32 comes as two.
-            factor, dtype = target / size, norm.value.dtype
-            tiny = jnp.asarray(jnp.finfo(dtype).tiny, dtype)
-            root = jnp.maximum(lax.convert_element_type(jnp.sqrt(factor), dtype), tiny)  # also for a length of 0
-            small = lax.convert_element_type(factor, dtype) < jnp.asarray(2.0**-100, dtype)
-            first = jnp.where(small, root, jnp.ones_like(root))
-            return first, lax.convert_element_type(factor / lax.convert_element_type(first, working), dtype)
-        # Their quotient may be too small for a float: first to length 1, then to the length.
-        return one / jnp.where(change, norm.scale, one), one / size, target
-
-
-def _product(x: Array, factors: tuple[Array, ...]) -> Array:
-    working = factors[0].dtype
-    with jax.enable_x64(True) if jnp.finfo(working).bits == 64 else contextlib.nullcontext():
-        y = wide(x, working)
-        for factor in factors:
-            y = y * factor
-        return lax.convert_element_type(y, x.dtype)
+    return combine(parts)
 
 
 @contextlib.contextmanager
@@ -301,27 +260,17 @@ def in_working_precision(norm: Norm) -> Iterator[Any]:
         yield norm.relative.dtype
 
 
-def _product_slope(x: Array, norm: Norm, length: Array, dx: Array, dnorm: Norm, dlength: Array, active: Any) -> Array:
-    dtype, value = norm.value.dtype, norm.value
-    change = _changes(norm, length, active)
-    factor = jnp.where(change, _over(length, value), 1.0).astype(dtype)
-    y, dy = wide(x, dtype), wide(dx, dtype)
-    # d(x t / n) = dx t / n + (x / n) (dt - (t / n) dn)
-    along = jnp.where(change, dlength - factor * dnorm.value, 0.0).astype(dtype)
-    unit = jnp.where(change, _over(y, value), 0.0)
-    return lax.convert_element_type(dy * factor + unit * along, x.dtype)
-
-
-def _slope(x: Array, dx: Array, norm: Norm, axes: Axes, axis_name: Axis) -> Array:
-    """The derivative of the norm along dx: `<x, dx> / norm`, 0 where the norm is."""
-    dtype = norm.value.dtype
-    unit = _over(wide(x, dtype), norm.value)
-    return _total(x, axes, axis_name, (jnp.conj(unit) * wide(dx, dtype)).real)
-
-
-def _over(a: Array, b: Array) -> Array:
+def over(a: Array, b: Array) -> Array:
+    """`a / b`, 0 where b is."""
     positive = b > 0
     return jnp.where(positive, a / jnp.where(positive, b, 1.0), 0.0)
+
+
+def _slope(x: Array, dx: Array, norm: Array, axes: Axes, axis_name: Axis) -> Array:
+    """The derivative of the norm along dx: `<x, dx> / norm`, 0 where the norm is."""
+    dtype = norm.dtype
+    unit = over(wide(x, dtype), norm)
+    return _total(x, axes, axis_name, (jnp.conj(unit) * wide(dx, dtype)).real)
 
 
 def _tangent(norm: Norm, slope: Array) -> Norm:
@@ -331,9 +280,5 @@ def _tangent(norm: Norm, slope: Array) -> Norm:
         return Norm(slope, jnp.zeros_like(norm.relative), scale)
 
 
-def _size(norm: Norm) -> Array:
-    return jnp.ones_like(norm.relative) if norm.scale is None else norm.scale
-
-
-def _no_norm(dtype: Any) -> Norm:
-    return Norm(jnp.zeros((), dtype), jnp.zeros((), dtype), None)
+def _no_norm(dtype: Any, shape: tuple[int, ...] = ()) -> Norm:
+    return Norm(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), None)

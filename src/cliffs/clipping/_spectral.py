@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from cliffs.clipping._leaves import compute_dtype, is_array, is_recurrent, named_leaves, stands_for_params
+from cliffs.clipping._leaves import compute_dtype, is_array, is_recurrent, named_leaves, stands_for_params, whole
 from cliffs.clipping._numbers import Number, at, check
 from cliffs.clipping._outcome import Outcome, compare
 from cliffs.clipping._safe_norm import power_of_two
@@ -121,7 +121,7 @@ def _constraint(
             if w.ndim != 2 or w.size == 0 or (square and w.shape[0] != w.shape[1]) or jnp.iscomplexobj(w):
                 kind = f"real {'square ' if square else ''}matrices"
                 raise ValueError(f"select must find {kind}, got {w.shape} {w.dtype} at {name!r}")
-            w = _whole(w.astype(compute_dtype(w)))
+            w = whole(w.astype(compute_dtype(w)))
             # Any fixed start without structure will do: the state must not depend on a key.
             basis = jax.random.normal(jax.random.key(0), (w.shape[1], min(_BLOCK, *w.shape)), w.dtype)
             return measure(w, basis, _START_ITERATIONS)[1]
@@ -147,7 +147,7 @@ def _constraint(
                 return update
             w = w.astype(bases[name].dtype)
             new = w + update.astype(bases[name].dtype)
-            size, bases[name] = measure(_whole(new), bases[name], rounds)
+            size, bases[name] = measure(whole(new), bases[name], rounds)
             over = size > rho
             changes.append(over)
             factor = jnp.where(over, rho, 1.0) / jnp.where(over, size, 1.0)
@@ -161,14 +161,6 @@ def _constraint(
         return Outcome(new, change), state._replace(basis=bases)
 
     return strategy(init, rule, nonfinite)
-
-
-def _whole(w: Array) -> Array:
-    """A matrix whole on every device, where its type says how it is spread (meshes with explicit axes)."""
-    mesh = jax.typeof(w).sharding.mesh
-    if jax.sharding.AxisType.Explicit not in mesh.axis_types:
-        return w
-    return jax.sharding.reshard(w, jax.sharding.PartitionSpec(None, None))
 
 
 def _scaled(w: Array) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 
 from cliffs.clipping._leaves import compute_dtype, is_number, number_names, paired, paired_weights
 from cliffs.clipping._outcome import Outcome, Report, StepChange
-from cliffs.clipping._safe_norm import Axes, Axis, Norm, combined, leaf_norms, whole_norm
+from cliffs.clipping._safe_norm import Axes, Axis, Norm, combined, leaf_norms, part_shapes, whole_norm
 
 NonFinite = Literal["propagate", "zero", "skip", "raise"]
 """What a strategy does with a gradient that holds an inf or a NaN.
@@ -41,8 +41,10 @@ class Gradient:
     leaves: list[Array]
     norm: Norm
     """Of all leaves; the value is 0 where it is not finite."""
-    norms: list[Norm]
-    """Of the parts that the rule asked for, one entry per leaf, as they were measured."""
+    norms: Norm
+    """Of the parts that the rule asked for, in one array `[parts]`, as they were measured."""
+    shapes: list[tuple[int, ...]]
+    """Of the norms of each leaf: `()` where a leaf is one part."""
     finite: Array
     axis_name: Axis
     tree: PyTree
@@ -132,12 +134,13 @@ def strategy(
         leaves = [jnp.asarray(flat[i]) for i in places]
         if nonfinite == "zero":
             leaves = [jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)) for x in leaves]
-        found, norms = _measured(leaves, parts, axis_name)
+        axes = [parts(x) for x in leaves] if parts else []
+        found, norms = _measured(leaves, axes if parts else None, axis_name)
         finite = found.finite
         if nonfinite == "raise":
             jax.debug.callback(_refuse, finite, state.count)
         norm = found._replace(value=jnp.where(finite, found.value, 0.0))
-        gradient = Gradient(leaves, norm, norms, finite, axis_name, updates, params)
+        gradient = Gradient(leaves, norm, norms, part_shapes(leaves, axes), finite, axis_name, updates, params)
         outcome, new_state = rule(gradient, state)
         if instead:
             bad = instead(gradient, state)
@@ -164,14 +167,11 @@ def _refuse(finite, count):
         raise FloatingPointError(f"gradient with inf or NaN at update {int(count)}")
 
 
-def _measured(
-    leaves: Sequence[Array], parts: Callable[[Array], Axes] | None, axis_name: Axis
-) -> tuple[Norm, list[Norm]]:
+def _measured(leaves: list[Array], axes: list[Axes] | None, axis_name: Axis) -> tuple[Norm, Norm]:
+    """The norm of the whole gradient, and those of its parts if there are any."""
     dtype = compute_dtype(leaves)
-    if parts is None:
-        return whole_norm(leaves, dtype, axis_name), []
-    norms = leaf_norms(leaves, dtype, [parts(x) for x in leaves], axis_name)
-    return combined(norms, dtype), norms
+    norms = leaf_norms(leaves if axes else [], dtype, axes, axis_name)
+    return combined(norms) if axes else whole_norm(leaves, dtype, axis_name), norms
 
 
 def _report(leaves: list[Array], found: Norm, outcome: Outcome, bad: list[Array], axis_name: Axis) -> Report:

@@ -185,9 +185,9 @@ def _leaf_record(updates: PyTree, pairs: list[tuple[int, Array, Array]], known: 
     recorded = [name for name, x in named if _is_recorded(x)]
     check_same_leaves(updates, recorded, list(known), "the state of telemetry")
     sides = [g for _, g, _ in pairs], [u for _, _, u in pairs]
-    before, after = (leaf_norms(side, dtype, [None] * len(pairs)) for side in sides)
+    before, after = (leaf_norms(side, dtype).value for side in sides)
     zero = jnp.zeros((), dtype)
-    seen = {named[i][0]: (b.value, a.value) for (i, _, _), b, a in zip(pairs, before, after)}
+    seen = {named[i][0]: (before[k], after[k]) for k, (i, _, _) in enumerate(pairs)}
     return {name: seen.get(name, (zero, zero)) for name in known}
 
 

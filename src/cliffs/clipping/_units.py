@@ -45,11 +45,9 @@ def adaptive_grad_clip(
         weights = gradient.weights
         sizes = leaf_norms(weights, compute_dtype(weights), [_axes(w) for w in weights])
         tau, least = at(clipping, state.count), at(eps, state.count)
-        lengths = [
-            jnp.minimum(n.value, (tau * jnp.maximum(w.value, least)).astype(n.value.dtype))
-            for n, w in zip(gradient.norms, sizes)
-        ]
-        return rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite), state
+        norms = gradient.norms
+        lengths = jnp.minimum(norms.value, (tau * jnp.maximum(sizes.value, least)).astype(norms.value.dtype))
+        return rescaled_parts(gradient.leaves, norms, lengths, gradient.shapes, gradient.finite), state
 
     return strategy(None, rule, nonfinite, parts=_axes)
 
