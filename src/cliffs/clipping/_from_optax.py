@@ -14,8 +14,8 @@ import optax
 from cliffs.clipping._leaves import wide
 from cliffs.clipping._numbers import Number, at, check
 from cliffs.clipping._outcome import Outcome
-from cliffs.clipping._safe_norm import power_of_two
-from cliffs.clipping._strategy import NonFinite, strategy
+from cliffs.clipping._safe_norm import each_leaf, power_of_two
+from cliffs.clipping._strategy import NonFinite, by_leaf, strategy
 
 _HEADROOM = 2.0**40  # norm after rescaling: squares stay finite, and the threshold far from underflow
 
@@ -83,8 +83,8 @@ def safely(
             return Outcome(one(leaves, weights, gradient.norm.value, limit, others)), state
         new = []
         sizes = jnp.where(gradient.finite, gradient.norms.value, 0.0)
-        for i, x in enumerate(leaves):
-            new += one([x], None if weights is None else [weights[i]], sizes[i], limit, others)
+        for i, (x, size) in enumerate(zip(leaves, each_leaf(sizes))):
+            new += one([x], None if weights is None else [weights[i]], size, limit, others)
         return Outcome(new), state
 
-    return strategy(None, rule, nonfinite, parts=(lambda x: None) if per_leaf else None)
+    return strategy(None, rule, nonfinite, measure=by_leaf if per_leaf else None)

@@ -4,14 +4,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from cliffs.clipping._leaves import compute_dtype, is_number, named_leaves, stands_for_params
 from cliffs.clipping._numbers import Number, at, check, multiple
 from cliffs.clipping._outcome import Outcome, rescaled_parts
-from cliffs.clipping._safe_norm import Axis
-from cliffs.clipping._strategy import NonFinite, strategy
+from cliffs.clipping._safe_norm import Axis, each_leaf
+from cliffs.clipping._strategy import NonFinite, by_leaf, strategy
 
 
 class EmaLeafNormState(NamedTuple):
@@ -86,9 +85,9 @@ def clip_by_ema_leaf_norm(
         clipped = jnp.minimum(own, jnp.where(fresh, jnp.inf, multiple(k, gamma)))
         early = jnp.where(fresh, scaled, jnp.minimum(gamma, scaled))
         late = jnp.where(fresh, clipped, a * gamma + (1 - a) * clipped)
-        lengths, averages = lax.optimization_barrier((jnp.where(warm, scaled, clipped), jnp.where(warm, early, late)))
-        norms = state.norms | {name: averages[i] for i, name in enumerate(gradient.names)}
-        outcome = rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.shapes, gradient.finite)
+        lengths, averages = jnp.where(warm, scaled, clipped), jnp.where(warm, early, late)
+        norms = state.norms | dict(zip(gradient.names, each_leaf(averages)))
+        outcome = rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite)
         return outcome, state._replace(norms=norms)
 
-    return strategy(init, rule, nonfinite, parts=lambda x: None, axis_name=axis_name)
+    return strategy(init, rule, nonfinite, measure=by_leaf, axis_name=axis_name)

@@ -10,7 +10,7 @@ import optax
 from cliffs.clipping._numbers import Number, at, check, multiple, parallel
 from cliffs.clipping._outcome import clipped_whole, rescaled_parts, rescaled_whole
 from cliffs.clipping._safe_norm import Axis, Norm, combined, in_working_precision
-from cliffs.clipping._strategy import NonFinite, strategy
+from cliffs.clipping._strategy import NonFinite, by_leaf, strategy
 
 
 def clip_by_global_norm(
@@ -80,9 +80,9 @@ def clip_by_leaf_norm(
     def rule(gradient, state):
         norms = gradient.norms
         lengths = jnp.minimum(norms.value, at(max_norm, state.count))
-        return rescaled_parts(gradient.leaves, norms, lengths, gradient.shapes, gradient.finite), state
+        return rescaled_parts(gradient.leaves, norms, lengths, gradient.finite), state
 
-    return strategy(None, rule, nonfinite, parts=lambda x: None, axis_name=axis_name)
+    return strategy(None, rule, nonfinite, measure=by_leaf, axis_name=axis_name)
 
 
 def clip_by_group_norm(
@@ -123,9 +123,9 @@ def clip_by_group_norm(
         norms = _of_groups(gradient.norms, list(members.values()))
         lengths = jnp.minimum(norms.value, at(max_norm, state.count))
         chosen = np.array([indices[0] for indices in members.values()], int)
-        return rescaled_parts(gradient.leaves, norms, lengths, gradient.shapes, gradient.finite, chosen), state
+        return rescaled_parts(gradient.leaves, norms, lengths, gradient.finite, chosen), state
 
-    return strategy(None, rule, nonfinite, parts=lambda x: None, axis_name=axis_name)
+    return strategy(None, rule, nonfinite, measure=by_leaf, axis_name=axis_name)
 
 
 def _of_groups(norms: Norm, groups: list[list[int]]) -> Norm:
@@ -174,9 +174,9 @@ def clip_by_block_rms(
         limit = jnp.asarray(at(threshold, state.count), gradient.norm.value.dtype)
         roots = jnp.array([x.size**0.5 for x in gradient.leaves], limit.dtype)
         lengths = jnp.minimum(gradient.norms.value, multiple(limit, roots))
-        return rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.shapes, gradient.finite), state
+        return rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite), state
 
-    return strategy(None, rule, nonfinite, parts=lambda x: None)
+    return strategy(None, rule, nonfinite, measure=by_leaf)
 
 
 def soft_clip_by_global_norm(

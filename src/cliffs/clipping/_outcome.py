@@ -9,8 +9,16 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from cliffs.clipping._leaves import real_parts
-from cliffs.clipping._rescale import rescaled
-from cliffs.clipping._safe_norm import Axis, Norm, combined, in_working_precision, leaf_norms, sum_over_devices
+from cliffs.clipping._rescale import rescaled, rescaled_leaves
+from cliffs.clipping._safe_norm import (
+    Axis,
+    Norm,
+    combined,
+    in_working_precision,
+    leaf_norms,
+    sum_over_devices,
+    tree_norm,
+)
 
 
 class StepChange(NamedTuple):
@@ -61,30 +69,29 @@ def clipped_whole(leaves: Sequence[Array], norm: Norm, limit: ArrayLike) -> Outc
 def rescaled_parts(
     leaves: Sequence[Array],
     norms: Norm,
-    lengths: Array,
-    shapes: Sequence[tuple[int, ...]],
+    lengths: Float[Array, " leaves"],
     finite: Array,
     chosen: np.ndarray | None = None,
 ) -> Outcome:
-    """Each leaf, or each unit of it, brought to a length of its own, if the whole gradient is finite.
+    """Each leaf brought to a length of its own, if the whole gradient is finite.
 
-    `norms` and `lengths` are arrays `[parts]`, `shapes` those of each leaf's norms. Where leaves share norms, `chosen`
-    holds the place of one leaf of each group.
+    `norms` and `lengths` are arrays `[leaves]`. Where leaves share a norm, `chosen` holds the place of one leaf of each
+    group.
     """
     lengths = jnp.asarray(lengths, norms.value.dtype)
 
     def change():
         sides = (norms.value, lengths) if chosen is None else (norms.value[chosen], lengths[chosen])
-        return _change_of_parts(*sides)
+        return change_of_parts(*sides)
 
-    return Outcome(rescaled(leaves, norms, lengths, shapes, finite), change, passes_nonfinite=True)
+    return Outcome(rescaled_leaves(leaves, norms, lengths, finite), change, passes_nonfinite=True)
 
 
-def _change_of_parts(before: Float[Array, " parts"], after: Float[Array, " parts"]) -> StepChange:
+def change_of_parts(before: Float[Array, " parts"], after: Float[Array, " parts"]) -> StepChange:
     """What rescaling disjoint parts of a gradient does to it, from the norms of the parts."""
     before, after = lax.stop_gradient(before), lax.stop_gradient(jnp.where(before > 0, after, 0))
     dtype = before.dtype
-    size_before, size_after = (combined(leaf_norms([x], dtype, [()])) for x in (before, after))
+    size_before, size_after = (tree_norm(x) for x in (before, after))
 
     def share(x, size):
         return x / jnp.where(size.value > 0, size.value, 1.0)

@@ -84,8 +84,11 @@ def clip_or_shrink(
 
         def change():
             assert clipped.change is not None
-            # Most of these arrays are zeros, which cost no pass over the memory.
-            found = compare(gradient.clean, matrix, gradient.norm, jnp.array(True), axis_name)
+            # The leaves that become 0 add nothing; a zero stands for them where they are all.
+            zero = jnp.zeros_like(gradient.norm.value)
+            pairs = [p for p in zip(gradient.names, gradient.leaves, matrix) if is_chosen(p[0])]
+            before, after = ([side[k] for side in pairs] + [zero] for k in (1, 2))
+            found = compare(before, after, gradient.norm, jnp.array(True), axis_name)
             known = clipped.change()
             return type(known)(*(jnp.where(broken, a, b) for a, b in zip(found, known)))
 

@@ -14,17 +14,16 @@ Derivatives are given by hand (they are short), in the leaves' own precision: no
 
 import contextlib
 import functools
-import itertools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from cliffs.clipping._leaves import compute_dtype, inexact, real_parts, whole, wide
+from cliffs.clipping._leaves import compute_dtype, inexact, real_parts, wide
 
 Axes = tuple[int, ...] | None
 Axis = str | tuple[str, ...] | None
@@ -32,7 +31,7 @@ Axis = str | tuple[str, ...] | None
 
 
 class Norm(NamedTuple):
-    """The Euclidean norm of a tree (scalars), or the norms of parts of it in one array (`[parts]`)."""
+    """The Euclidean norm of a tree, or the norms of its leaves or of the units of a leaf in one array."""
 
     value: Float[Array, "*shape"]
     """The norm, at most the largest float where the entries are finite."""
@@ -144,63 +143,64 @@ def _value(relative: Array, scale: Array | None, dtype: Any) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _piece(x: Array, dtype: Any, axes: Axes, axis_name: Axis) -> tuple[Array, Array | None]:
-    """The sums of squares of one leaf, flat, and what its entries were divided by before."""
+def _norm(x: Array, dtype: Any, axes: Axes, axis_name: Axis) -> Norm:
     working, context = _working(dtype)
     with context:
         scale = None if _is_wide(dtype) else _power_of_two(x, dtype, axes, axis_name)
-        sums = _squares(x, working, axes, axis_name, scale)
-        return flat(sums), None if scale is None else flat(scale)
+        relative = jnp.sqrt(_squares(x, working, axes, axis_name, scale))
+        return Norm(_value(relative, scale, dtype), relative, scale)
 
 
-def part_shapes(leaves: Sequence[Array], axes: Sequence[Axes]) -> list[tuple[int, ...]]:
-    """The shape of each leaf's norms: `()` where it has one, else its own with 1 at the axes that are summed over."""
-    return [() if a is None else tuple(1 if i in a else n for i, n in enumerate(x.shape)) for x, a in zip(leaves, axes)]
+def unit_norms(leaves: Sequence[Array], dtype: Any, axes: Sequence[Axes], axis_name: Axis = None) -> list[Norm]:
+    """The norm of each leaf over its axes, which stay with length 1 (all axes if None: a scalar)."""
+    settings = tuple(axes)
+
+    @jax.custom_jvp
+    def norms(leaves: list[Array]) -> list[Norm]:
+        return [_norm(x, dtype, a, axis_name) for x, a in zip(leaves, settings)]
+
+    @norms.defjvp
+    def _(primals, tangents):
+        (leaves,), (dots,) = primals, tangents
+        found = norms(leaves)
+        slopes = [_slope(x, dx, n.value, a, axis_name) for x, dx, n, a in zip(leaves, dots, found, settings)]
+        return found, [_tangent(n, slope) for n, slope in zip(found, slopes)]
+
+    return norms(list(leaves))
 
 
-def leaf_norms(leaves: Sequence[Array], dtype: Any, axes: Sequence[Axes] | None = None, axis_name: Axis = None) -> Norm:
-    """The norms of all leaves in one array `[parts]`: one of each leaf, or of each of its units where axes are given.
-
-    One array, because hundreds of scalars would each get programs of their own for all that is done with them.
-    """
-    settings = tuple(axes) if axes is not None else (None,) * len(leaves)
+def leaf_norms(leaves: Sequence[Array], dtype: Any, axis_name: Axis = None) -> Norm:
+    """The norms of all leaves in one array `[leaves]`, so that what is done with hundreds of them is one program."""
     if not leaves:
         return _no_norm(dtype, (0,))
 
     @jax.custom_jvp
     def norms(leaves: list[Array]) -> Norm:
-        pieces = [_piece(x, dtype, a, axis_name) for x, a in zip(leaves, settings)]
-        _, context = _working(dtype)
-        with context:
-            sums = lax.optimization_barrier(jnp.concatenate([s for s, _ in pieces]))
-            scales = [scale for _, scale in pieces if scale is not None]
-            scale = lax.optimization_barrier(jnp.concatenate(scales)) if scales else None
-            relative = jnp.sqrt(sums)
+        found = [_norm(x, dtype, None, axis_name) for x in leaves]
+        with in_working_precision(found[0]):
+            relative = jnp.stack([n.relative for n in found])
+            scales = [n.scale for n in found if n.scale is not None]
+            scale = jnp.stack(scales) if scales else None
             return Norm(_value(relative, scale, dtype), relative, scale)
 
     @norms.defjvp
     def _(primals, tangents):
         (leaves,), (dots,) = primals, tangents
-        found, shapes = norms(leaves), part_shapes(leaves, settings)
-        values = of_leaves(found.value, shapes)
-        slopes = [_slope(x, dx, n, a, axis_name) for x, dx, n, a in zip(leaves, dots, values, settings)]
-        return found, _tangent(found, jnp.concatenate([flat(s) for s in slopes]))
+        found = norms(leaves)
+        pairs = zip(leaves, dots, each_leaf(found.value))
+        return found, _tangent(found, jnp.stack([_slope(x, dx, n, None, axis_name) for x, dx, n in pairs]))
 
     return norms(list(leaves))
 
 
-def flat(x: Array) -> Array:
-    """An array with one axis, whole on every device where its type says how it is spread."""
-    return whole(x).reshape(-1)
+def each_leaf(values: Float[Array, " leaves"]) -> list[Array]:
+    """The entries of an array, one by one.
 
-
-def of_leaves(parts: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-    """What belongs to each leaf in an array over `[parts]`, in the shape of the leaf's norms."""
-    sizes = [math.prod(shape) for shape in shapes]
-    starts = itertools.accumulate(sizes, initial=0)
-    return [
-        lax.slice_in_dim(parts, start, start + size).reshape(shape) for start, size, shape in zip(starts, sizes, shapes)
-    ]
+    XLA compiles programs that differ in nothing but their operands once. So an entry is not taken from its place, which
+    would be a constant of the program, but summed under a mask, which is an operand.
+    """
+    places = np.arange(values.shape[-1])
+    return [jnp.sum(jnp.where(places == i, values, 0), dtype=values.dtype) for i in places]
 
 
 def whole_norm(leaves: Sequence[Array], dtype: Any, axis_name: Axis = None) -> Norm:
@@ -253,6 +253,15 @@ def combined(parts: Norm) -> Norm:
     return combine(parts)
 
 
+def combined_leaves(norms: Sequence[Norm], dtype: Any) -> Norm:
+    """The norm of all that these are the norms of, arrays of any shapes."""
+    if not norms:
+        return _no_norm(dtype)
+    with in_working_precision(norms[0]):
+        leaves = [combined(jax.tree.map(jnp.ravel, n)) if n.value.ndim else n for n in norms]
+        return combined(jax.tree.map(lambda *values: jnp.stack(values), *leaves))
+
+
 @contextlib.contextmanager
 def in_working_precision(norm: Norm) -> Iterator[Any]:
     """The context in which `norm.relative` can be computed with, and its dtype."""
@@ -281,4 +290,7 @@ def _tangent(norm: Norm, slope: Array) -> Norm:
 
 
 def _no_norm(dtype: Any, shape: tuple[int, ...] = ()) -> Norm:
-    return Norm(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), None)
+    working, context = _working(dtype)
+    with context:
+        zeros = jnp.zeros(shape, working)
+        return Norm(jnp.zeros(shape, dtype), zeros, None if _is_wide(dtype) else jnp.ones_like(zeros))

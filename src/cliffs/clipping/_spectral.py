@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 from cliffs.clipping._leaves import compute_dtype, is_array, is_recurrent, named_leaves, stands_for_params, whole
 from cliffs.clipping._numbers import Number, at, check
 from cliffs.clipping._outcome import Outcome, compare
-from cliffs.clipping._safe_norm import power_of_two
+from cliffs.clipping._safe_norm import power_of_two, whole_norm
 from cliffs.clipping._strategy import NonFinite, strategy
 
 _BLOCK = 8  # enough for a leading complex pair and its neighbours
@@ -156,7 +156,12 @@ def _constraint(
         new = [one(*each) for each in zip(gradient.names, gradient.clean, weights)]
 
         def change():
-            return compare(gradient.clean, new, gradient.norm, changed=jnp.any(jnp.stack(changes)))
+            # All other leaves stay as they are: one entry, their norm, stands for them on both sides.
+            pairs = list(zip(gradient.names, gradient.leaves, new))
+            others = whole_norm([x for name, x, _ in pairs if name not in bases], gradient.norm.value.dtype).value
+            chosen = [(x, y) for name, x, y in pairs if name in bases]
+            before, after = ([*side, others] for side in zip(*chosen)) if chosen else ([others], [others])
+            return compare(before, after, gradient.norm, changed=jnp.any(jnp.stack(changes)))
 
         return Outcome(new, change), state._replace(basis=bases)
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 
 from cliffs.clipping._leaves import compute_dtype, is_number, number_names, paired, paired_weights
 from cliffs.clipping._outcome import Outcome, Report, StepChange
-from cliffs.clipping._safe_norm import Axes, Axis, Norm, combined, leaf_norms, part_shapes, whole_norm
+from cliffs.clipping._safe_norm import Axis, Norm, combined, leaf_norms, whole_norm
 
 NonFinite = Literal["propagate", "zero", "skip", "raise"]
 """What a strategy does with a gradient that holds an inf or a NaN.
@@ -41,10 +41,8 @@ class Gradient:
     leaves: list[Array]
     norm: Norm
     """Of all leaves; the value is 0 where it is not finite."""
-    norms: Norm
-    """Of the parts that the rule asked for, in one array `[parts]`, as they were measured."""
-    shapes: list[tuple[int, ...]]
-    """Of the norms of each leaf: `()` where a leaf is one part."""
+    norms: Any
+    """What `measure` found besides: for `by_leaf` a `Norm` of arrays `[leaves]`."""
     finite: Array
     axis_name: Axis
     tree: PyTree
@@ -72,6 +70,20 @@ class Gradient:
 
 Rule = Callable[[Gradient, Any], tuple[Outcome, Any]]
 """`rule(gradient, state) -> (outcome, state)`. Where the gradient is not finite, what it returns is not used."""
+
+
+Measure = Callable[[list[Array], Any, Axis], tuple[Norm, Any]]
+"""`measure(leaves, dtype, axis_name) -> (norm, norms)`: the norm of all leaves, and what else the rule needs."""
+
+
+def _as_a_whole(leaves: list[Array], dtype: Any, axis_name: Axis) -> tuple[Norm, Any]:
+    return whole_norm(leaves, dtype, axis_name), None
+
+
+def by_leaf(leaves: list[Array], dtype: Any, axis_name: Axis) -> tuple[Norm, Norm]:
+    """The norm of all leaves, and the norms of each in one array `[leaves]`."""
+    norms = leaf_norms(leaves, dtype, axis_name)
+    return combined(norms), norms
 
 
 class ReportingUpdate(Protocol):
@@ -112,17 +124,18 @@ def strategy(
     nonfinite: str,
     instead: Callable[[Gradient, Any], list[Array]] | None = None,
     *,
-    parts: Callable[[Array], Axes] | None = None,
+    measure: Measure | None = None,
     axis_name: Axis = None,
 ) -> optax.GradientTransformationExtraArgs:
     """An optax transformation from a rule on finite gradients; non-finite ones are treated here, for all alike.
 
     - `init`: the state, a NamedTuple with a field `count`, which is incremented here; by default `CountState`.
     - `instead`: the answer to a gradient that is not finite, where the rule has one; such a step counts.
-    - `parts`: the axes of a leaf to sum over for the norms that the rule needs (`lambda x: None`: one norm per leaf).
+    - `measure`: the norms that the rule needs; that of the whole gradient by default.
     - `axis_name`: see `tree_norm`.
     """
     check_mode(nonfinite)
+    measure = measure or _as_a_whole
 
     def init_state(params):
         return init(params) if init else CountState(jnp.zeros((), jnp.int32))
@@ -134,13 +147,12 @@ def strategy(
         leaves = [jnp.asarray(flat[i]) for i in places]
         if nonfinite == "zero":
             leaves = [jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)) for x in leaves]
-        axes = [parts(x) for x in leaves] if parts else []
-        found, norms = _measured(leaves, axes if parts else None, axis_name)
+        found, norms = measure(leaves, compute_dtype(leaves), axis_name)
         finite = found.finite
         if nonfinite == "raise":
             jax.debug.callback(_refuse, finite, state.count)
         norm = found._replace(value=jnp.where(finite, found.value, 0.0))
-        gradient = Gradient(leaves, norm, norms, part_shapes(leaves, axes), finite, axis_name, updates, params)
+        gradient = Gradient(leaves, norm, norms, finite, axis_name, updates, params)
         outcome, new_state = rule(gradient, state)
         if instead:
             bad = instead(gradient, state)
@@ -165,13 +177,6 @@ def strategy(
 def _refuse(finite, count):
     if not finite:
         raise FloatingPointError(f"gradient with inf or NaN at update {int(count)}")
-
-
-def _measured(leaves: list[Array], axes: list[Axes] | None, axis_name: Axis) -> tuple[Norm, Norm]:
-    """The norm of the whole gradient, and those of its parts if there are any."""
-    dtype = compute_dtype(leaves)
-    norms = leaf_norms(leaves if axes else [], dtype, axes, axis_name)
-    return combined(norms) if axes else whole_norm(leaves, dtype, axis_name), norms
 
 
 def _report(leaves: list[Array], found: Norm, outcome: Outcome, bad: list[Array], axis_name: Axis) -> Report:

@@ -20,7 +20,7 @@ from cliffs.clipping._leaves import (
 )
 from cliffs.clipping._numbers import check
 from cliffs.clipping._outcome import compare
-from cliffs.clipping._safe_norm import leaf_norms, whole_norm
+from cliffs.clipping._safe_norm import each_leaf, leaf_norms, whole_norm
 from cliffs.clipping._strategy import reporting_update
 
 
@@ -185,7 +185,7 @@ def _leaf_record(updates: PyTree, pairs: list[tuple[int, Array, Array]], known: 
     recorded = [name for name, x in named if _is_recorded(x)]
     check_same_leaves(updates, recorded, list(known), "the state of telemetry")
     sides = [g for _, g, _ in pairs], [u for _, _, u in pairs]
-    before, after = (leaf_norms(side, dtype).value for side in sides)
+    before, after = (each_leaf(leaf_norms(side, dtype).value) for side in sides)
     zero = jnp.zeros((), dtype)
     seen = {named[i][0]: (before[k], after[k]) for k, (i, _, _) in enumerate(pairs)}
     return {name: seen.get(name, (zero, zero)) for name in known}

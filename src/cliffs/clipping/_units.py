@@ -1,13 +1,16 @@
 """Adaptive gradient clipping (AGC): every unit of a layer relative to its weights."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from cliffs.clipping._leaves import compute_dtype
+from cliffs.clipping._leaves import compute_dtype, whole
 from cliffs.clipping._numbers import Number, at, check
-from cliffs.clipping._outcome import rescaled_parts
-from cliffs.clipping._safe_norm import Axes, leaf_norms
+from cliffs.clipping._outcome import Outcome, change_of_parts
+from cliffs.clipping._rescale import rescaled_units
+from cliffs.clipping._safe_norm import Axes, Axis, Norm, combined_leaves, unit_norms
 from cliffs.clipping._strategy import NonFinite, strategy
 
 
@@ -42,14 +45,27 @@ def adaptive_grad_clip(
     check("eps", eps)
 
     def rule(gradient, state):
-        weights = gradient.weights
-        sizes = leaf_norms(weights, compute_dtype(weights), [_axes(w) for w in weights])
+        norms, weights = gradient.norms, gradient.weights
+        sizes = unit_norms(weights, compute_dtype(weights), [_axes(w) for w in weights])
         tau, least = at(clipping, state.count), at(eps, state.count)
-        norms = gradient.norms
-        lengths = jnp.minimum(norms.value, (tau * jnp.maximum(sizes.value, least)).astype(norms.value.dtype))
-        return rescaled_parts(gradient.leaves, norms, lengths, gradient.shapes, gradient.finite), state
+        lengths = [
+            jnp.minimum(n.value, (tau * jnp.maximum(w.value, least)).astype(n.value.dtype))
+            for n, w in zip(norms, sizes)
+        ]
+        new = rescaled_units(gradient.leaves, norms, lengths, gradient.finite)
 
-    return strategy(None, rule, nonfinite, parts=_axes)
+        def change():
+            sides = [[whole(x).reshape(-1) for x in side] for side in ([n.value for n in norms], lengths)]
+            return change_of_parts(*map(jnp.concatenate, sides))
+
+        return Outcome(new, change if new else None, passes_nonfinite=True), state
+
+    return strategy(None, rule, nonfinite, measure=_by_unit)
+
+
+def _by_unit(leaves: list[Array], dtype: Any, axis_name: Axis) -> tuple[Norm, list[Norm]]:
+    norms = unit_norms(leaves, dtype, [_axes(x) for x in leaves], axis_name)
+    return combined_leaves(norms, dtype), norms
 
 
 def _axes(x: Array) -> Axes:
