@@ -1,8 +1,12 @@
+# ruff: noqa: E402 - what jax is told must precede its import
 """Fixtures that every test module may use."""
 
 import importlib.metadata
 import os
 import pathlib
+import sys
+
+KEPT = pathlib.Path(__file__).resolve().parents[1] / ".cache"
 
 # Must be set before jax starts. Four host devices, so that sharding is tested on any machine. The other flags are about
 # XLA's compile time, most of what the tests cost: one module instead of 32 side by side, fewer passes of LLVM, and the
@@ -18,16 +22,24 @@ os.environ.setdefault(
 )
 
 # Compiled programs are kept in the checkout, so that the test workers share them and a second run is quick.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).resolve().parents[1] / ".cache" / "jax"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+# Without byte code every process compiles jax and the rest from their sources, the workers and what the tests start:
+# where Python is told not to write it beside the sources, it is kept in the checkout as well.
+if sys.dont_write_bytecode:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(KEPT / "python")
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(KEPT / "python")
 
 import hypothesis
 import jax
 import jaxtyping
 import pytest
+import typechecker
 
 # Annotated types and shapes are checked at every call, so they cannot lie. Must precede the import of cliffs.
-jaxtyping.install_import_hook("cliffs", "typechecker.check")
+typechecker.install()
 
 hypothesis.settings.register_profile(
     "cliffs",
