@@ -47,8 +47,7 @@ def follow(
     homes = np.stack([start, start])
     while True:
         out = _stretch(
-            problem.fmap,
-            problem.data,
+            *problem.program,
             problem.limits,
             starts,
             directions,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cliffs.dynamics._arclength import Limits, correct
-from cliffs.dynamics._problem import Data, Map, iterate_map, make_map, make_residual
+from cliffs.dynamics._problem import Data, Map, iterate_map, make_map, make_residual, traced_period
 
 LANES = 32
 """Points are corrected in groups of this size, so that one compiled program serves every call."""
@@ -37,6 +37,11 @@ class Problem(NamedTuple):
     def max_step(self) -> float:
         """Largest arclength per step."""
         return float(self.limits.max_step)
+
+    @property
+    def program(self) -> tuple[Map, Data]:
+        """What compiled functions are given: programs for cycles serve all periods."""
+        return traced_period(self.fmap, self.data)
 
     def at_period(self, period: int) -> "Problem":
         """The same map, seen as a problem of cycles of another period."""
@@ -119,7 +124,7 @@ def _correct(fmap, data, anchors, normals, guesses):
 def correct_in_planes(problem: Problem, anchors: np.ndarray, normals: np.ndarray, guesses: np.ndarray | None = None):
     """The branch's points in planes through the anchors: `(points, tangents, jacobians, errors)` as numpy arrays."""
     guesses = anchors if guesses is None else guesses
-    return in_groups(functools.partial(_correct, problem.fmap, problem.data), anchors, normals, guesses)
+    return in_groups(functools.partial(_correct, *problem.program), anchors, normals, guesses)
 
 
 @functools.partial(jax.jit, static_argnames="fmap")
@@ -130,7 +135,7 @@ def _linearise(fmap, data, points):
 
 def linearise(problem: Problem, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`(G, dG/dy)` at joint points `[points, n + 1]`."""
-    values, jacobians = in_groups(functools.partial(_linearise, problem.fmap, problem.data), points)
+    values, jacobians = in_groups(functools.partial(_linearise, *problem.program), points)
     return values, jacobians
 
 
@@ -148,7 +153,7 @@ def _push(fmap, data, points, tangents):
 
 def image(problem: Problem, curve: Curve) -> Curve:
     """The branch of the next phase of the cycles: every point mapped once."""
-    call = functools.partial(_push, problem.fmap, problem.data)
+    call = functools.partial(_push, *problem.program)
     points, tangents, jacobians = in_groups(call, curve.points, curve.tangents, lanes=8 * LANES)
     # Similar matrices have the same eigenvalues: the multipliers are those of the first phase.
     return curve._replace(points=points, tangents=tangents, jacobians=jacobians)

@@ -150,9 +150,7 @@ def _gauss_newton(problem: Problem, system: str, multiplier: float, first: np.nd
     """`(z, largest residual)` of the best iterate."""
     z, best, least = first, first, np.inf
     for _ in range(12):
-        value, jacobian = (
-            np.asarray(a) for a in _equations(problem.fmap, problem.data, system, multiplier, z, first, n, k)
-        )
+        value, jacobian = (np.asarray(a) for a in _equations(*problem.program, system, multiplier, z, first, n, k))
         if not (np.isfinite(value).all() and np.isfinite(jacobian).all()):
             break
         error = np.abs(value).max()
@@ -214,7 +212,7 @@ def _solve_at(fmap, data, values, starts):
 
 def solve_at(problem: Problem, values: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Where Newton leads from every start at every parameter value: `[values, starts, n]`."""
-    return np.asarray(_solve_at(problem.fmap, problem.data, jnp.asarray(values), jnp.asarray(starts)))
+    return np.asarray(_solve_at(*problem.program, jnp.asarray(values), jnp.asarray(starts)))
 
 
 def accepted(problem: Problem, states: np.ndarray, value: float | np.floating) -> tuple[np.ndarray, np.ndarray]:

@@ -76,6 +76,8 @@ class Data(NamedTuple):
     parameter_scale: Float[Array, " k"]
     angle_period: Float[Array, " n"]
     """In scaled units; inf where an entry is no angle."""
+    cycle: Any = None
+    """The period, where `Map` has 0 for it."""
 
 
 def get_value(params: PyTree, inputs: PyTree, path: Path | InputPath) -> Array:
@@ -109,22 +111,32 @@ def make_map(fmap: Map, data: Data) -> Callable[[Array], Array]:
     return once
 
 
-def iterate_map(fmap: Map, data: Data, steps: int) -> Callable[[Array], Array]:
-    """`steps` steps `y -> F^steps(x)` in scaled units."""
+def traced_period(fmap: Map, data: Data) -> tuple[Map, Data]:
+    """The problem with its period traced, so that cycles of all periods share one program; forward derivatives only.
+
+    Fixed points need no loop and have a program of their own.
+    """
+    return (fmap, data) if fmap.period == 1 else (fmap._replace(period=0), data._replace(cycle=np.int32(fmap.period)))
+
+
+def iterate_map(fmap: Map, data: Data, steps: Any) -> Callable[[Array], Array]:
+    """`steps` steps `y -> F^steps(x)` in scaled units; their number may be traced."""
     k, once = len(fmap.paths), make_map(fmap, data)
 
     def apply(y):
         def body(x, _):
             return once(jnp.concatenate([x, y[-k:]])), None
 
-        return jax.lax.scan(body, y[:-k], length=steps)[0]
+        if isinstance(steps, int):
+            return jax.lax.scan(body, y[:-k], length=steps)[0]
+        return jax.lax.fori_loop(0, steps, lambda i, x: body(x, i)[0], y[:-k])
 
     return apply
 
 
 def make_residual(fmap: Map, data: Data) -> Callable[[Array], Array]:
     """`G(y) = F^p(x; parameters) - x` in scaled units, `[n + k] -> [n]`; for angles up to whole turns."""
-    apply, k = iterate_map(fmap, data, fmap.period), len(fmap.paths)
+    apply, k = iterate_map(fmap, data, fmap.period or data.cycle), len(fmap.paths)
 
     def residual(y):
         change = apply(y) - y[:-k]

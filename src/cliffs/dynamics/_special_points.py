@@ -13,7 +13,7 @@ from cliffs._precision import reachable_tolerance
 from cliffs.dynamics import _normal_forms as forms
 from cliffs.dynamics._arclength import value_and_jacobian
 from cliffs.dynamics._extended_systems import KINDS, auxiliary_size, defining_system, guess_auxiliary
-from cliffs.dynamics._problem import Data, Map, check_problem, make_data, make_residual, vectors
+from cliffs.dynamics._problem import Data, Map, check_problem, make_data, make_residual, traced_period, vectors
 from cliffs.typing import Step
 
 
@@ -184,7 +184,9 @@ def locate_bifurcation(
 
 def locate(kind: str, fmap: Map, data: Data, y: Any, tolerance: float) -> SpecialPoint:
     """As `locate_bifurcation`, from a joint point `[n + 1]` and with a result in scaled units."""
-    found = _solve(kind, fmap, data, jnp.asarray(y))
+    # The system of branch points has a reverse derivative, for which a loop must have its length.
+    program = (fmap, data) if kind == "branch point" else traced_period(fmap, data)
+    found = _solve(kind, *program, jnp.asarray(y))
     x, residual, n = np.asarray(found.state), float(found.residual), len(found.state)
     located = bool(residual <= tolerance * (1 + np.abs(x).max()))
     note = "" if located else f"Newton stopped at a residual of {residual:.1e}"
@@ -198,7 +200,7 @@ def locate(kind: str, fmap: Map, data: Data, y: Any, tolerance: float) -> Specia
         vector = vector / np.linalg.norm(vector)
         angle = float(abs(np.arctan2(aux[-1], aux[-2])))
     if located:
-        values = _normal_form(kind, fmap, data, found.state, found.parameter, vector, aux[-2:])
+        values = _normal_form(kind, *program, found.state, found.parameter, vector, aux[-2:])
         name, coefficient, note, vector = _classify(kind, values, vector, angle)
         # Extended systems have other solutions: an imperfect branch point, a "pair" on the real line.
         if kind == "branch point" and abs(aux[0]) > 10 * tolerance:
