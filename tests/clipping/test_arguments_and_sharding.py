@@ -79,28 +79,43 @@ def test_property_replacing_a_part_keeps_what_a_strategy_reports(name):
     assert logs[0] == logs[1]
 
 
+RECORDED = [with_telemetry(STRATEGIES[name].make(0.5)) for name in NAMES]
+
+
+@quick_jit
+def first_states(params):
+    return [rule.init(params) for rule in RECORDED]
+
+
+@quick_jit
+def update_of_each(params, states):
+    found = [rule.update(params, state, params) for rule, state in zip(RECORDED, states)]
+    return [(updates, state.norm_after, state.cosine) for updates, state in found], [state for _, state in found]
+
+
+def second_updates(params):
+    """Of every strategy with telemetry: one program, called twice."""
+    _, states = update_of_each(params, first_states(params))
+    return update_of_each(params, states)[0]
+
+
+@pytest.fixture(scope="module")
+def undivided():
+    """The gradients, and what becomes of them on one device."""
+    whole = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4), "bias": jnp.ones(3)}
+    return whole, second_updates(whole)
+
+
 @pytest.mark.parametrize("spec", [("x", None), (None, "x")])
-def test_invariance_meshes_with_explicit_axes(spec):
+def test_invariance_meshes_with_explicit_axes(spec, undivided):
     if jax.device_count() < 2:
         pytest.skip("needs two devices")
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
-    whole = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4), "bias": jnp.ones(3)}
-
-    def play(params):
-        results = []
-        for name in NAMES:
-            rule = with_telemetry(STRATEGIES[name].make(0.5))
-            state = rule.init(params)
-            for _ in range(2):
-                updates, state = rule.update(params, state, params)
-            results.append((updates, state.norm_after, state.cosine))
-        return results
-
-    want = quick_jit(play)(whole)
+    whole, want = undivided
     with jax.set_mesh(mesh):
         place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
         spread = whole | {"w_rec": jax.device_put(whole["w_rec"], place)}
-        got = quick_jit(play)(spread)
+        got = second_updates(spread)
         assert got[0][0]["w_rec"].sharding.spec == place.spec
         jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), b, rtol=2e-5, atol=1e-6), got, want)
 
