@@ -1,17 +1,24 @@
 """A function of one run, or of one point, over many of them: spread over the devices, a fixed number side by side."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
+from jaxtyping import PyTree
+
+# jaxlib does not tell a type checker what this class is.
+if TYPE_CHECKING:
+    Device: TypeAlias = Any
+else:
+    Device = jax.Device
 
 
 def over_devices(
-    function: Callable[..., Any], *, lanes: int | None = None, devices: Sequence[Any] | None = None
-) -> Callable[..., Any]:
+    function: Callable[..., PyTree], *, lanes: int | None = None, devices: Sequence[Device] | None = None
+) -> Callable[..., PyTree]:
     """`function` of one run becomes a function of many: `[f(run) for run in runs]`, spread over the devices.
 
     Every device takes an equal share of the runs, one after another or `lanes` at a time. On a CPU, where a program of
@@ -74,7 +81,7 @@ def over_devices(
     return every
 
 
-def _count(runs: Any) -> int:
+def _count(runs: PyTree) -> int:
     """The common length of the leading axis."""
     sizes = {np.shape(x)[0] if np.ndim(x) else None for x in jax.tree.leaves(runs)}
     (size,) = sizes if len(sizes) == 1 else (None,)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from cliffs.typing import Step
 
@@ -65,10 +65,10 @@ class FlatStep:
     """A step whose state is a pytree (or an array of several axes), seen as a step on vectors; hashable."""
 
     step: Step
-    structure: Any
+    structure: Any  # a PyTreeDef, which jax does not name for type checkers
     shapes: tuple[tuple[int, ...], ...]
 
-    def __call__(self, params: PyTree, state: Array, inputs: Any = None) -> Array:
+    def __call__(self, params: PyTree, state: Array, inputs: PyTree = None) -> Array:
         return self.flatten(self.step(params, self.restore(state), inputs))
 
     def flatten(self, state: PyTree) -> Array:
@@ -77,7 +77,7 @@ class FlatStep:
         batch = [x.shape[: x.ndim - len(s)] for x, s in zip(leaves, self.shapes)]
         return jnp.concatenate([x.reshape(*b, -1) for x, b in zip(leaves, batch)], -1)
 
-    def restore(self, flat: Any) -> PyTree:
+    def restore(self, flat: Float[Array | np.ndarray, "*batch n"]) -> PyTree:
         """`[*batch, n]` (jax or numpy) as the pytree with leaves `[*batch, *shape]`."""
         leaves, start = [], 0
         for shape in self.shapes:
@@ -93,13 +93,13 @@ class _ByIdentity:
 
     step: Step
 
-    def __call__(self, params: PyTree, state: PyTree, inputs: Any = None) -> PyTree:
+    def __call__(self, params: PyTree, state: PyTree, inputs: PyTree = None) -> PyTree:
         return self.step(params, state, inputs)
 
 
 def flat_states(
     step: Step, states: PyTree, *, name: str = "starts", axes: int = 1, nonfinite: Literal["raise", "drop"] = "raise"
-) -> tuple[Step, Float[Array, "*batch n"], Callable[[Any], PyTree]]:
+) -> tuple[Step, Float[Array, "*batch n"], Callable[[Array | np.ndarray], PyTree]]:
     """The step on vectors, the states as `[*batch, n]`, and the way back; vectors are passed through untouched.
 
     **Arguments**: the step; a pytree whose leaves share their first `axes` axes; `name` for messages; with
@@ -139,13 +139,13 @@ def flat_states(
     return flat, flat.flatten(jax.tree.unflatten(structure, leaves)), flat.restore
 
 
-def _finite_states(leaf: Any, axes: int) -> np.ndarray:
+def _finite_states(leaf: ArrayLike, axes: int) -> np.ndarray:
     """`[*batch]`: whether all of a state's entries in this leaf are finite."""
     finite = np.isfinite(np.asarray(leaf))
     return np.asarray(finite.all(tuple(range(axes, finite.ndim))))
 
 
-def check_map(step: Step, params: PyTree, state: PyTree, inputs: Any) -> None:
+def check_map(step: Step, params: PyTree, state: PyTree, inputs: PyTree) -> None:
     """Raise `ValueError` unless the step maps the state's structure, shapes and dtypes to themselves."""
     for path, leaf in jax.tree_util.tree_leaves_with_path((params, inputs)):
         if not (hasattr(leaf, "dtype") or hasattr(leaf, "__jax_array__") or isinstance(leaf, int | float | complex)):

@@ -2,15 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from cliffs.typing import Loss
 
 
-def value_and_aux(output: Any) -> tuple[Array, Any]:
+def value_and_aux(output: ArrayLike | tuple[ArrayLike, PyTree]) -> tuple[Array, PyTree]:
     """What a loss returned as `(scalar, aux)`; aux is `()` where there is none.
 
     **Raises** `ValueError` for anything but a scalar or `(scalar, aux)`.
@@ -25,17 +24,17 @@ def value_and_aux(output: Any) -> tuple[Array, Any]:
     return jnp.asarray(value), aux
 
 
-def with_aux(loss: Callable[..., Any]) -> Callable[..., tuple[Array, Any]]:
+def with_aux(loss: Callable[..., Array | tuple[Array, PyTree]]) -> Callable[..., tuple[Array, PyTree]]:
     """The same loss, always returning `(scalar, aux)`."""
 
     @functools.wraps(loss, updated=())
-    def wrapped(*args: Any) -> tuple[Array, Any]:
+    def wrapped(*args: PyTree) -> tuple[Array, PyTree]:
         return value_and_aux(loss(*args))
 
     return wrapped
 
 
-def scalar(loss: Callable[..., Any]) -> Callable[..., Array]:
+def scalar(loss: Callable[..., Array | tuple[Array, PyTree]]) -> Callable[..., Array]:
     """The same loss without its aux.
 
     >>> float(scalar(lambda params: (params**2, "aux"))(3.0))
@@ -43,7 +42,7 @@ def scalar(loss: Callable[..., Any]) -> Callable[..., Array]:
     """
 
     @functools.wraps(loss, updated=())
-    def wrapped(*args: Any) -> Array:
+    def wrapped(*args: PyTree) -> Array:
         return value_and_aux(loss(*args))[0]
 
     return wrapped

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from cliffs.typing import Step
 
@@ -70,7 +70,7 @@ def get_parameter(params: PyTree, path: Path) -> Array:
     return value
 
 
-def set_parameter(params: PyTree, path: Path, value: Any) -> PyTree:
+def set_parameter(params: PyTree, path: Path, value: ArrayLike) -> PyTree:
     """A copy of `params` with the scalar at `path` replaced.
 
     An array of a coarser dtype than the value's takes the value's, so that nothing is rounded.
@@ -88,7 +88,7 @@ class InputStep:
 
     step: Step
 
-    def __call__(self, params: Mapping[str, PyTree], state: PyTree, inputs: Any = None) -> PyTree:
+    def __call__(self, params: Mapping[str, PyTree], state: PyTree, inputs: PyTree = None) -> PyTree:
         del inputs
         return self.step(params["params"], state, params["inputs"])
 

@@ -1,13 +1,11 @@
 """What a dtype can reach: the one place where the library decides how exact an answer may be asked for."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, DTypeLike
 
 
-def spacing(dtype: Any) -> float:
+def spacing(dtype: DTypeLike) -> float:
     """The distance from 1 to the next number of the dtype.
 
     >>> spacing(jnp.float32) == 2.0**-23
@@ -16,7 +14,7 @@ def spacing(dtype: Any) -> float:
     return float(jnp.finfo(dtype).eps)
 
 
-def by_precision(dtype: Any, *, double: float, single: float) -> float:
+def by_precision(dtype: DTypeLike, *, double: float, single: float) -> float:
     """One of two settings: `double` for float64, `single` for every coarser dtype.
 
     >>> by_precision(jnp.float32, double=1e-10, single=1e-5)
@@ -26,7 +24,7 @@ def by_precision(dtype: Any, *, double: float, single: float) -> float:
 
 
 def reachable_tolerance(
-    tolerance: float | np.number | Array | None, dtype: Any, *, double: float, single: float = 1e-5
+    tolerance: float | np.number | Array | None, dtype: DTypeLike, *, double: float, single: float = 1e-5
 ) -> float:
     """The default of a dtype, or the given tolerance if the dtype resolves it; else `ValueError`.
 
@@ -63,7 +61,7 @@ def merge_distance(given: float | Array | None, tolerance: float) -> float:
     return float(given)
 
 
-def rounding(dtype: Any) -> float:
+def rounding(dtype: DTypeLike) -> float:
     """Sixteen spacings: what a few dozen operations may be wrong by, relative to the largest number in them.
 
     >>> round(rounding(jnp.float32), 8)
@@ -72,7 +70,7 @@ def rounding(dtype: Any) -> float:
     return 16 * spacing(dtype)
 
 
-def unit_margin(dtype: Any) -> float:
+def unit_margin(dtype: DTypeLike) -> float:
     """How far from modulus 1 a multiplier must be to count as inside or outside: `sqrt(eps)` of the dtype.
 
     A double multiplier, as of an area-preserving map, is known to no better than that.
@@ -83,7 +81,7 @@ def unit_margin(dtype: Any) -> float:
     return spacing(dtype) ** 0.5
 
 
-def num_halvings(dtype: Any) -> int:
+def num_halvings(dtype: DTypeLike) -> int:
     """How often a bracket must be halved until it is as narrow as the dtype's spacing at 1, from a width up to 256.
 
     >>> num_halvings(jnp.float32), num_halvings(jnp.float64)

@@ -15,10 +15,11 @@ import subprocess
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import ArrayLike, PyTree
 
 PathLike = str | os.PathLike[str]
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy")
@@ -36,20 +37,20 @@ class Record(NamedTuple):
     seed: int | None
     revision: str | None
     """The commit of the code, with `+` when the tree had changes; None outside a checkout."""
-    machine: dict[str, Any]
-    settings: dict[str, Any]
-    metrics: dict[str, Any]
+    machine: dict[str, str | int | None]
+    settings: dict[str, PyTree]
+    metrics: dict[str, PyTree]
     arrays: dict[str, np.ndarray]
 
 
 def save_record(
     folder: PathLike,
     *,
-    metrics: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    metrics: Mapping[str, PyTree],
+    settings: Mapping[str, PyTree],
     seconds: float,
     seed: int | None = None,
-    arrays: Mapping[str, Any] | None = None,
+    arrays: Mapping[str, ArrayLike] | None = None,
     name: str | None = None,
     revision: str | None = None,
 ) -> pathlib.Path:
@@ -115,7 +116,7 @@ def load_record(folder: PathLike) -> Record:
     return Record(**fields, revision=found.get("git_revision"), arrays=load_arrays(folder))
 
 
-def save_arrays(folder: PathLike, arrays: Mapping[str, Any]) -> pathlib.Path:
+def save_arrays(folder: PathLike, arrays: Mapping[str, ArrayLike]) -> pathlib.Path:
     """Write `arrays.npz` alone: what a long computation does at once, before anything else can fail.
 
     >>> with tempfile.TemporaryDirectory() as place:
@@ -147,7 +148,7 @@ def load_arrays(folder: PathLike) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} cannot be read: {error!r}") from error
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, str | int | None]:
     """The device and the versions that a number is measured with.
 
     >>> sorted(machine())[:4]
@@ -184,7 +185,7 @@ def git_revision(folder: PathLike = ".", paths: Sequence[str] = ()) -> str | Non
         return None
 
 
-def write_atomic(path: PathLike, write: Callable[[pathlib.Path], Any]) -> None:
+def write_atomic(path: PathLike, write: Callable[[pathlib.Path], object]) -> None:
     """Let `write` fill a file of the same suffix beside `path`, then rename it into place.
 
     >>> with tempfile.TemporaryDirectory() as place:
@@ -206,7 +207,7 @@ def write_atomic(path: PathLike, write: Callable[[pathlib.Path], Any]) -> None:
         raise
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: PyTree) -> PyTree:
     """`value` as JSON can hold it: arrays become lists, NamedTuples mappings, non-finite numbers and paths strings.
 
     >>> to_json({"a": np.float32(1.5), 2: (np.nan, -np.inf), "where": pathlib.Path("results")})
@@ -225,7 +226,7 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, pathlib.Path) else value
 
 
-def from_json(value: Any) -> Any:
+def from_json(value: PyTree) -> PyTree:
     """The reverse of `to_json` as far as JSON allows: the strings "nan", "inf" and "-inf" become numbers.
 
     >>> from_json({"a": ["inf", 1.5, "other"]})

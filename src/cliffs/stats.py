@@ -3,13 +3,15 @@
 import math
 import statistics
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+Bound = float | np.ndarray
+"""One end of an interval, or of many."""
 
-def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float = 0.95) -> tuple[Any, Any]:
+
+def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float = 0.95) -> tuple[Bound, Bound]:
     """Wilson's score interval for a rate, `successes / trials`.
 
     With the observed rate r, n trials and z the normal quantile of the confidence (1.96 for 95 %), the interval is
@@ -50,11 +52,11 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike, confidence: float =
 
 def bootstrap_interval(
     values: ArrayLike,
-    statistic: Callable[..., Any] = np.median,
+    statistic: Callable[..., ArrayLike] = np.median,
     confidence: float = 0.95,
     num_resamples: int = 2000,
     seed: int = 0,
-) -> tuple[Any, Any]:
+) -> tuple[Bound, Bound]:
     """The percentile bootstrap interval of a statistic over seeds.
 
     The seeds are drawn anew with replacement `num_resamples` times; the interval holds the middle `confidence` of the

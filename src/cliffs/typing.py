@@ -19,7 +19,7 @@ class Step(Protocol):
     True
     """
 
-    def __call__(self, params: Any, state: Any, inputs: Any, /) -> Any: ...
+    def __call__(self, params: PyTree, state: PyTree, inputs: PyTree, /) -> PyTree: ...
 
 
 @runtime_checkable
@@ -33,7 +33,7 @@ class Loss(Protocol):
     True
     """
 
-    def __call__(self, params: Any, batch: Any, /) -> Any: ...
+    def __call__(self, params: PyTree, batch: PyTree, /) -> Array | tuple[Array, PyTree]: ...
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ class Objective(Protocol):
     True
     """
 
-    def __call__(self, params: Any, /) -> Any: ...
+    def __call__(self, params: PyTree, /) -> Array | tuple[Array, PyTree]: ...
 
 
 @runtime_checkable
@@ -56,7 +56,7 @@ class Sampler(Protocol):
     True
     """
 
-    def __call__(self, key: Key[Array, ""], /) -> Any: ...
+    def __call__(self, key: Key[Array, ""], /) -> PyTree: ...
 
 
 @runtime_checkable
@@ -67,7 +67,7 @@ class Init(Protocol):
     True
     """
 
-    def __call__(self, run: Any, /) -> Any: ...
+    def __call__(self, run: PyTree, /) -> PyTree: ...
 
 
 @runtime_checkable
@@ -79,7 +79,7 @@ class Update(Protocol):
     """
 
     # Any arguments: a function of two and one of three are both right, and no narrower type says that.
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[PyTree, PyTree]: ...
 
 
 @runtime_checkable

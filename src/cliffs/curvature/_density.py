@@ -1,6 +1,6 @@
 """Trace and spectral density of a symmetric operator from a few random probes, each with its statistical error."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,9 @@ def spectral_density(
     return SpectralDensity(nodes, weights, size)
 
 
-def smoothed(density: SpectralDensity, points: Float[Array, " points"], width: Any) -> Float[Array, " points"]:
+def smoothed(
+    density: SpectralDensity, points: Float[Array, " points"], width: float | Array
+) -> Float[Array, " points"]:
     """The density with every node widened to a Gaussian, `mean_probes sum_i w_i N(x; node_i, width^2)`.
 
     **Arguments**: the quadratures; where to evaluate; the Gaussians' standard deviation, in units of eigenvalues.

@@ -6,7 +6,7 @@ so a Lanczos run pays for the forward pass once.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ def hessian_operator(loss: Objective, params: PyTree) -> Operator:
 
 
 def gauss_newton_operator(
-    outputs: Callable[[Any], Any], output_loss: Callable[[Any], Array], params: PyTree
+    outputs: Callable[[PyTree], PyTree], output_loss: Callable[[PyTree], Array], params: PyTree
 ) -> Operator:
     """`v -> G v = J^T H_out J v`, the Gauss-Newton part of the Hessian of `output_loss(outputs(params))`.
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-Operator = Callable[[Any], Any]
+Operator = Callable[[PyTree], PyTree]
 """`matvec(vector) -> vector` on pytrees of one structure, symmetric and linear."""
 
 

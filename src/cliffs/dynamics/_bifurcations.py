@@ -1,11 +1,11 @@
 """Bifurcation diagrams in one call: all branches with their stability, and the bifurcations on them."""
 
 import collections
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import ArrayLike, Float, PyTree
 
 from cliffs._paths import InputPath, Path
 from cliffs._precision import reachable_tolerance, unit_margin
@@ -100,7 +100,7 @@ def bifurcation_diagram(
     path: Path | InputPath,
     bounds: tuple[float, float],
     starts: PyTree,
-    inputs: Any = None,
+    inputs: PyTree = None,
     *,
     period: int = 1,
     max_period: int | None = None,
@@ -110,8 +110,8 @@ def bifurcation_diagram(
     max_branches: int = 64,
     tolerance: float | None = None,
     scale: PyTree = None,
-    parameter_scale: Any = None,
-    state_bounds: tuple[Any, Any] | None = None,
+    parameter_scale: ArrayLike | None = None,
+    state_bounds: tuple[PyTree, PyTree] | None = None,
     period_of_state: PyTree = None,
 ) -> BifurcationDiagram:
     """All branches of fixed points (or p-cycles) between two parameter values, with stability and bifurcations.

@@ -5,19 +5,20 @@ pure function of the start, so hundreds of branches are one `vmap`.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, DTypeLike, Float, Int, PyTree
 
 from cliffs._paths import InputPath, Path
 from cliffs._precision import reachable_tolerance
 from cliffs.dynamics._arclength import ENDS, LEFT_BOUNDS, NO_START, Limits, correct, trace
 from cliffs.dynamics._problem import (
     STEPPING,
+    Bound,
     Data,
     Map,
     Stepping,
@@ -63,16 +64,16 @@ def continue_branch(
     step: Step,
     params: PyTree,
     path: Path | InputPath,
-    bounds: tuple[Any, Any],
+    bounds: tuple[Bound, Bound],
     start: PyTree,
-    inputs: Any = None,
+    inputs: PyTree = None,
     *,
     period: int = 1,
     direction: int = 1,
     stepping: Stepping = STEPPING,
     scale: PyTree = None,
-    parameter_scale: Any = None,
-    state_bounds: tuple[Any, Any] | None = None,
+    parameter_scale: ArrayLike | None = None,
+    state_bounds: tuple[PyTree, PyTree] | None = None,
     period_of_state: PyTree = None,
 ) -> Branch:
     """Follow the solutions of `F^p(x; lambda) = x` from `start` by pseudo-arclength continuation.
@@ -144,10 +145,10 @@ def continue_branch(
 def make_limits(
     data: Data,
     step: Step,
-    bounds: tuple[tuple[Any, Any], ...],
-    state_bounds: tuple[Any, Any] | None,
+    bounds: tuple[tuple[Bound, Bound], ...],
+    state_bounds: tuple[PyTree, PyTree] | None,
     stepping: Stepping,
-    dtype: Any,
+    dtype: DTypeLike,
 ) -> Limits:
     """Bounds and steps in scaled units: `low` and `high` are `[n + k]`."""
     n = data.state_scale.shape[0]

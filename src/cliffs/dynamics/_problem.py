@@ -5,14 +5,14 @@ mean the same for a state of order 1e-6 as for one of order 1, and no digit is l
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, DTypeLike, Float, PyTree
 
 from cliffs._flatten import FlatStep, check_map, flat_states
 from cliffs._paths import InputPath, Path, get_parameter, set_parameter
@@ -39,7 +39,7 @@ class Stepping:
     """Largest residual of an accepted point, relative to `1 + max|y|` in scaled units; by default 1e-11 in float64,
     1e-5 in float32."""
 
-    def sizes(self, dtype: Any) -> tuple[Any, Any, Any]:
+    def sizes(self, dtype: DTypeLike) -> tuple[float | Array, float | Array, float | Array]:
         """`(step_size, max_step, min_step)` with the defaults filled in; `ValueError` for what cannot be."""
         least = 32 * float(jnp.finfo(dtype).eps)
         floor = jnp.maximum if isinstance(self.max_step, Tracer) else max
@@ -52,6 +52,9 @@ class Stepping:
             raise ValueError(f"num_points must be at least 3, got {self.num_points}")
         return first, self.max_step, smallest
 
+
+Bound = float | np.floating | np.integer | Array
+"""One end of a parameter's interval; may be traced."""
 
 STEPPING = Stepping()
 """The default everywhere."""
@@ -91,7 +94,7 @@ def get_value(params: PyTree, inputs: PyTree, path: Path | InputPath) -> Array:
     return get_parameter(params, path)
 
 
-def set_value(params: PyTree, inputs: PyTree, path: Path | InputPath, value: Any) -> tuple[PyTree, PyTree]:
+def set_value(params: PyTree, inputs: PyTree, path: Path | InputPath, value: ArrayLike) -> tuple[PyTree, PyTree]:
     """`(params, inputs)` with that scalar replaced."""
     if isinstance(path, InputPath):
         return params, set_parameter(inputs, path.path, value)
@@ -180,7 +183,7 @@ def entries(values: PyTree, step: Step, n: int, *, name: str) -> np.ndarray:
 
 
 def check_problem(
-    step: Step, params: PyTree, paths: tuple[Path | InputPath, ...], start: Array, inputs: Any, period: int
+    step: Step, params: PyTree, paths: tuple[Path | InputPath, ...], start: Array, inputs: PyTree, period: int
 ) -> None:
     """Raise `ValueError` for what is wrong before anything is traced."""
     for path in paths:
@@ -190,7 +193,7 @@ def check_problem(
     check_map(step, params, start, inputs)
 
 
-def check_bounds(bounds: Any, name: str = "bounds") -> None:
+def check_bounds(bounds: tuple[Bound, Bound], name: str = "bounds") -> None:
     """Raise `ValueError` unless `bounds` is (low, high) with low < high."""
     if len(bounds) != 2 or not (
         any(isinstance(b, Tracer) for b in bounds) or -np.inf < float(bounds[0]) < float(bounds[1]) < np.inf
@@ -203,10 +206,10 @@ def make_data(
     params: PyTree,
     inputs: PyTree,
     states: Float[Array, "points n"],
-    parameter_size: Any,
+    parameter_size: ArrayLike | Sequence[float],
     *,
     scale: PyTree = None,
-    parameter_scale: Any = None,
+    parameter_scale: ArrayLike | Sequence[float] | None = None,
     period_of_state: PyTree = None,
 ) -> Data:
     """A problem's data with its scales: given, or from the states and the size of each parameter's range."""

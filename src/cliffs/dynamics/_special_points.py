@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, DTypeLike, Float, PyTree
 
 from cliffs._paths import InputPath, Path
 from cliffs._precision import reachable_tolerance
@@ -69,12 +69,12 @@ def solve_bifurcation(
     path: Path | InputPath,
     value: Float[Array, ""] | float,
     state: Float[Array, " n"],
-    inputs: Any = None,
+    inputs: PyTree = None,
     *,
     period: int = 1,
     max_iterations: int = 20,
     scale: PyTree = None,
-    parameter_scale: Any = None,
+    parameter_scale: ArrayLike | None = None,
 ) -> Located:
     """Newton's method on a bifurcation's defining system; pure, for use under `jit` and `vmap`.
 
@@ -142,12 +142,12 @@ def locate_bifurcation(
     path: Path | InputPath,
     value: float | np.floating | Array,
     state: PyTree,
-    inputs: Any = None,
+    inputs: PyTree = None,
     *,
     period: int = 1,
     tolerance: float | None = None,
     scale: PyTree = None,
-    parameter_scale: Any = None,
+    parameter_scale: ArrayLike | None = None,
 ) -> SpecialPoint:
     """The bifurcation near `(value, state)`, by Newton on its defining system, with its normal form.
 
@@ -225,7 +225,7 @@ def locate(kind: str, fmap: Map, data: Data, y: Any, tolerance: float) -> Specia
 REAL_PAIR = "the critical pair is real"
 
 
-def real_pair(dtype: Any) -> float:
+def real_pair(dtype: DTypeLike) -> float:
     """Below this sine of its angle a pair counts as real: rounding splits a double real multiplier by about as much."""
     return float(np.finfo(dtype).eps) ** (1 / 3)
 
@@ -292,7 +292,7 @@ def _classify(kind: str, values: Any, vector: np.ndarray | None, angle: float):
 
 
 def switching_tangents(
-    step: Step, params: PyTree, path: Path | InputPath, point: SpecialPoint, inputs: Any = None
+    step: Step, params: PyTree, path: Path | InputPath, point: SpecialPoint, inputs: PyTree = None
 ) -> list[np.ndarray]:
     """Unit tangents `(dx, dparameter)` of the two branches that meet at a branch point.
 

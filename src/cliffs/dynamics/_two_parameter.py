@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import ArrayLike, Float, PyTree
 
 from cliffs._paths import InputPath, Path
 from cliffs.dynamics import _normal_forms as forms
@@ -67,13 +67,13 @@ def bifurcation_curve(
     paths: tuple[Path | InputPath, Path | InputPath],
     bounds: tuple[tuple[float, float], tuple[float, float]],
     state: PyTree,
-    inputs: Any = None,
+    inputs: PyTree = None,
     *,
     period: int = 1,
     stepping: Stepping = STEPPING,
     scale: PyTree = None,
-    parameter_scale: Any = None,
-    state_bounds: tuple[Any, Any] | None = None,
+    parameter_scale: ArrayLike | tuple[float, float] | None = None,
+    state_bounds: tuple[PyTree, PyTree] | None = None,
     period_of_state: PyTree = None,
 ) -> BifurcationCurve:
     """The curve of folds (`J v = v`) or flips (`J v = -v`) through a point, in a plane of two parameters.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, DTypeLike, Float, PyTree
 
 from cliffs._flatten import FlatStep
 from cliffs.typing import Step
@@ -47,7 +47,7 @@ def typical_sizes(
     return jnp.asarray(_power_of_two(xp.where(xp.isnan(sizes), 1, sizes)), dtype)
 
 
-def entries(step: Step, value: PyTree, n: int, dtype: Any, *, name: str) -> Float[Array, " n"]:
+def entries(step: Step, value: PyTree, n: int, dtype: DTypeLike, *, name: str) -> Float[Array, " n"]:
     """A number for every entry, or one number for all, as a vector; None stands for 0.
 
     **Raises** `ValueError` for another number of entries.
@@ -94,7 +94,7 @@ class ScaledStep:
 
     step: Step
 
-    def __call__(self, params: tuple[PyTree, Array], state: Array, inputs: Any = None) -> Array:
+    def __call__(self, params: tuple[PyTree, Array], state: Array, inputs: PyTree = None) -> Array:
         params, scale = params
         return self.step(params, state * scale, inputs) / scale
 

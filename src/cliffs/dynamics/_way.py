@@ -56,7 +56,7 @@ class WayStep:
 
     step: Step
 
-    def __call__(self, params: Mapping[str, Any], state: Array, inputs: Any = None) -> Array:
+    def __call__(self, params: Mapping[str, Any], state: Array, inputs: PyTree = None) -> Array:
         return self.step(between(params["before"], params["after"], params["s"]), state, inputs)
 
 

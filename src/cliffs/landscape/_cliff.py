@@ -2,47 +2,49 @@
 
 import functools
 import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, DTypeLike, Int, PyTree
 
 from cliffs.landscape._directions import check_independent, shift
 from cliffs.landscape._steepest import half_points, rounding, slope_at, zoom
 from cliffs.landscape._surface import map_points
 from cliffs.typing import Loss, Objective
 
+Number = float | Array | np.ndarray
+
 
 class CliffProfile(NamedTuple):
     """A wall of `E` along `params + s d`: floats from `cliff_profile`, arrays `[lengths]` from `cliff_profiles`."""
 
-    position: Any
+    position: Number
     """The offset `s` where `|dE/ds|` is largest."""
-    peak: Any
+    peak: Number
     """`|dE/ds|` there."""
-    width: Any
+    width: Number
     """Full width at half maximum of `|dE/ds|`, in units of `s`."""
-    floor: Any
+    floor: Number
     """Median of `|dE/ds|` over the first grid: the slope of the valley."""
-    resolved: Any
+    resolved: bool | Array | np.ndarray
     """Whether the width spans at least 16 numbers of the dtype; where not, the true peak is higher and narrower."""
-    grad_norm: Any = np.nan
+    grad_norm: Number = np.nan
     """`||grad E||` at the position, with respect to all parameters."""
-    left: Any = np.nan
+    left: Number = np.nan
     """The part of the width below the position; `right = width - left`."""
-    slope_left: Any = np.nan
+    slope_left: Number = np.nan
     """`dE/ds` (with its sign) of the ground ten widths below the wall, or at the bound if that is nearer."""
-    slope_right: Any = np.nan
+    slope_right: Number = np.nan
     """The same ten widths above the wall."""
-    rise: Any = np.nan
+    rise: Number = np.nan
     """`E` at the upper of these two points minus `E` at the lower: the height of the wall as a step of the loss."""
-    cut_off: Any = False
+    cut_off: bool | Array | np.ndarray = False
     """Whether `|dE/ds|` does not fall to half the peak within the bounds on some side."""
 
     @property
-    def ratio(self) -> Any:
+    def ratio(self) -> float | np.ndarray:
         """Peak over floor; inf where the floor is 0 in the dtype."""
         with np.errstate(divide="ignore"):
             return np.divide(self.peak, self.floor)
@@ -224,7 +226,7 @@ def _cast(params: PyTree, direction: PyTree, low: float, high: float):
     return params, direction, (jnp.asarray(low, dtype), jnp.asarray(high, dtype))
 
 
-def _warn(profile: CliffProfile, dtype: Any) -> None:
+def _warn(profile: CliffProfile, dtype: DTypeLike) -> None:
     position, resolved = np.atleast_1d(profile.position), np.atleast_1d(profile.resolved)
     if (np.atleast_1d(profile.peak) < 0).any():
         raise ValueError("loss must have a finite slope somewhere within bounds, it has none")

@@ -6,12 +6,12 @@ so the slope of the loss grows as `m^T` and, since the loss is bounded, the wall
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, Real
+from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
 from cliffs.dynamics import find_fixed_points
 from cliffs.landscape._cliff import CliffProfile
@@ -205,7 +205,7 @@ def state_after(
     return jax.lax.scan(body, initial_state, (jnp.arange(max_length), inputs), length=max_length)[0]
 
 
-def locate_boundary(final: Callable[[Array], PyTree], low: Any, high: Any) -> Array:
+def locate_boundary(final: Callable[[Array], PyTree], low: ArrayLike, high: ArrayLike) -> Array:
     """Where, between two parameter values, the attractor that the state ends in changes: by bisection.
 
     **Arguments**
@@ -245,7 +245,12 @@ def locate_boundary(final: Callable[[Array], PyTree], low: Any, high: Any) -> Ar
 
 
 def boundary_multiplier(
-    step: Step, params: PyTree, starts: Float[Array, "starts n"], inputs: Any = None, *, near: Any = None
+    step: Step,
+    params: PyTree,
+    starts: Float[Array, "starts n"],
+    inputs: PyTree = None,
+    *,
+    near: Float[Array | np.ndarray, " n"] | None = None,
 ) -> float:
     """The multiplier of the unstable fixed point on a basin boundary: how fast a deviation grows there.
 

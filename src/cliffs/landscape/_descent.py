@@ -1,13 +1,13 @@
 """Descent on a fixed surface: the path of any optax chain, and which of many starts it throws out of a valley."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from cliffs._losses import scalar
 from cliffs.training import init_train_state, train_step
@@ -79,7 +79,7 @@ def stability_map(
     learning_rates: Float[Array, " rates"],
     thresholds: Float[Array, " thresholds"],
     num_steps: int,
-    inside: Callable[[Any], Array],
+    inside: Callable[[PyTree], ArrayLike],
     *,
     chunk_size: int = 4096,
 ) -> StabilityMap:

@@ -5,7 +5,7 @@ the stacked `vectors` that `cliffs.curvature.eigenpairs` returns `jax.tree.map(l
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from cliffs._losses import scalar
-from cliffs._paths import get_parameter, set_parameter
+from cliffs._paths import Path, get_parameter, set_parameter
 from cliffs.clipping import tree_norm
 from cliffs.curvature import eigenpairs, hessian_operator
 from cliffs.typing import Objective
@@ -78,7 +78,7 @@ def shift(params: PyTree, directions: Sequence[PyTree]) -> Callable[[Array], PyT
     return lambda point: jax.tree.map(lambda p, *ds: move(p, point, *ds), params, *directions)
 
 
-def parameter_direction(params: PyTree, path: Any) -> PyTree:
+def parameter_direction(params: PyTree, path: Path) -> PyTree:
     """The unit direction of one scalar parameter, named by its path.
 
     **Arguments**: `params`; `path`, a field, key or index, or a tuple of them from the outside in.

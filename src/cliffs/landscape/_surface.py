@@ -1,7 +1,7 @@
 """Error surfaces: loss, gradient norm and an optimiser's step on one- and two-dimensional slices of any loss."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from cliffs._devices import over_devices
+from cliffs._devices import Device, over_devices
 from cliffs._losses import scalar
 from cliffs.clipping import tree_norm
 from cliffs.landscape._directions import check_independent, shift
@@ -42,7 +42,7 @@ def surface(
     gradient: bool = True,
     optimizer: optax.GradientTransformation | None = None,
     chunk_size: int = 256,
-    devices: Sequence[Any] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Surface:
     """`E(params + a d_1 + b d_2)` on the grid of all `(a, b)`, and `||grad E||` there.
 
@@ -84,35 +84,44 @@ def surface(
         if axis.ndim != 1 or not axis.size:
             raise ValueError(f"offsets[{i}] must be a non-empty array [points], got shape {axis.shape}")
     grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
-    if optimizer is not None:
-        check_independent(directions)
-        lengths = jnp.stack([tree_norm(jax.tree.map(jnp.asarray, d)).value for d in directions])
-        units = [jax.tree.map(lambda x, n=n: x / n, d) for d, n in zip(directions, lengths)]
-        # Least squares on at most two directions: the normal equations of the unit vectors are the short way.
-        gram = jnp.stack([jnp.stack([optax.tree.vdot(d, e) for e in units]) for d in units])
+    first_step = None if optimizer is None else _first_step(optimizer, directions)
 
     def at(point):
         here = move(point)
-        if not gradient and optimizer is None:
+        if not gradient and first_step is None:
             return {"loss": scalar(loss)(here)}
         value, grads = jax.value_and_grad(scalar(loss))(here)
         slopes = jnp.stack([optax.tree.vdot(grads, d) for d in directions])
         out = {"loss": value, "grad_norm": tree_norm(grads).value, "slopes": slopes}
-        if optimizer is not None:
-            extra = optax.with_extra_args_support(optimizer)
-            update, _ = extra.update(grads, extra.init(here), here, value=value)
-            seen = jnp.stack([optax.tree.vdot(update, d) for d in units])
-            out |= {"step": jnp.linalg.solve(gram, seen) / lengths, "step_norm": tree_norm(update).value}
-        return out
+        return out if first_step is None else out | first_step(here, value, grads)
 
     shape = tuple(len(a) for a in axes)
     out = {k: v.reshape(*shape, *v.shape[1:]) for k, v in map_points(at, grid, chunk_size, devices).items()}
     return Surface(axes, out.pop("loss"), out.pop("grad_norm", None), **out)
 
 
+def _first_step(
+    optimizer: optax.GradientTransformation, directions: Sequence[PyTree]
+) -> Callable[[PyTree, Array, PyTree], dict[str, Array]]:
+    """`(params, loss, gradient)` to the first step from there: its coordinates on the slice, and its full length."""
+    check_independent(directions)
+    lengths = jnp.stack([tree_norm(jax.tree.map(jnp.asarray, d)).value for d in directions])
+    units = [jax.tree.map(lambda x, n=n: x / n, d) for d, n in zip(directions, lengths)]
+    # Least squares on at most two directions: the normal equations of the unit vectors are the short way.
+    gram = jnp.stack([jnp.stack([optax.tree.vdot(d, e) for e in units]) for d in units])
+    extra = optax.with_extra_args_support(optimizer)
+
+    def step(params, loss, gradient):
+        update, _ = extra.update(gradient, extra.init(params), params, value=loss)
+        seen = jnp.stack([optax.tree.vdot(update, d) for d in units])
+        return {"step": jnp.linalg.solve(gram, seen) / lengths, "step_norm": tree_norm(update).value}
+
+    return step
+
+
 def map_points(
-    function: Callable[[Any], Any], points: PyTree, chunk_size: int, devices: Sequence[Any] | None = None
-) -> Any:
+    function: Callable[[PyTree], PyTree], points: PyTree, chunk_size: int, devices: Sequence[Device] | None = None
+) -> PyTree:
     """`function` at every entry of the leading axis of `points`, `chunk_size` of them at a time on each device.
 
     >>> map_points(lambda x: x * x, jnp.arange(3.0), 2).tolist()

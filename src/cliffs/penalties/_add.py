@@ -1,14 +1,13 @@
 """How a penalty joins a loss."""
 
 from collections.abc import Callable
-from typing import Any
 
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, PyTree
 
 from cliffs.typing import Loss
 
 
-def add_penalty(loss: Loss, penalty: Callable[[Any, Any], Array], weight: float | Array) -> Loss:
+def add_penalty(loss: Loss, penalty: Callable[[PyTree, PyTree], ArrayLike], weight: float | Array) -> Loss:
     """The loss `loss(params, batch) + weight * penalty(params, batch)`; an aux is passed on.
 
     **Arguments**

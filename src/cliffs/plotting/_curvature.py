@@ -1,9 +1,9 @@
 """Local smoothness against the gradient norm, and the density of a spectrum."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+from jaxtyping import Array, ArrayLike, Float
 from matplotlib.axes import Axes
 
 from cliffs.curvature import SmoothnessFit
@@ -11,7 +11,7 @@ from cliffs.plotting._style import COLORS, axes_or_new
 
 
 def plot_smoothness(
-    smoothness: Any, grad_norm: Any, fits: Mapping[str, SmoothnessFit] | None = None, ax: Axes | None = None
+    smoothness: ArrayLike, grad_norm: ArrayLike, fits: Mapping[str, SmoothnessFit] | None = None, ax: Axes | None = None
 ) -> Axes:
     """Local smoothness against gradient norm with the lines `l0 + l1 ||grad||` of (L0, L1)-smoothness.
 
@@ -43,7 +43,11 @@ def plot_smoothness(
 
 
 def plot_spectral_density(
-    points: Any, densities: Mapping[str, Any], ax: Axes | None = None, *, colors: Mapping[str, str] | None = None
+    points: Float[Array | np.ndarray, " points"],
+    densities: Mapping[str, Float[Array | np.ndarray, " points"]],
+    ax: Axes | None = None,
+    *,
+    colors: Mapping[str, str] | None = None,
 ) -> Axes:
     """Smoothed spectral densities on a logarithmic axis of density.
 

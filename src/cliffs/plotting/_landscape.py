@@ -2,10 +2,11 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
+from mpl_toolkits.mplot3d import Axes3D
 
 from cliffs.landscape import CliffProfile, StabilityMap, Surface
 from cliffs.plotting._style import COLORS, axes_or_new, figure_of
@@ -110,12 +111,12 @@ def plot_steps(surface: Surface, ax: Axes | None = None, *, every: int = 1, leng
 def plot_surface_3d(
     surface: Surface,
     paths: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None,
-    ax: Any = None,
+    ax: Axes3D | None = None,
     *,
     names: tuple[str, str, str] = ("w", "b", "error"),
     view: tuple[float, float] = (32.0, 20.0),
     mesh: int = 60,
-) -> Any:
+) -> Axes3D:
     """A two-dimensional surface in perspective with descent paths on it, after the paper's Fig. 3.
 
     **Arguments**
@@ -138,7 +139,7 @@ def plot_surface_3d(
     >>> ax.name
     '3d'
     """
-    ax = axes_or_new(ax, subplot_kw={"projection": "3d"})
+    ax = cast(Axes3D, axes_or_new(ax, subplot_kw={"projection": "3d"}))
     x, y = (np.asarray(a) for a in surface.offsets)
     z = np.asarray(surface.loss, float)
     finite = np.isfinite(z)

@@ -36,7 +36,7 @@ def plot_heatmap(
     known = sorted(set(rows[0]) - {x, y})
     if value not in known:
         raise ValueError(f"value must be one of {known}, got {value!r}")
-    xs, ys = (sorted({row[name] for row in rows}) for name in (x, y))
+    xs, ys = (sorted({v for row in rows if (v := row[name]) is not None}) for name in (x, y))
     cells = np.full((len(ys), len(xs)), np.nan)
     for row in rows:
         cells[ys.index(row[y]), xs.index(row[x])] = np.nan if row[value] is None else row[value]

@@ -52,6 +52,7 @@ from cliffs.recurrent._piecewise_linear import ShallowPLRNNParams as ShallowPLRN
 from cliffs.recurrent._piecewise_linear import ShallowPLRNNStep as ShallowPLRNNStep
 from cliffs.recurrent._piecewise_linear import plrnn_step as plrnn_step
 from cliffs.recurrent._piecewise_linear import shplrnn_step as shplrnn_step
+from cliffs.recurrent._unroll import Method as Method
 from cliffs.recurrent._unroll import UnrollMethod as UnrollMethod
 from cliffs.recurrent._unroll import unroll as unroll
 from cliffs.recurrent._unroll import unroll_method as unroll_method

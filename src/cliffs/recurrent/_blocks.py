@@ -1,7 +1,6 @@
 """Blocks of time: how many steps share one weight-gradient product."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jaxtyping import PyTree
@@ -36,7 +35,7 @@ def largest_divisor(number: int, most: int) -> int:
 
 
 def over_blocks(
-    function: Callable[[Any, Any], tuple[Any, Any]],
+    function: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
     carry: PyTree,
     xs: PyTree,
     length: int,

@@ -5,25 +5,28 @@ A `CellStep` is called like every step, `step(params, state, inputs) -> state`. 
 """
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, DTypeLike, Key, PyTree
+
+if TYPE_CHECKING:
+    import flax.linen
 
 
 @dataclasses.dataclass(frozen=True)
 class CellStep:
     """A flax cell seen as a step; hashable, so it can be a static argument of `jax.jit`."""
 
-    cell: Any
+    cell: "flax.linen.RNNCellBase"
     hidden: int
     forget_bias: float = 0.0
 
     def __call__(self, params: PyTree, state: PyTree, inputs: Array) -> PyTree:
         return self.cell.apply({"params": params}, state, inputs)[0]
 
-    def init(self, key: Key[Array, ""], features: int, dtype: Any = jnp.float32) -> PyTree:
+    def init(self, key: Key[Array, ""], features: int, dtype: DTypeLike = jnp.float32) -> PyTree:
         """Parameters for inputs with `features` entries, by the cell's own initialisers."""
         state = self.initial_state((), dtype)
         params = self.cell.init(key, state, jnp.zeros(features, dtype))["params"]
@@ -34,7 +37,7 @@ class CellStep:
             params = {**params, "hf": {**gate, "bias": gate["bias"] + self.forget_bias}}
         return params
 
-    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: Any = jnp.float32) -> PyTree:
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> PyTree:
         """The zero state, leaves `[*batch_shape, hidden]`."""
         zeros = jnp.zeros((*batch_shape, self.hidden), dtype)
         from flax import linen as nn

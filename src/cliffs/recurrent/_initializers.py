@@ -5,12 +5,11 @@ those of `cliffs.recurrent`: row vectors, `state @ w_rec`, biases zero.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, DTypeLike, Float, Key
 
 from cliffs.recurrent._vanilla import ModelParams, ReadoutParams, RNNParams
 
@@ -175,7 +174,7 @@ def init_model(
     w_in: Initializer,
     w_out: Initializer,
     bias: bool = True,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> ModelParams:
     """A vanilla network with a linear read-out; biases, where there are any, start at 0.
 
@@ -207,7 +206,7 @@ def init_model(
 
 
 def paper_init(
-    name: str, key: Key[Array, ""], features: int, hidden: int, outputs: int, dtype: Any = jnp.float32
+    name: str, key: Key[Array, ""], features: int, hidden: int, outputs: int, dtype: DTypeLike = jnp.float32
 ) -> ModelParams:
     """One of the paper's three initialisations for the synthetic tasks.
 

@@ -3,13 +3,13 @@
 Autonomous: `inputs` is ignored and defaults to None.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from cliffs.recurrent._vanilla import ACTIVATIONS
 
@@ -21,7 +21,7 @@ class OneUnitParams(NamedTuple):
     b: Float[Array, ""] | float
 
 
-def one_unit_step(params: OneUnitParams, state: Array, inputs: Any = None, *, activation: str = "logistic"):
+def one_unit_step(params: OneUnitParams, state: Array, inputs: PyTree = None, *, activation: str = "logistic") -> Array:
     """One step of the paper's one-unit network, `x_t = w act(x_{t-1}) + b` (2012, eq. 14).
 
     **Arguments**
@@ -101,7 +101,7 @@ def one_unit_flips(w: Float[ArrayLike, "*w"]) -> OneUnitPoints:
     return _critical_points(w, -1)
 
 
-def _critical_points(w: Any, multiplier: int) -> OneUnitPoints:
+def _critical_points(w: Float[ArrayLike, "*w"], multiplier: int) -> OneUnitPoints:
     """Both fixed points with `w s'(x) = multiplier`, which is 1 or -1."""
     name = {1: "fold only for w of at least 4", -1: "flip only for w of at most -4"}[multiplier]
     if not isinstance(w, Tracer) and not (multiplier * np.asarray(w) >= 4).all():
@@ -113,7 +113,7 @@ def _critical_points(w: Any, multiplier: int) -> OneUnitPoints:
     return OneUnitPoints(-weight / 2 + (x - weight * root / 2), x)
 
 
-def linear_step(params: Float[Array, "n n"], state: Float[Array, " n"], inputs: Any = None) -> Array:
+def linear_step(params: Float[Array, "n n"], state: Float[Array, " n"], inputs: PyTree = None) -> Array:
     """The linear map `x_t = A x_{t-1}` (column-vector convention: `params` is `A`).
 
     >>> linear_step(jnp.diag(jnp.array([2.0, 0.5])), jnp.ones(2)).tolist()
@@ -130,7 +130,7 @@ class HenonParams(NamedTuple):
     b: Float[Array, ""] | float = 0.3
 
 
-def henon_step(params: HenonParams, state: Float[Array, " 2"], inputs: Any = None) -> Float[Array, " 2"]:
+def henon_step(params: HenonParams, state: Float[Array, " 2"], inputs: PyTree = None) -> Float[Array, " 2"]:
     """The Hénon map `(x, y) -> (1 - a x^2 + y, b x)`; Lyapunov exponents 0.41922, -1.62319 at a=1.4, b=0.3.
 
     >>> henon_step(HenonParams(), jnp.zeros(2)).tolist()

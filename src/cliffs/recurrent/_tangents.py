@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array
+from jaxtyping import Array, DTypeLike
 
 
 def is_zero(tangent: Any) -> bool:
@@ -23,7 +23,7 @@ def states_before(start: Array, states: Array) -> Array:
     return jnp.concatenate([start[None], states])[: states.shape[0]]
 
 
-def total(tangents: list[Any], shape: tuple[int, ...], dtype: Any) -> Array:
+def total(tangents: list[Any], shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """The sum of the tangents that are not known to be zero, each broadcast to `shape`."""
     terms = [jnp.broadcast_to(t, shape) for t in tangents if not is_zero(t)]
     return sum(terms[1:], terms[0]) if terms else jnp.zeros(shape, dtype)

@@ -6,12 +6,12 @@ never as a raw product. Where an n x n matrix per step is too much, see `cliffs.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, PyTree
+from jaxtyping import Array, ArrayLike, Complex, Float, Int, PyTree
 
 from cliffs._flatten import flatten_step, num_inputs
 from cliffs.spectra import _scaled_products
@@ -178,7 +178,9 @@ def product_eigenvalues(jacobians: Float[Array, "time n n"], *, max_passes: int 
     # Within a block eigvals resolves relative to the largest: half of the digits are left for the smallest.
     widest = -0.5 * np.log(eps)
     q = np.asarray(_scaled_products.generic_frame(n, n, jacobians.dtype))
-    for count in range(1, max(max_passes, 2) + 1):
+    count = 0
+    while True:
+        count += 1
         new, rows, scale = (np.asarray(x) for x in _cycle(jacobians, q))
         mixing = q.T @ new
         cuts = [i for i in range(1, n) if np.abs(mixing[i:, :i]).max() <= 10 * n * eps]
@@ -187,7 +189,7 @@ def product_eigenvalues(jacobians: Float[Array, "time n n"], *, max_passes: int 
         width = max(np.ptp(scale[b][alive[b]]) if alive[b].any() else 0.0 for b in blocks)
         q = new
         # The first passes only turn the frame.
-        if count >= 2 and width <= widest:
+        if count >= 2 and (width <= widest or count >= max_passes):
             break
     logs, phases = [], []
     for block in blocks:
@@ -223,7 +225,7 @@ def _cycle(jacobians, q):
 
 
 def temporal_components(
-    step_loss: Callable[[Any, Any], Array],
+    step_loss: Callable[[PyTree, Int[Array, ""]], ArrayLike],
     step: Step,
     params: PyTree,
     initial_state: PyTree,

@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
+from cliffs._devices import Device
 from cliffs.sweeps._processes import Processes
 
 
@@ -50,7 +51,7 @@ def use_all_cores(count: int | None = None) -> int:
 class Layout:
     """How the runs of a sweep lie on the devices: padded to full groups of `lanes`, the groups dealt like cards."""
 
-    devices: tuple[Any, ...]
+    devices: tuple[Device, ...]
     lanes: int
     runs: int
 

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 
-def product_grid(**axes: Iterable[Any] | np.ndarray | Array) -> dict[str, Any]:
+def product_grid(**axes: Iterable[ArrayLike] | np.ndarray | Array) -> dict[str, np.ndarray | Array]:
     """All combinations of the given values as a grid, the last axis varying fastest.
 
     **Arguments**: the values of each name: a sequence, an array or a generator of numbers, or typed random keys. Use
@@ -35,7 +35,7 @@ def product_grid(**axes: Iterable[Any] | np.ndarray | Array) -> dict[str, Any]:
     return {name: column[place] for (name, column), place in zip(columns.items(), places)}
 
 
-def check_grid(grid: PyTree) -> tuple[int, Any]:
+def check_grid(grid: PyTree) -> tuple[int, PyTree]:
     """The number of runs, and the grid with numpy leaves (typed keys stay what they are).
 
     **Raises** `ValueError` that names the leaf and its value.
@@ -58,7 +58,7 @@ def check_grid(grid: PyTree) -> tuple[int, Any]:
     return next(iter(sizes.values())), jax.tree.unflatten(structure, leaves)
 
 
-def rows(tree: PyTree, chosen: np.ndarray | slice) -> Any:
+def rows(tree: PyTree, chosen: np.ndarray | slice) -> PyTree:
     """The chosen rows of every leaf, as numpy arrays."""
     return jax.tree.map(lambda x: np.asarray(x)[chosen], tree)
 

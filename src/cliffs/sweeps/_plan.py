@@ -2,12 +2,13 @@
 
 import dataclasses
 import time
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from cliffs._devices import Device
 from cliffs.sweeps._contracts import check_count
 from cliffs.sweeps._devices import Layout
 from cliffs.sweeps._grid import check_grid, rows
@@ -71,7 +72,7 @@ def plan_sweep(
     record: Record | None = None,
     record_every: int = 1,
     lanes: int | None = None,
-    devices: Any = None,
+    devices: Sequence[Device] | None = None,
     memory_fraction: float = 0.8,
     calibrate: bool = True,
 ) -> SweepPlan:
@@ -137,7 +138,7 @@ def plan_sweep(
 
 
 def choose_lanes(
-    functions: Functions, devices: tuple[Any, ...], runs: int, lanes: int | None, memory_fraction: float
+    functions: Functions, devices: tuple[Device, ...], runs: int, lanes: int | None, memory_fraction: float
 ) -> int:
     """The lanes asked for; else one on a CPU, and on an accelerator as many as fit into its memory."""
     if lanes is not None:
@@ -151,7 +152,7 @@ def choose_lanes(
     return every if memory is None else fitting_lanes(functions, devices, runs, int(memory_fraction * memory))
 
 
-def fitting_lanes(functions: Functions, devices: tuple[Any, ...], runs: int, budget: int) -> int:
+def fitting_lanes(functions: Functions, devices: tuple[Device, ...], runs: int, budget: int) -> int:
     """The most lanes of a few tries whose compiled program takes at most `budget` bytes on each device."""
     lanes = -(-runs // len(devices))
     while True:
@@ -165,7 +166,7 @@ def fitting_lanes(functions: Functions, devices: tuple[Any, ...], runs: int, bud
         lanes = max(1, min(lanes // 2, lanes * budget // needed if needed else lanes // 2))
 
 
-def program_bytes(program: Any) -> int:
+def program_bytes(program: jax.stages.Compiled) -> int:
     """Bytes that a compiled program takes on each device."""
     memory = program.memory_analysis()
     if memory is None:
@@ -174,7 +175,7 @@ def program_bytes(program: Any) -> int:
     return int(arguments + outputs - memory.alias_size_in_bytes + memory.temp_size_in_bytes)
 
 
-def memory_of(devices: tuple[Any, ...]) -> int | None:
+def memory_of(devices: tuple[Device, ...]) -> int | None:
     """Bytes of the smallest device's memory, or None where it is unknown."""
     limits = [(d.memory_stats() or {}).get("bytes_limit") for d in devices if d.process_index == jax.process_index()]
     known = [limit for limit in limits if limit]
@@ -207,7 +208,7 @@ def check_record_every(record_every: int, evaluate_every: int) -> None:
         raise ValueError(f"record_every must divide evaluate_every={evaluate_every}, got {record_every}")
 
 
-def used_devices(devices: Any) -> tuple[Any, ...]:
+def used_devices(devices: Sequence[Device] | None) -> tuple[Device, ...]:
     """The given devices; by default all of this process, or of all processes under `jax.distributed`."""
     if devices is None:
         return tuple(jax.devices() if jax.process_count() > 1 else jax.local_devices())

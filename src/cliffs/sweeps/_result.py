@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,10 @@ from jaxtyping import PyTree
 from cliffs.sweeps import _tables
 from cliffs.sweeps._files import jsonable, npz_bytes, pack, replace_file, unpack
 from cliffs.sweeps._grid import is_key
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
 
 FORMAT = 1
 # What lies in the npz file; all else is in the JSON file.
@@ -37,11 +41,11 @@ class SweepRun:
     index: int
     settings: PyTree
     """Its entry of the grid."""
-    state: Any
+    state: PyTree
     """Its last state, as JAX arrays."""
-    metrics: Any
+    metrics: PyTree
     """Leaves `[records, ...]`, without empty entries; so are the `evaluations`."""
-    evaluations: Mapping[str, Any]
+    evaluations: Mapping[str, PyTree]
     solved_at: int
     diverged_at: int
     steps_run: int
@@ -57,12 +61,12 @@ class SweepResult:
     """
 
     grid: PyTree
-    state: Any
+    state: PyTree
     """The last states, leaves `[runs, ...]`."""
-    metrics: Any
+    metrics: PyTree
     """What `update` returned, leaves `[runs, records, ...]`, a record for every `record_every` updates; None in the
     place of a metric that was not asked for."""
-    evaluations: Mapping[str, Any]
+    evaluations: Mapping[str, PyTree]
     """Leaves `[runs, evaluations, ...]`, one evaluation after every `evaluate_every` updates."""
     solved_at: np.ndarray
     """`[runs]`: number of updates at the first evaluation that called the run solved; -1 if none did."""
@@ -138,7 +142,7 @@ class SweepResult:
             raise ValueError(f"no run has a value of {by!r}: {int((self.diverged_at >= 0).sum())} diverged")
         return self.run(int(np.nanargmax(values) if largest else np.nanargmin(values)))
 
-    def success_table(self, by: str | Sequence[str]) -> list[dict[str, Any]]:
+    def success_table(self, by: str | Sequence[str]) -> list[dict[str, float | None]]:
         """One row for each value of the grid columns `by`: how many of its runs solved the task, and when.
 
         **Returns** dicts with the values of `by`, `runs`, `solved`, their share `success` with its Wilson interval
@@ -149,7 +153,7 @@ class SweepResult:
         """
         return _tables.success_table(self, by)
 
-    def table(self, by: str | Sequence[str]) -> list[dict[str, Any]]:
+    def table(self, by: str | Sequence[str]) -> list[dict[str, float | None]]:
         """The `success_table` with the median of the last value of every evaluation and metric.
 
         **Returns** its rows with `error`, `error_low`, `error_high` for an evaluation `error`: median over the runs
@@ -159,7 +163,7 @@ class SweepResult:
         """
         return _tables.table(self, by)
 
-    def to_frame(self, what: str = "runs") -> Any:
+    def to_frame(self, what: str = "runs") -> "pandas.DataFrame":
         """A pandas frame of the runs, or of a history.
 
         `"runs"`: a row for each run with its last values. `"metrics"` and `"evaluations"`: a row for each entry of the
@@ -169,7 +173,7 @@ class SweepResult:
         """
         return _tables.to_frame(self, what)
 
-    def to_xarray(self) -> Any:
+    def to_xarray(self) -> "xarray.Dataset":
         """An xarray dataset with the dimensions `run`, `update` and `evaluation`; the grid's columns are coordinates.
 
         **Raises** `ModuleNotFoundError` without xarray.

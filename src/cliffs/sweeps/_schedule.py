@@ -12,11 +12,12 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import PyTree
 
+from cliffs._devices import Device
 from cliffs.sweeps._book import Book, new_book
 from cliffs.sweeps._checkpoint import Checkpoint, Store, check_checkpoint
 from cliffs.sweeps._devices import Layout
@@ -47,11 +48,11 @@ def sweep(
     data: PyTree = None,
     record: Record | None = None,
     record_every: int = 1,
-    prune: Callable[[Mapping[str, Any], np.ndarray], Any] | None = None,
+    prune: Callable[[Mapping[str, PyTree], np.ndarray], np.ndarray] | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     resume: Literal["exact", "extend"] = "exact",
     lanes: int | None = None,
-    devices: Sequence[Any] | None = None,
+    devices: Sequence[Device] | None = None,
     memory_fraction: float = 0.8,
     progress: bool | Progress | None = None,
 ) -> SweepResult:
@@ -144,7 +145,7 @@ def sweep(
 
 
 def _restore(
-    book: Book, store: Store, identity: Identity, lanes: int | None, devices: tuple[Any, ...], *, extend: bool
+    book: Book, store: Store, identity: Identity, lanes: int | None, devices: tuple[Device, ...], *, extend: bool
 ) -> int | None:
     """Fill the book from the newest good checkpoint, if there is one; returns the lanes to go on with."""
     found, notes = store.newest()

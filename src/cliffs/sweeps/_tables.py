@@ -1,13 +1,17 @@
 """Tables of a sweep's result: by the values of grid columns, as a pandas frame, as an xarray dataset."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
 from cliffs.sweeps._grid import is_key
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
 
 
 def last_values(result: Any) -> dict[str, np.ndarray]:
@@ -29,7 +33,7 @@ def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in flat]
 
 
-def success_table(result: Any, by: str | Sequence[str]) -> list[dict[str, Any]]:
+def success_table(result: Any, by: str | Sequence[str]) -> list[dict[str, float | None]]:
     """See `SweepResult.success_table`."""
     from cliffs.stats import wilson_interval
 
@@ -47,7 +51,7 @@ def success_table(result: Any, by: str | Sequence[str]) -> list[dict[str, Any]]:
     return table
 
 
-def table(result: Any, by: str | Sequence[str]) -> list[dict[str, Any]]:
+def table(result: Any, by: str | Sequence[str]) -> list[dict[str, float | None]]:
     """See `SweepResult.table`."""
     columns = last_values(result)
     rows = success_table(result, by)
@@ -58,7 +62,7 @@ def table(result: Any, by: str | Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def to_frame(result: Any, what: str) -> Any:
+def to_frame(result: Any, what: str) -> "pandas.DataFrame":
     """See `SweepResult.to_frame`."""
     import pandas
 
@@ -78,7 +82,7 @@ def to_frame(result: Any, what: str) -> Any:
     return pandas.DataFrame(data)
 
 
-def to_xarray(result: Any) -> Any:
+def to_xarray(result: Any) -> "xarray.Dataset":
     """See `SweepResult.to_xarray`."""
     import xarray
 

@@ -8,9 +8,9 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SuccessiveHalving:
     survivors: int
     largest: bool
 
-    def __call__(self, evaluations: Mapping[str, Any], active: np.ndarray) -> np.ndarray:
+    def __call__(self, evaluations: Mapping[str, PyTree], active: np.ndarray) -> np.ndarray:
         """Which runs go on: the best `runs / eta^(k + 1)` at rung k, all between the rungs."""
         if self.metric not in evaluations:
             raise ValueError(f"metric must be one of the evaluations {sorted(evaluations)}, got {self.metric!r}")

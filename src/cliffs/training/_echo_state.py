@@ -4,13 +4,13 @@ The recurrent weights stay as they were drawn; the network is only given the rig
 backpropagated, so nothing explodes or vanishes in training; what is left is how much of the past the states hold.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, DTypeLike, Float, Key
 
 from cliffs.recurrent import ReadoutParams, RNNParams, scale_to_spectral_radius
 
@@ -23,7 +23,7 @@ def echo_state_params(
     spectral_radius: float | Array = 0.9,
     input_scale: float | Array = 1.0,
     density: float = 1.0,
-    dtype: Any = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> RNNParams:
     """A fixed reservoir: Gaussian recurrent weights at a given spectral radius, inputs `U[-1, 1] input_scale`.
 

@@ -6,7 +6,6 @@ know how the states are judged. `readout_loss` makes a `loss(params, batch)` of 
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from cliffs.recurrent import ModelParams, readout, unroll
 from cliffs.typing import Loss, Step
 
-StatesError = Callable[[Any, PyTree, Any], tuple[Array, Array]]
+StatesError = Callable[[PyTree, PyTree, PyTree], tuple[Array, Array]]
 """`error(params, states, batch) -> (scalar, share of wrong sequences)`."""
 
 

@@ -4,7 +4,7 @@ A *loss* is `loss(params, batch) -> scalar` or `(scalar, aux)`, a *sampler* `sam
 `fold_in(key, step)`, so a trajectory depends on the run's key alone, not on how steps or runs were grouped.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from cliffs._losses import with_aux
 from cliffs.clipping import tree_norm
-from cliffs.recurrent import ModelParams, readout, unroll
+from cliffs.recurrent import Method, ModelParams, readout, unroll
 from cliffs.typing import Loss, Sampler, Step
 
 
@@ -32,7 +32,7 @@ class StepMetrics(NamedTuple):
 
     loss: Float[Array, ""]
     grad_norm: Float[Array, ""]
-    aux: Any
+    aux: PyTree
 
 
 def init_train_state(params: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
@@ -145,7 +145,7 @@ def fit(
     return state, jax.tree.map(lambda *x: jnp.concatenate(x), *pieces)
 
 
-def classification_loss(step: Step, *, method: Any = "auto") -> Loss:
+def classification_loss(step: Step, *, method: Method = "auto") -> Loss:
     """Cross-entropy at the last step of a recurrent network with a linear read-out, and the share it gets wrong.
 
     **Arguments**

@@ -7,7 +7,6 @@ enough.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 from cliffs.recurrent import ModelParams, readout
 from cliffs.typing import Step
 
-Force = Callable[[Any, Array, Any], Any]
+Force = Callable[[PyTree, Array, float | Array], PyTree]
 """`force(state, target, strength) -> state`."""
 
 

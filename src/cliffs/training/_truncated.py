@@ -1,7 +1,7 @@
 """Truncated backpropagation through time: one update for each piece of a long sequence, the state carried on."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def init_truncated(params: PyTree, optimizer: optax.GradientTransformation, hidd
 def truncated_step(
     state: TruncatedState,
     piece: PyTree,
-    loss: Callable[[Any, Any], tuple[Array, Any]],
+    loss: Callable[[PyTree, PyTree], tuple[Array, PyTree]],
     optimizer: optax.GradientTransformation,
     *,
     reset: Bool[Array, ""] | bool = False,
