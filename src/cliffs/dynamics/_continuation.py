@@ -24,13 +24,13 @@ from cliffs.dynamics._problem import (
     Stepping,
     check_bounds,
     check_problem,
-    entries,
     get_value,
     make_data,
     make_residual,
     vectors,
     whole_turns,
 )
+from cliffs.dynamics._units import entries
 from cliffs.typing import Step
 
 
@@ -157,7 +157,7 @@ def make_limits(
     ends = []
     for side, nothing in enumerate((-np.inf, np.inf)):
         given = nothing if state_bounds is None else state_bounds[side]
-        state = jnp.asarray(entries(given, step, n, name="state_bounds"), dtype) / data.state_scale
+        state = jnp.asarray(entries(step, given, n, name="state_bounds"), dtype) / data.state_scale
         parameter = jnp.stack([jnp.asarray(pair[side], dtype) for pair in bounds]) / data.parameter_scale
         ends.append(jnp.concatenate([state, parameter]))
     if state_bounds is not None and not np.all(np.asarray(ends[0][:n] < ends[1][:n])):

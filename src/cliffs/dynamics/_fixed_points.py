@@ -167,7 +167,8 @@ def find_fixed_points(
     n, dtype = flat.shape[1], flat.dtype
     check_map(step, params, jnp.asarray(flat[0]), inputs)
     tolerance = reachable_tolerance(tolerance, dtype, double=1e-10)
-    angle = np.asarray(entries(step, period_of_state, n, dtype, name="period_of_state"))
+    turn = 0 if period_of_state is None else period_of_state
+    angle = np.asarray(entries(step, turn, n, name="period_of_state"), dtype)
     if not ((angle >= 0) & np.isfinite(angle)).all():
         raise ValueError(f"period_of_state must be finite and not negative, got {period_of_state}")
     sizes = np.asarray(typical_sizes(step, params, jnp.asarray(flat), inputs, scale))

@@ -14,8 +14,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, DTypeLike, Float, PyTree
 
-from cliffs._flatten import FlatStep, check_map, flat_states
+from cliffs._flatten import check_map, flat_states
 from cliffs._paths import InputPath, Path, get_parameter, set_parameter
+from cliffs.dynamics._units import entries, nearest_power_of_two
 from cliffs.typing import Step
 
 
@@ -164,24 +165,6 @@ def vectors(step: Step, states: PyTree, *, name: str, axes: int) -> tuple[Step, 
     return step, flat
 
 
-def entries(values: PyTree, step: Step, n: int, *, name: str) -> np.ndarray:
-    """One number for each entry of the state: from a scalar, a vector `[n]` or a pytree of the state's structure.
-
-    In a list None stands for 0.
-    """
-    if isinstance(values, list | tuple):
-        values = type(values)(0 if v is None else v for v in values) if type(values) in (list, tuple) else values
-    if isinstance(step, FlatStep) and jax.tree.structure(values) == step.structure:
-        shaped = [np.broadcast_to(np.asarray(v, float), s) for v, s in zip(jax.tree.leaves(values), step.shapes)]
-        return np.concatenate([v.ravel() for v in shaped])
-    try:
-        return np.broadcast_to(np.asarray(values, float), (n,)).copy()
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name} must be a number, an array [{n}] or a pytree of the state's structure, got {values!r}"
-        ) from error
-
-
 def check_problem(
     step: Step, params: PyTree, paths: tuple[Path | InputPath, ...], start: Array, inputs: PyTree, period: int
 ) -> None:
@@ -217,20 +200,20 @@ def make_data(
     size = jnp.atleast_1d(jnp.asarray(parameter_size, dtype))
     state, parameter = state_size(states), jnp.where(size > 0, size, 1)
     if scale is not None:
-        state = jnp.asarray(_positive(entries(scale, step, n, name="scale"), "scale"), dtype)
+        state = jnp.asarray(_positive(np.asarray(entries(step, scale, n, name="scale")), "scale"), dtype)
     if parameter_scale is not None:
         given = _positive(np.asarray(parameter_scale, float), "parameter_scale")
         parameter = jnp.broadcast_to(jnp.asarray(given, dtype), size.shape)
-    state, parameter = power_of_two(state), power_of_two(parameter)
+    state, parameter = nearest_power_of_two(state), nearest_power_of_two(parameter)
     angles = jnp.full(n, jnp.inf, dtype)
     if period_of_state is not None:
-        turn = entries(period_of_state, step, n, name="period_of_state")
+        turn = np.asarray(entries(step, period_of_state, n, name="period_of_state"))
         if not (turn >= 0).all():
             raise ValueError(f"period_of_state must not be negative, 0 for what is no angle, got {period_of_state!r}")
         # The scale of an angle is about a radian.
         angle = (turn > 0) & np.isfinite(turn)
         if scale is None:
-            state = jnp.where(angle, power_of_two(jnp.asarray(np.where(angle, turn, 6) / 6, dtype)), state)
+            state = jnp.where(angle, nearest_power_of_two(jnp.asarray(np.where(angle, turn, 6) / 6, dtype)), state)
         angles = jnp.asarray(np.where(angle, turn, np.inf), dtype) / state
     return Data(params, inputs, state, parameter, angles)
 
@@ -256,13 +239,3 @@ def state_size(states: Float[Array, "points n"]) -> Float[Array, " n"]:
     return jnp.where(
         size > jnp.finfo(states.dtype).eps * largest, size, jnp.where(largest > 0, largest, 1).astype(states.dtype)
     )
-
-
-def power_of_two(size: Array) -> Array:
-    """The power of two nearest to a size (on the logarithmic scale), exactly; never differentiated.
-
-    >>> power_of_two(jnp.array([3e-6, 1.0, 1e10])).tolist()
-    [3.814697265625e-06, 1.0, 8589934592.0]
-    """
-    size = jax.lax.stop_gradient(size)
-    return jnp.ldexp(jnp.ones_like(size), jnp.round(jnp.log2(size)).astype(jnp.int32))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, DTypeLike, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from cliffs._flatten import FlatStep
 from cliffs.typing import Step
@@ -33,34 +33,42 @@ def typical_sizes(
     """
     n, dtype = starts.shape[-1], starts.dtype
     if scale is not None:
-        sizes = entries(step, scale, n, dtype, name="scale")
-        if not isinstance(sizes, Tracer) and not bool(jnp.all((sizes > 0) & jnp.isfinite(sizes))):
+        sizes = entries(step, scale, n, name="scale").astype(dtype)
+        if isinstance(sizes, np.ndarray) and not ((sizes > 0) & np.isfinite(sizes)).all():
             raise ValueError(f"scale must be positive and finite, got {scale}")
-        return _power_of_two(sizes)
+        return jnp.asarray(nearest_power_of_two(sizes))
     own = _typical(starts)
     if isinstance(own, np.ndarray) and not np.isnan(own).any():
-        return jnp.asarray(_power_of_two(own))
+        return jnp.asarray(nearest_power_of_two(own))
     images = _typical(jax.vmap(lambda x: step(params, x, inputs))(starts))
     xp = np if isinstance(own, np.ndarray) and isinstance(images, np.ndarray) else jnp
     sizes = xp.where(xp.isnan(own), images, own)
     sizes = xp.where(xp.isnan(sizes), _largest(sizes), sizes)
-    return jnp.asarray(_power_of_two(xp.where(xp.isnan(sizes), 1, sizes)), dtype)
+    return jnp.asarray(nearest_power_of_two(xp.where(xp.isnan(sizes), 1, sizes)), dtype)
 
 
-def entries(step: Step, value: PyTree, n: int, dtype: DTypeLike, *, name: str) -> Float[Array, " n"]:
-    """A number for every entry, or one number for all, as a vector; None stands for 0.
+def entries(step: Step, values: PyTree, n: int, *, name: str) -> np.ndarray | Array:
+    """One number for each entry of the state, from a scalar, a vector `[n]` or a pytree of the state's structure.
 
-    **Raises** `ValueError` for another number of entries.
+    In a list or tuple None stands for 0. On the host, in float64, unless something of it is traced.
+
+    **Raises** `ValueError` for anything else.
+
+    >>> entries(lambda p, x, u: x, [None, 6.0], 2, name="period_of_state").tolist()
+    [0.0, 6.0]
     """
-    if isinstance(step, FlatStep) and value is not None and jax.tree.structure(value) == step.structure:
-        leaves = zip(jax.tree.leaves(value), step.shapes)
-        value = jnp.concatenate([jnp.broadcast_to(x, shape).ravel() for x, shape in leaves])
-    elif isinstance(value, list | tuple):
-        value = jnp.array([0 if v is None else v for v in value], dtype)
-    vector = jnp.asarray(0 if value is None else value, dtype)
-    if vector.shape not in ((), (n,)):
-        raise ValueError(f"{name} must be one number, or one for each of the {n} entries, got shape {vector.shape}")
-    return jnp.broadcast_to(vector, (n,))
+    if type(values) in (list, tuple):
+        values = type(values)(0 if v is None else v for v in values)
+    leaves = jax.tree.leaves(values)
+    xp: Any = jnp if any(isinstance(v, Tracer) for v in leaves) else np
+    if isinstance(step, FlatStep) and jax.tree.structure(values) == step.structure:
+        return xp.concatenate([xp.broadcast_to(xp.asarray(v, float), s).ravel() for v, s in zip(leaves, step.shapes)])
+    try:
+        if values is not None:
+            return xp.broadcast_to(xp.asarray(values, float), (n,))
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{name} must be a number, an array [{n}] or a pytree of the state's structure, got {values!r}")
 
 
 def _typical(x: Array) -> Any:
@@ -82,10 +90,17 @@ def _largest(sizes: Any) -> Any:
     return xp.where(xp.isnan(sizes).all(), xp.nan, xp.where(xp.isnan(sizes), 0, sizes).max())
 
 
-def _power_of_two(sizes: Any) -> Any:
+def nearest_power_of_two(size: Array | np.ndarray) -> Array | np.ndarray:
+    """Nearest on the logarithmic scale, and exact; numpy or jax, never differentiated.
+
+    >>> nearest_power_of_two(jnp.array([3e-6, 1.0, 1e10])).tolist()
+    [3.814697265625e-06, 1.0, 8589934592.0]
+    """
     # exp2 is not exact on every backend.
-    xp = np if isinstance(sizes, np.ndarray) else jnp
-    return xp.ldexp(xp.ones_like(sizes), xp.round(xp.log2(sizes)).astype(xp.int32))
+    if isinstance(size, np.ndarray | np.generic):
+        return np.ldexp(np.ones_like(size), np.round(np.log2(size)).astype(np.int32))
+    size = jax.lax.stop_gradient(size)
+    return jnp.ldexp(jnp.ones_like(size), jnp.round(jnp.log2(size)).astype(jnp.int32))
 
 
 @dataclasses.dataclass(frozen=True)
