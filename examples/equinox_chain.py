@@ -29,10 +29,10 @@ def main() -> None:
         return eqx.apply_updates(model, updates), state, value
 
     state = optimizer.init(eqx.filter(model, trained))
-    first = None
-    for _ in range(100):
+    model, state, first = step(model, state)
+    value = first
+    for _ in range(99):
         model, state, value = step(model, state)
-        first = value if first is None else first
     log = read_telemetry(state)
     print(f"loss {float(first):.3f} -> {float(value):.3f}; clipped {log['clip_count']:.0f} of {log['step']:.0f} steps")
 

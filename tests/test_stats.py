@@ -15,7 +15,9 @@ from cliffs.stats import bootstrap_interval, holm, wilson_interval
 @pytest.mark.parametrize(("successes", "trials"), [(0, 8), (3, 8), (8, 8), (16, 16), (37, 100), (1, 1), (5, 10**9)])
 def test_parity_wilson_interval_against_scipy(successes, trials, confidence):
     want = scipy.stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
-    np.testing.assert_allclose(wilson_interval(successes, trials, confidence), (want.low, want.high), atol=1e-13)
+    np.testing.assert_allclose(
+        np.array(wilson_interval(successes, trials, confidence)), (want.low, want.high), atol=1e-13
+    )
 
 
 def test_analytic_wilson_interval_of_no_and_of_only_successes():
@@ -52,7 +54,7 @@ def test_parity_bootstrap_interval_against_scipy():
             (values,), statistic, confidence_level=0.9, n_resamples=20_000, method="percentile", rng=1
         ).confidence_interval
         # Two samples of the same distribution: their ends differ by the noise of 20,000 draws.
-        np.testing.assert_allclose(ours, want, atol=0.03 * values.std())
+        np.testing.assert_allclose(np.array(ours), want, atol=0.03 * values.std())
 
 
 def test_analytic_bootstrap_interval_of_a_mean_is_the_normal_one_for_many_values():
@@ -65,7 +67,7 @@ def test_analytic_bootstrap_interval_of_a_mean_is_the_normal_one_for_many_values
 
 def test_invariance_bootstrap_draws_seeds_together_for_all_columns():
     values = np.random.default_rng(1).normal(size=(12, 3))
-    low, high = bootstrap_interval(values, seed=5)
+    low, high = map(np.asarray, bootstrap_interval(values, seed=5))
     assert low.shape == high.shape == (3,)
     for k in range(3):
         assert bootstrap_interval(values[:, k], seed=5) == (low[k], high[k])
@@ -83,7 +85,7 @@ def test_property_holm_is_the_largest_correction_of_the_ordered_tests():
     adjusted = holm(p)
     order = np.argsort(p)
     # By definition: max over the tests up to this one of (n - k) p, at most 1.
-    want = [min(1.0, max((20 - k) * p[order[k]] for k in range(rank + 1))) for rank in range(20)]
+    want = [min(1.0, float(max((20 - k) * p[order[k]] for k in range(rank + 1)))) for rank in range(20)]
     np.testing.assert_allclose(adjusted[order], want, rtol=1e-15)
     assert (adjusted >= p).all()
     assert (adjusted <= np.minimum(1, 20 * p)).all()  # never more than Bonferroni

@@ -9,7 +9,6 @@ JSON object.
 import dataclasses
 import os
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -56,7 +55,7 @@ def run(config: Config) -> Result:
     return Result(config, {"surfaces": surfaces, "load_average": list(os.getloadavg())}, rows)
 
 
-def contestants(config: Config, gradient: bool) -> dict[str, Callable[..., Any]]:
+def contestants(config: Config, gradient: bool) -> dict[str, jax.stages.Wrapped]:
     """Jitted functions of the two axes: ours, and what one writes first."""
     batch = tasks.temporal_order(jax.random.key(1), config.batch, config.length)
     params = recurrent.paper_init("basic_tanh", jax.random.key(0), 6, config.hidden, 4)

@@ -123,11 +123,12 @@ def torch_step(params, batch):
     for i in range(len(batch.targets)):
         p = jax.tree.map(lambda x, i=i: np.array(x[i]), params)
         core, head = torch.nn.RNN(FEATURES, p.rnn.w_rec.shape[0]), torch.nn.Linear(p.rnn.w_rec.shape[0], OUTPUTS)
+        of = dict(core.named_parameters())
         with torch.no_grad():
-            core.weight_hh_l0.copy_(torch.tensor(p.rnn.w_rec.T))
-            core.weight_ih_l0.copy_(torch.tensor(p.rnn.w_in.T))
-            core.bias_hh_l0.copy_(torch.tensor(p.rnn.bias))
-            core.bias_ih_l0.zero_()
+            of["weight_hh_l0"].copy_(torch.tensor(p.rnn.w_rec.T))
+            of["weight_ih_l0"].copy_(torch.tensor(p.rnn.w_in.T))
+            of["bias_hh_l0"].copy_(torch.tensor(p.rnn.bias))
+            of["bias_ih_l0"].zero_()
             head.weight.copy_(torch.tensor(p.readout.w_out.T))
             head.bias.copy_(torch.tensor(p.readout.bias))
         every = [*core.parameters(), *head.parameters()]

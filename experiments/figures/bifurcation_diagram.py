@@ -80,7 +80,7 @@ def run(config: Config) -> Result:
             f"b_{i}": branch.parameter,
             f"x_{i}": branch.states[:, 0],
             f"stable_{i}": branch.stable,
-            f"multiplier_{i}": branch.multipliers[:, 0].real,
+            f"multiplier_{i}": np.real(branch.multipliers[:, 0]),
         }
     rows = [
         (f"Fig. 4: fold b{i + 1}", f"{b:.11f} (off by {abs(b - t):.0e})", f"{t:.11f}")

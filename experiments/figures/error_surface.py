@@ -6,12 +6,13 @@ page to turn it by hand (surface.html, which needs nothing else).
 
 import dataclasses
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from mpl_toolkits.mplot3d import Axes3D
 
 from cliffs.landscape import (
     DescentPath,
@@ -212,7 +213,7 @@ def draw(result: Result) -> dict[str, Any]:
         ax.set(xlim=config.w_range, ylim=config.b_range)
 
     solid, ax = figure(size=(7.5, 5.6), subplot_kw={"projection": "3d"})
-    plot_surface_3d(result.fine, raised(config, result.seen, both), ax, mesh=config.fine_points)
+    plot_surface_3d(result.fine, raised(config, result.seen, both), cast(Axes3D, ax), mesh=config.fine_points)
     ax.set_title(f"Error of one unit after {config.steps} steps")
     ax.legend(loc="upper left")
     return {"surface": solid, "flat": flat}

@@ -137,14 +137,14 @@ def _draw_one_unit(result: Result) -> Any:
     fig, axes = figure(1, 3, size=(14, 4))
     peak = f"{law.peak_constant:.4f} · {law.peak_multiplier:.4f}$^T$"
     laws = {peak: lambda t: law.peak_constant * law.peak_multiplier**t}
-    plot_cliff_law(lengths, profiles.peak, laws, axes[0], name="peak of |dE/db|")
+    plot_cliff_law(lengths, np.asarray(profiles.peak), laws, axes[0], name="peak of |dE/db|")
     axes[0].set_title(f"w = {config.w_drawn:g}; the boundary's multiplier is {law.multiplier:.4f}")
     width = f"{law.width_constant:.4f} · {law.width_multiplier:.4f}$^{{-T}}$"
     laws = {
         width: lambda t: law.width_constant * law.width_multiplier**-t,
-        "~ 1/T": lambda t: profiles.width[0] * lengths[0] / t,
+        "~ 1/T": lambda t: np.asarray(profiles.width)[0] * lengths[0] / t,
     }
-    plot_cliff_law(lengths, profiles.width, laws, axes[1], name="width at half maximum")
+    plot_cliff_law(lengths, np.asarray(profiles.width), laws, axes[1], name="width at half maximum")
     for i, (t, line) in zip(shown(config), result.lines.items()):
         profile = jax.tree.map(lambda x, i=i: x[i], profiles)
         plot_profile(profile, line.offsets, line.slope, axes[2], label=f"T = {t}")

@@ -58,7 +58,8 @@ def one_unit(config: "Config") -> tuple[list[dict[str, Any]], Any]:
         law = cliff_law(
             lengths[good], jax.tree.map(lambda x, good=good: x[good], profiles), multiplier=m, corrections=2
         )
-        versus = compare_laws(lengths[good], profiles.width[good])
+        peak, width = np.asarray(profiles.peak)[good], np.asarray(profiles.width)[good]
+        versus = compare_laws(lengths[good], width)
         rows.append(
             {
                 "w": w,
@@ -67,8 +68,8 @@ def one_unit(config: "Config") -> tuple[list[dict[str, Any]], Any]:
                 "law": law._asdict(),
                 "deviation": law.deviation,
                 "lengths": lengths[good],
-                "peak": profiles.peak[good],
-                "width": profiles.width[good],
+                "peak": peak,
+                "width": width,
                 "width_exponential_against_power": versus._asdict(),
             }
         )
@@ -106,15 +107,16 @@ def kinds(lengths: np.ndarray) -> dict[str, dict[str, Any]]:
             warnings.simplefilter("ignore", UserWarning)
             profiles = cliff_profiles(loss, lengths, params, direction, bounds)
         keep = profiles.resolved & ~profiles.cut_off
-        end = np.log(profiles.width[keep][-2:]), np.log(np.asarray(lengths)[keep][-2:])
+        kept, width, peak = (np.asarray(x)[keep] for x in (lengths, profiles.width, profiles.peak))
+        end = np.log(width[-2:]), np.log(kept[-2:])
         out[name] = {
             "width_exponent_between_the_two_largest_lengths": float(np.diff(end[0])[0] / np.diff(end[1])[0]),
-            "lengths": np.asarray(lengths)[keep],
-            "width": profiles.width[keep],
-            "peak": profiles.peak[keep],
-            "position": profiles.position[keep],
-            "width_laws": compare_laws(np.asarray(lengths)[keep], profiles.width[keep])._asdict(),
-            "peak_laws": compare_laws(np.asarray(lengths)[keep], profiles.peak[keep])._asdict(),
+            "lengths": kept,
+            "width": width,
+            "peak": peak,
+            "position": np.asarray(profiles.position)[keep],
+            "width_laws": compare_laws(kept, width)._asdict(),
+            "peak_laws": compare_laws(kept, peak)._asdict(),
         }
     return out
 
@@ -140,7 +142,7 @@ def networks(config: "Config", say: Any) -> tuple[list[dict[str, Any]], np.ndarr
         rows = []
         with jax.default_device(device), jax.enable_x64(True):
             loss = training.classification_loss(recurrent.rnn_step("tanh"))
-            data = tasks.SequenceBatch(jnp.asarray(inputs, float), jnp.asarray(targets), 20)
+            data = tasks.SequenceBatch(jnp.asarray(inputs, float), jnp.asarray(targets), jnp.asarray(20))
 
             def cost(params, length):
                 return loss(params, data._replace(length=length))[0]
@@ -203,8 +205,9 @@ def follow_wall(config: "Config", cost: Any, params: Any, direction: Any) -> dic
         wall = cliff_profiles(cost, np.array([length]), params, direction, bounds, **options)
         found.append(wall)
         # The steepest wall of all of the line is another one at each length: stay with this one.
-        near = np.array([-1, 1]) * min(config.window * wall.width[0], config.reach)
-        low, high = np.clip(wall.position[0] + near, -config.reach, config.reach)
+        (width,), (position,) = np.asarray(wall.width), np.asarray(wall.position)
+        near = np.array([-1, 1]) * min(config.window * width, config.reach)
+        low, high = np.clip(position + near, -config.reach, config.reach)
         bounds = float(low), float(high)
     fields = ("position", "peak", "width", "floor", "resolved", "cut_off")
     row: dict[str, Any] = {k: np.array([getattr(p, k)[0] for p in found]) for k in fields}

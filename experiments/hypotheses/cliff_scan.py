@@ -129,7 +129,8 @@ def scan_lines(config: Config, step: Any, params: Any, kernel: Any, key: jax.Arr
     direction = random_direction(key, jax.tree.map(jnp.ones_like, kernel), normalize="global")
     unit = optax.tree.scale(1 / optax.tree.norm(direction), direction)
     long = optax.tree.scale(optax.tree.norm(kernel), unit)
-    return jnp.stack([surface(loss, kernel, [d], [offsets], chunk_size=config.points).grad_norm for d in (unit, long)])
+    lines = [surface(loss, kernel, [d], [offsets], chunk_size=config.points) for d in (unit, long)]
+    return jnp.stack([jnp.asarray(line.grad_norm) for line in lines])
 
 
 def peaks(norm: np.ndarray) -> dict[str, Any]:
@@ -159,7 +160,7 @@ def shares(rows: list[dict]) -> dict[str, dict[str, dict[str, float]]]:
 def report(rows: list[dict]) -> list[tuple[str, ...]]:
     """The rows of the printed table."""
     head = ("cell, recurrent weights, direction", "peak / median (median seed, largest)", "seeds with a peak above 100")
-    lines = [head]
+    lines: list[tuple[str, ...]] = [head]
     for r in rows:
         middle, _, most = r["peak_over_median"]
         what = f"{r['cell']}, {r['init']}, {r['direction']}"

@@ -13,6 +13,7 @@ that learned and for those that did not. Ratios are of medians within a seed; in
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from cliffs.curvature import SmoothnessFit
@@ -20,7 +21,7 @@ from cliffs.plotting import COLORS, figure, plot_smoothness, plot_spectral_densi
 
 ALL_CORES = True
 GROUPS = ("top 1 %", "typical step before", "random step")
-SHADES = dict(zip(GROUPS, (COLORS["unclipped"], COLORS["clipped"], COLORS["unstable"])))
+SHADES: dict[str, str] = dict(zip(GROUPS, (COLORS["unclipped"], COLORS["clipped"], COLORS["unstable"])))
 CHUNK = 50
 """Updates between two looks of the host; also the window in which a typical step is sought."""
 
@@ -187,7 +188,7 @@ def _draw_smoothness(result: Result) -> Any:
         for which, words in (("median", "median"), ("bound", "99 % bound")):
             l0, l1 = (numbers[which][k]["median"] for k in ("l0", "l1"))
             label = f"{words} of the median seed: L0 = {l0:.2g}, L1 = {l1:.2g}"
-            fits[label] = SmoothnessFit(*map(np.asarray, (l0, l1, np.nan, np.nan)))
+            fits[label] = SmoothnessFit(*map(jnp.asarray, (l0, l1, np.nan, np.nan)))
         mask = arm["path_resolved"]
         plot_smoothness(arm["path_smoothness"][mask], arm["path_grad_norm"][mask], fits, ax)
         ax.set_title(f"{name}: rank correlation {numbers['rank_correlation']['median']:.2f}")

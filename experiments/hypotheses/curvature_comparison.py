@@ -72,7 +72,7 @@ def fit_paths(arm: dict, config: "Config") -> dict:
         fits[name] = {k: over_seeds(getattr(fit, k), config.resamples) for k in ("l0", "l1")}
         fits[name]["error_over_constant"] = over_seeds(fit.error / fit.constant_error, config.resamples)
     pairs = [(g[w > 0], y[w > 0]) for y, g, w in zip(along, norms, weights)]
-    fits["rank_correlation"] = over_seeds([stats.spearmanr(*p).statistic for p in pairs], config.resamples)
+    fits["rank_correlation"] = over_seeds([stats.spearmanr(*p)[0] for p in pairs], config.resamples)
     fits["slope"] = over_seeds([slope(*p) for p in pairs], config.resamples)
     return fits | {"resolved": float(weights.mean())}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from experiments.hypotheses.curvature_alignment import Config
 
 
-def measure_all(problem: "Problem", say: Any) -> tuple[dict, tuple]:
+def measure_all(problem: "Problem", say: Any) -> tuple[dict, tuple | None]:
     """Train and measure every arm: its arrays, and the spectra of the first."""
     config, arms, density = problem.config, {}, None
     seeds = np.arange(config.seeds)

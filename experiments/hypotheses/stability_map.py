@@ -122,7 +122,7 @@ def summarise(config: Config, result: StabilityMap, median: np.ndarray, starts: 
         "unclipped": [{"rate": r, "left": s} for r, s in unclipped],
         "largest_share_left_where_rate_x_threshold_is_at_most_0.03": share[:, :-1][safe].max(),
         "smallest_rate_at_which_half_or_more_leave_unclipped": next((r for r, s in unclipped if s >= 0.5), None),
-        "smallest_and_largest_share_left_unclipped_from_that_rate_on": _range_from_half(share[:, -1]),
+        "smallest_and_largest_share_left_unclipped_from_that_rate_on": _range_from_half(np.asarray(share)[:, -1]),
         "smallest_distance_of_a_start_to_the_box": nearest,
         "note": "where rate x threshold x updates is below a start's distance to the box it cannot leave",
         "clipped_cells": int(cannot.size),

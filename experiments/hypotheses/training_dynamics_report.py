@@ -124,7 +124,7 @@ def draw_runs(length: int, found: dict[str, Any]) -> Any:
     fig, axes = figure(3, 2, size=(12, 8), sharex=True)
     for column, (name, none) in enumerate(GROUPS.items()):
         rows = np.flatnonzero(np.isinf(found["max_norm"]) == none)
-        run = rows[found["spike"][rows].sum(1).argmax()]
+        run = int(rows[found["spike"][rows].sum(1).argmax()])
         top, middle, bottom = axes[:, column]
         _draw_norm(top, found, run)
         top.set(title=f"{name}, seed {found['seed'][run]}")

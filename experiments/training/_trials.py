@@ -21,7 +21,7 @@ from cliffs.stats import wilson_interval
 from cliffs.sweeps import Checkpoint, SweepResult, sweep
 
 INF = float("inf")
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "SGD": {"color": COLORS["unclipped"]},
     "clip": {"color": COLORS["clipped"]},
     "clip + Omega": {"color": COLORS["good"]},
@@ -61,8 +61,8 @@ def grid_of(config: Trials, chosen: Mapping[str, tuple[float, float]]) -> dict[s
     norms, weights = zip(*chosen.values())
     grid = {
         "method": np.repeat(np.arange(len(chosen)), config.seeds),
-        "max_norm": np.repeat(np.float32(norms), config.seeds),
-        "weight": np.repeat(np.float32(weights), config.seeds),
+        "max_norm": np.repeat(np.array(norms, np.float32), config.seeds),
+        "weight": np.repeat(np.array(weights, np.float32), config.seeds),
         "seed": np.tile(np.arange(config.seeds), len(chosen)),
     }
     return grid
@@ -194,7 +194,7 @@ def growth(step: Any, params: Any, start: Any, inputs: Any) -> jax.Array:
     return jax.vmap(one, (0, 1))(start, inputs).mean(0)
 
 
-def draw_rates(ax: Any, places: Sequence[float], rows: Sequence[Mapping[str, Any]], **style: Any) -> None:
+def draw_rates(ax: Any, places: Sequence[float] | np.ndarray, rows: Sequence[Mapping[str, Any]], **style: Any) -> None:
     """Success rates with their intervals as a line."""
     rates = 100 * np.array([row["rate"] for row in rows])
     error = np.abs(100 * np.array([[row["low"], row["high"]] for row in rows]).T - rates)

@@ -7,7 +7,8 @@ Figures: `strategies` (runs solved at three thresholds, updates to solve), `norm
 
 import dataclasses
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -110,7 +111,7 @@ def run_strategy(name: str, config: Config) -> sweeps.SweepResult:
         error = loss(state.params, tasks.temporal_order(fresh, config.test_batch, config.length))[1]
         return {"error": error, "solved": error < 0.01}
 
-    grid = sweeps.product_grid(threshold=np.float32(STRATEGIES[name][1]), seed=np.arange(config.seeds))
+    grid = sweeps.product_grid(threshold=np.array(STRATEGIES[name][1], np.float32), seed=np.arange(config.seeds))
     options = {"evaluate_every": config.evaluate_every, "stop_when_solved": True, "progress": False}
     return sweeps.sweep(init, update, grid, config.updates, evaluate=evaluate, **options)
 
@@ -160,8 +161,8 @@ def spike_passing() -> dict:
     table = {}
     for variant in ("before", "after", "clipped"):
         rule = c.clip_by_ema_norm(update=variant)
-        state = rule.init(jnp.zeros(1))
-        update = jax.jit(rule.update)
+        out, state = jnp.zeros(1), cast(Any, rule.init(jnp.zeros(1)))
+        update = cast(Callable[..., Any], jax.jit(rule.update))
         for size in [1.0] * 100 + [1000.0]:
             out, state = update(jnp.array([size]), state)
         table[variant] = {"spike_after": float(out[0]), "average_after": float(state.mean)}

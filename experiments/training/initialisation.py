@@ -107,7 +107,7 @@ def train(config: Config, name: str) -> Any:
     judge = training.readout_loss(step, training.last_step_nats(step))
     one = _trials.grid_of(config, chosen(config))
     grid = {key: np.tile(column, len(config.learning_rates)) for key, column in one.items()}
-    grid["learning_rate"] = np.repeat(np.float32(config.learning_rates), len(one["seed"]))
+    grid["learning_rate"] = np.repeat(np.array(config.learning_rates, np.float32), len(one["seed"]))
     return _trials.train(
         config,
         grid,

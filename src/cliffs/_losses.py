@@ -24,7 +24,7 @@ def value_and_aux(output: ArrayLike | tuple[ArrayLike, PyTree]) -> tuple[Array, 
     return jnp.asarray(value), aux
 
 
-def with_aux(loss: Callable[..., Array | tuple[Array, PyTree]]) -> Callable[..., tuple[Array, PyTree]]:
+def with_aux(loss: Callable[..., ArrayLike | tuple[ArrayLike, PyTree]]) -> Callable[..., tuple[Array, PyTree]]:
     """The same loss, always returning `(scalar, aux)`."""
 
     @functools.wraps(loss, updated=())
@@ -34,7 +34,7 @@ def with_aux(loss: Callable[..., Array | tuple[Array, PyTree]]) -> Callable[...,
     return wrapped
 
 
-def scalar(loss: Callable[..., Array | tuple[Array, PyTree]]) -> Callable[..., Array]:
+def scalar(loss: Callable[..., ArrayLike | tuple[ArrayLike, PyTree]]) -> Callable[..., Array]:
     """The same loss without its aux.
 
     >>> float(scalar(lambda params: (params**2, "aux"))(3.0))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, ArrayLike, Key, PyTree
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ class Objective(Protocol):
     True
     """
 
-    def __call__(self, params: PyTree, /) -> Array | tuple[Array, PyTree]: ...
+    def __call__(self, params: PyTree, /) -> ArrayLike | tuple[ArrayLike, PyTree]: ...
 
 
 @runtime_checkable

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 from tests.clipping.strategies import NAMES, STRATEGIES, identical, norm64, quick_jit
+from tests.untyped import on_trees
 
-import cliffs.clipping
 from cliffs import clipping
 from cliffs.clipping import read_telemetry, strategies_table, with_telemetry
+from cliffs.clipping._strategy import reporting_update
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BY_NORM = (
@@ -55,8 +56,8 @@ def test_property_float8_gradients_are_clipped_as_float32_ones_are(name):
     outs = {}
     for dtype in ("float32", "float8_e4m3fn", "float8_e5m2"):
         params = {"w_rec": values.astype(dtype)}
-        rule = with_telemetry(STRATEGIES[name].make(0.5))
-        state = rule.init(params)
+        rule = on_trees(with_telemetry(STRATEGIES[name].make(0.5)))
+        updates, state = {}, rule.init(params)
         for _ in range(2):
             updates, state = rule.update(params, state, params)
         assert updates["w_rec"].dtype == dtype
@@ -71,7 +72,7 @@ def test_property_replacing_a_part_keeps_what_a_strategy_reports(name):
     rule = STRATEGIES[name].make(0.5)
     again = rule._replace(init=lambda p: rule.init(p))
     assert isinstance(again, optax.GradientTransformationExtraArgs)
-    assert cliffs.clipping._strategy.reporting_update(again) is cliffs.clipping._strategy.reporting_update(rule)
+    assert reporting_update(again) is reporting_update(rule)
     logs = []
     for made in (rule, again):
         recorded = with_telemetry(made)
@@ -79,7 +80,7 @@ def test_property_replacing_a_part_keeps_what_a_strategy_reports(name):
     assert logs[0] == logs[1]
 
 
-RECORDED = [with_telemetry(STRATEGIES[name].make(0.5)) for name in NAMES]
+RECORDED = [on_trees(with_telemetry(STRATEGIES[name].make(0.5))) for name in NAMES]
 
 
 @quick_jit
@@ -132,8 +133,8 @@ def test_invariance_with_an_axis_name_the_pieces_are_clipped_as_the_whole_is():
         def run(grads):
             results = {}
             for name in BY_NORM:
-                rule = with_telemetry(STRATEGIES[name].make(0.5, axis_name=axis_name))
-                state = rule.init(grads)
+                rule = on_trees(with_telemetry(STRATEGIES[name].make(0.5, axis_name=axis_name)))
+                updates, state = {}, rule.init(grads)
                 for size in (0.3, 1.0):
                     scaled = jax.tree.map(lambda g, s=size: s * g, grads)
                     updates, state = rule.update(scaled, state, grads)
@@ -158,9 +159,9 @@ def test_invariance_with_an_axis_name_the_pieces_are_clipped_as_the_whole_is():
 
 def test_invariance_with_an_axis_name_in_pmap():
     grads = {"w": jnp.linspace(-2.0, 3.0, 16).reshape(2, 8)}
-    rule = clipping.clip_by_global_norm(0.5, axis_name="x")
+    rule = on_trees(clipping.clip_by_global_norm(0.5, axis_name="x"))
     got = jax.pmap(lambda g: rule.update(g, rule.init(g))[0], "x", devices=jax.devices()[:2])(grads)
-    plain = clipping.clip_by_global_norm(0.5)
+    plain = on_trees(clipping.clip_by_global_norm(0.5))
     want = plain.update(grads, plain.init(grads))[0]
     np.testing.assert_allclose(got["w"], want["w"], rtol=1e-6)
 
@@ -202,7 +203,7 @@ def test_property_trees_of_leaves_without_numbers_pass_as_they_are():
     tree = {"steps": jnp.array([1, 2]), "none": None, "key": jax.random.key(0), "text": len}
     for name in NAMES:
         if not STRATEGIES[name].on_matrix and name != "clip_or_shrink":
-            rule = with_telemetry(STRATEGIES[name].make(0.5))
+            rule = on_trees(with_telemetry(STRATEGIES[name].make(0.5)))
             updates, state = rule.update(tree, rule.init(tree), tree)
             assert updates["text"] is len
             assert identical([updates["steps"]], [tree["steps"]])

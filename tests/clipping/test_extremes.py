@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from tests.clipping.strategies import NAMES, PARAMS, RULES, STRATEGIES, flat64, identical, norm64, quick_jit, tree
+from tests.untyped import on_trees
 
 from cliffs import clipping
 from cliffs.clipping import read_telemetry, with_telemetry
@@ -31,7 +32,7 @@ def test_property_the_largest_floats_are_clipped_not_lost(name, compiling):
     """Entries at the end of float32: in eager mode and under jit the result is finite, and as long as it may be."""
     case = STRATEGIES[name]
     grads = {"rnn": {"w_rec": jnp.array([0.9, -0.5, 0.3]) * TOP}}
-    transform = with_telemetry(case.make(0.5))
+    transform = on_trees(with_telemetry(case.make(0.5)))
     update = quick_jit(transform.update) if compiling else transform.update
     updates, state = update(grads, transform.init(grads), grads)
     got = np.asarray(updates["rnn"]["w_rec"], np.float64)
@@ -47,7 +48,7 @@ def test_property_the_largest_floats_are_clipped_not_lost(name, compiling):
 def test_analytic_truth_no_threshold_is_no_change_up_to_the_largest_float():
     grads = jnp.full(3, 3e38)
     for make in (clipping.clip_by_global_norm, clipping.soft_clip_by_global_norm, clipping.clip_by_leaf_norm):
-        transform = with_telemetry(make(jnp.inf))
+        transform = on_trees(with_telemetry(make(jnp.inf)))
         for update in (transform.update, jax.jit(transform.update)):
             updates, state = update(grads, transform.init(grads))
             np.testing.assert_allclose(updates, grads, rtol=1e-6)
@@ -61,7 +62,7 @@ def test_property_a_norm_at_its_threshold_is_told_as_it_is():
     @jax.jit
     @jax.vmap
     def run(g):
-        transform = with_telemetry(clipping.clip_by_global_norm(clipping.tree_norm(g).value))
+        transform = on_trees(with_telemetry(clipping.clip_by_global_norm(clipping.tree_norm(g).value)))
         updates, state = transform.update(g, transform.init(g))
         return jnp.any(updates != g), state.clipped
 
@@ -74,7 +75,7 @@ def test_analytic_truth_a_threshold_of_zero_leaves_nothing():
     grads = {"a": jnp.array([1e30, 1e-13]), "b": jnp.array(-2.0)}
     for name in RULES:
         if STRATEGIES[name].bounds:
-            transform = STRATEGIES[name].make(0.0)
+            transform = on_trees(STRATEGIES[name].make(0.0))
             params = {"w_rec": jnp.zeros(())} | grads
             assert norm64(transform.update({"w_rec": None} | grads, transform.init(params), params)[0]) == 0
 
@@ -184,5 +185,5 @@ def test_parity_with_numbers_that_torch_2_13_printed():
         (clipping.clip_by_global_norm(1.0), by_norm[0]),
         (clipping.clip(1.75), [1.75, -0.5, 0.25, 1.5, 1.75, -1.75, 0.125]),
     ):
-        got = np.concatenate([np.ravel(x) for x in rule.update(grads, rule.init(grads))[0]])
+        got = np.concatenate([np.ravel(x) for x in on_trees(rule).update(grads, rule.init(grads))[0]])
         np.testing.assert_allclose(got, want, rtol=1e-6)

@@ -1,6 +1,7 @@
 """The same strategies in the trees and optimizers of flax nnx, flax linen, equinox and plain dicts."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as linen
 import flax.training.train_state
@@ -11,6 +12,7 @@ import optax
 import pytest
 from flax import nnx
 from tests.clipping.strategies import NAMES, STRATEGIES, identical
+from tests.untyped import on_trees, untyped
 
 from cliffs import clipping
 from cliffs.clipping import read_telemetry, with_telemetry
@@ -60,7 +62,7 @@ class NnxModel(nnx.Module):
         self.w_rec = nnx.Param(WEIGHTS["w_rec"])
         self.readout = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
         self.readout.kernel[...] = WEIGHTS["readout"]["kernel"]
-        self.readout.bias[...] = WEIGHTS["readout"]["bias"]
+        untyped(self.readout.bias)[...] = WEIGHTS["readout"]["bias"]
 
 
 def nnx_weights(model):
@@ -118,7 +120,7 @@ def test_integration_equinox_module_with_functions_and_integers_among_its_leaves
         w_rec: jax.Array
         readout: Readout
         steps: jax.Array
-        activation: object
+        activation: Callable[[jax.Array], jax.Array]
 
         def __call__(self, x):
             return self.activation(x @ self.w_rec) @ self.readout.kernel + self.readout.bias
@@ -127,7 +129,7 @@ def test_integration_equinox_module_with_functions_and_integers_among_its_leaves
     transform = chain(name)
     # SGD itself takes arrays only; the strategy alone also takes the whole module.
     state = transform.init(eqx.filter(model, eqx.is_inexact_array))
-    whole = STRATEGIES[name].make(LIMIT)
+    whole = on_trees(STRATEGIES[name].make(LIMIT))
     whole_state = whole.init(model)
 
     @eqx.filter_jit
@@ -156,7 +158,7 @@ def test_invariance_a_missing_gradient_changes_nothing_for_the_others(name):
     """A frozen leaf, its gradient None and its parameter large, against trees without that leaf."""
     rest = {"w": jnp.full((2, 2), 3.0), "w_rec": jnp.array([[3.0, 1.0], [0.0, 2.0]])}
     frozen = {"a_frozen": 100 * jnp.ones((2, 2)), "m_frozen": {"x": jnp.ones(3), "y": jnp.ones(())}}
-    made = with_telemetry(STRATEGIES[name].make(LIMIT), per_leaf=True)
+    made = on_trees(with_telemetry(STRATEGIES[name].make(LIMIT), per_leaf=True))
     results = []
     for extra, hole in (
         ({}, {}),
@@ -164,7 +166,7 @@ def test_invariance_a_missing_gradient_changes_nothing_for_the_others(name):
         (frozen, {"a_frozen": None, "m_frozen": {"x": None, "y": None}}),
     ):
         params, grads = extra | rest, hole | rest
-        state = made.init(params)
+        updates, state = {}, made.init(params)
         for size in (1.0, 4.0):
             updates, state = made.update(jax.tree.map(lambda g, s=size: s * g, grads), state, params)
         results.append(({k: updates[k] for k in rest}, read_telemetry(state)))
@@ -176,7 +178,7 @@ def test_invariance_a_missing_gradient_changes_nothing_for_the_others(name):
 
 def test_analytic_agc_sees_the_weights_of_its_own_leaf():
     params = {"a_frozen": 100 * jnp.ones(4), "w": jnp.ones(4)}
-    rule = clipping.adaptive_grad_clip(0.01)
+    rule = on_trees(clipping.adaptive_grad_clip(0.01))
     updates, _ = rule.update({"a_frozen": None, "w": jnp.ones(4)}, rule.init(params), params)
     assert updates["a_frozen"] is None
     np.testing.assert_allclose(updates["w"], 0.01, rtol=1e-6)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tests.untyped import on_trees
 
 from cliffs import clipping
 
@@ -44,7 +45,7 @@ def test_parity_with_torch_on_random_trees(seed):
             for p, x in zip(parameters, tree):
                 p.grad = torch.tensor(x)
             theirs(parameters, threshold)
-            rule = clipping.with_telemetry(ours(threshold))
+            rule = on_trees(clipping.with_telemetry(ours(threshold)))
             updates, _ = rule.update([jnp.asarray(x) for x in tree], rule.init(tree))
             norm = np.sqrt(sum(np.sum(x.astype(np.float64) ** 2) for x in tree))
             # torch divides by norm + 1e-6 where it clips by the norm; that apart the two agree to float32's digits.
@@ -116,7 +117,7 @@ def test_parity_zclip_with_the_reference_formulas(x64, mode):
 def test_parity_adagc_with_the_formula(x64):
     grads = histories()
     tree = {"a": jnp.zeros(4), "b": jnp.zeros(2)}
-    rule = clipping.clip_by_ema_leaf_norm(1.05, 0.98, 100, 1.0)
+    rule = on_trees(clipping.clip_by_ema_leaf_norm(1.05, 0.98, 100, 1.0))
 
     def body(state, g):
         out, state = rule.update({"a": g[:4], "b": g[4:]}, state)
@@ -149,8 +150,8 @@ def test_parity_spam_with_the_formula(x64):
 def test_analytic_a_spike_passes_the_ema_rule_of_the_teaching_example_and_not_otherwise():
     left = {}
     for update in ("before", "after", "clipped"):
-        rule = clipping.clip_by_ema_norm(update=update)
-        state = rule.init(jnp.zeros(1))
+        rule = on_trees(clipping.clip_by_ema_norm(update=update))
+        out, state = jnp.zeros(1), rule.init(jnp.zeros(1))
         for size in (1.0, 1.0, 1000.0):
             out, state = rule.update(jnp.array([size]), state)
         left[update] = (float(out[0]), float(state.mean))
@@ -161,7 +162,7 @@ def test_analytic_a_spike_passes_the_ema_rule_of_the_teaching_example_and_not_ot
 
 def test_analytic_truth_worked_example():
     g = jnp.array([10.0, 1.0])
-    norm, value = clipping.clip_by_global_norm(5.0), clipping.clip(5.0)
+    norm, value = on_trees(clipping.clip_by_global_norm(5.0)), on_trees(clipping.clip(5.0))
     exact = 5 / np.sqrt(101) * np.array([10.0, 1.0])
     np.testing.assert_allclose(norm.update(g, norm.init(g))[0], exact, rtol=1e-6)
     np.testing.assert_allclose(exact, [4.975, 0.4975], rtol=1e-4)

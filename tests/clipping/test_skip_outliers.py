@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from tests.clipping.strategies import identical
+from tests.untyped import on_trees, untyped
 
 from cliffs.clipping import clip_by_ema_norm, read_telemetry, skip_outliers, with_telemetry
 
@@ -77,16 +78,15 @@ def test_invariance_over_runs_in_multi_steps_and_with_injected_numbers():
             lambda loss_sigma, norm_sigma: skip_outliers(inner(), 16, loss_sigma, norm_sigma)
         )(loss_sigma=6.0, norm_sigma=6.0),
     }
+    results = {}
     for name, optimizer in made.items():
         params, _ = jax.jit(jax.vmap(functools.partial(play, optimizer)))(grads, losses)
         assert np.isfinite(params["w"]).all(), name
         for i, run in enumerate(runs):
             alone, _ = jax.jit(functools.partial(play, optimizer))(*run)
             np.testing.assert_allclose(params["w"][i], alone["w"], rtol=1e-5, err_msg=name)
-        if name == "plain":
-            plain = params
-        if name == "injected":
-            np.testing.assert_allclose(params["w"], plain["w"], rtol=1e-6)
+        results[name] = params["w"]
+    np.testing.assert_allclose(results["injected"], results["plain"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("window", [16, 17])
@@ -95,7 +95,7 @@ def test_parity_with_the_published_rule_over_a_thousand_steps(x64, window):
     spikes = np.where(rng.random(1000) < 0.05, rng.uniform(2, 50, 1000), 1)
     norms = np.exp(np.cumsum(rng.normal(0, 0.01, 1000))) * rng.uniform(0.5, 1.5, 1000) * spikes
     losses = rng.normal(3, 0.3, 1000) * np.where(rng.random(1000) < 0.02, 4, 1)
-    optimizer = skip_outliers(optax.sgd(1.0), window, loss_sigma=3.0, norm_sigma=2.5)
+    optimizer = on_trees(skip_outliers(optax.sgd(1.0), window, loss_sigma=3.0, norm_sigma=2.5))
 
     def body(state, each):
         norm, loss = each
@@ -122,8 +122,8 @@ def test_wrong_a_call_without_the_loss_and_numbers_out_of_range():
     optimizer = skip_outliers(optax.sgd(1.0))
     with pytest.raises(ValueError, match="needs the loss"):
         optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))
-    by_norm = skip_outliers(optax.sgd(1.0), loss_sigma=None)
+    by_norm = on_trees(skip_outliers(optax.sgd(1.0), loss_sigma=None))
     assert float(by_norm.update(jnp.ones(1), by_norm.init(jnp.ones(1)))[0][0]) == -1
-    for kwargs in ({"window": 1}, {"window": 2.0}, {"loss_sigma": -1.0}, {"norm_sigma": "6"}):
+    for kwargs in map(untyped, ({"window": 1}, {"window": 2.0}, {"loss_sigma": -1.0}, {"norm_sigma": "6"})):
         with pytest.raises(ValueError, match="must"):
             skip_outliers(optax.sgd(1.0), **kwargs)

@@ -24,6 +24,7 @@ from tests.clipping.strategies import (
     quick_jit,
     tree,
 )
+from tests.untyped import on_trees, untyped
 
 from cliffs import clipping
 
@@ -181,7 +182,7 @@ def test_invariance_vmap_schedules_inject_and_serialisation(name):
     grads = tree(np.random.default_rng(4).uniform(-1, 1, 14))
     run = compiled(name, "float32")
     limits = jnp.array([0.1, 0.5, 2.0])
-    batched = quick_jit(jax.vmap(run.__wrapped__, in_axes=(None, None, 0)))(grads, grads, limits)
+    batched = quick_jit(jax.vmap(untyped(run).__wrapped__, in_axes=(None, None, 0)))(grads, grads, limits)
     for i, limit in enumerate(limits):
         for a, b in zip(jax.tree.leaves(batched[:2]), jax.tree.leaves(run(grads, grads, limit)[:2])):
             np.testing.assert_allclose(a[i], b, rtol=2e-5, atol=1e-6)
@@ -276,7 +277,7 @@ def test_integration_inject_hyperparams_changes_the_threshold(name):
     if name in ("clip_by_zscore", "clip_by_ema_leaf_norm", "clip_spikes"):
         fixed = {"static_args": "warmup"}
     low, high = (0.0, 1.0) if STRATEGIES[name].as_quantile else (0.5, 100.0)
-    transform = optax.inject_hyperparams(factory, **fixed)(low)
+    transform = on_trees(optax.inject_hyperparams(factory, **untyped(fixed))(low))
     params = {"w_rec": jnp.array([[3.0, 0.5], [0.0, 4.0]])}
     state = transform.init(params)
     key = next(iter(state.hyperparams))
@@ -301,7 +302,7 @@ def test_integration_inject_hyperparams_changes_the_threshold(name):
 def test_invariance_pmap(name):
     """A gradient on each device, averaged and clipped there, as data parallel training does."""
     params = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4)}
-    transform = STRATEGIES[name].make(0.5)
+    transform = on_trees(STRATEGIES[name].make(0.5))
 
     def update(scale, state):
         grads = jax.tree.map(lambda w: jax.lax.pmean(scale * w, "devices"), params)
@@ -341,7 +342,7 @@ def test_invariance_shard_map_with_a_gradient_of_its_own_on_each_device():
         for rule in rules:
             # A state of its own on each device, too.
             state = jax.tree.map(lambda x: jnp.where(scale > 0, x, x), rule.init(params))
-            updates, state = rule.update(grads, state, params)
+            updates, state = on_trees(rule).update(grads, state, params)
             found.append((updates, state.norm_after, state.cosine))
         return found
 
@@ -403,6 +404,6 @@ def test_property_bad_arguments_are_refused_when_built(name, args, kwargs):
 
 def test_invariance_float64_gradients_give_float64_norms(x64):
     grads = {"w": jnp.array([3e200, 4e200])}
-    transform = clipping.clip_by_leaf_norm(1.0)
+    transform = on_trees(clipping.clip_by_leaf_norm(1.0))
     updates, _ = transform.update(grads, transform.init(grads))
     np.testing.assert_allclose(updates["w"], [0.6, 0.8], rtol=1e-15)

@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 from jax.flatten_util import ravel_pytree
+from tests.untyped import untyped
 
 from cliffs import curvature, recurrent, tasks, training
 from cliffs.curvature._lanczos import tridiagonalise
@@ -346,7 +347,7 @@ def identity(v):
             ValueError,
             "gradient",
         ),
-        (lambda k: curvature.smoothed(None, jnp.zeros(1), 0.0), ValueError, "width"),
+        (lambda k: curvature.smoothed(untyped(None), jnp.zeros(1), 0.0), ValueError, "width"),
         (lambda k: curvature.trace(identity, jnp.zeros(3), k, num_samples=1), ValueError, "num_samples"),
         (lambda k: curvature.spectral_density(identity, jnp.zeros(3), k, num_probes=0), ValueError, "num_probes"),
     ],

@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from tests.untyped import untyped
 
 from cliffs.data import CACHE_DIR_VARIABLE, DATA_DIR_VARIABLE, DataError, Source, download, locate
 
@@ -40,7 +41,7 @@ def server(*, cut_first_at=None, stall_first_at=None, ranges=True, content=CONTE
                     return
                 self.wfile.write(body[:cut_first_at] if len(asked) == 1 and cut_first_at else body)
 
-        def log_message(self, *args): ...
+        def log_message(self, format, *args): ...
 
     listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=listener.serve_forever)
@@ -115,7 +116,7 @@ class Garbage(socketserver.StreamRequestHandler):
 
     def handle(self):
         self.rfile.readline()
-        self.wfile.write(self.server.answer)
+        self.wfile.write(untyped(self.server).answer)
 
 
 @pytest.mark.wrong_arguments
@@ -130,7 +131,7 @@ class Garbage(socketserver.StreamRequestHandler):
 )
 def test_wrong_an_answer_that_is_not_http_or_breaks_off_is_one_clear_error(tmp_path, answer):
     with socketserver.TCPServer(("127.0.0.1", 0), Garbage) as listener:
-        listener.answer = answer
+        untyped(listener).answer = answer
         threading.Thread(target=listener.serve_forever).start()
         try:
             url = f"http://127.0.0.1:{listener.server_address[1]}/file.bin"

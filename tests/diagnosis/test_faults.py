@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.untyped import number, present
 
 from cliffs.diagnosis import diagnose, diagnose_runs, suggest_threshold
 
@@ -21,7 +22,7 @@ def test_analytic_sgd_that_explodes_in_eight_steps_is_said_to_have_diverged_at_s
     finding = only(diagnose(np.r_[0.7 * 10.0 ** np.arange(8), np.full(after, end)]))
     assert finding.name == "diverged"
     assert finding.evidence["step"] == 8
-    np.testing.assert_allclose(finding.evidence["decades_grown"], 7)
+    np.testing.assert_allclose(number(finding.evidence["decades_grown"]), 7)
     for word in ("step 8", "7 decades", "lower learning rate", "clip by the global norm near 0.7"):
         assert word in finding.advice
     assert "nonfinite='skip'" not in finding.advice
@@ -33,15 +34,15 @@ def test_analytic_a_late_divergence_is_one_finding_and_leaves_the_threshold_alon
     result = diagnose(np.r_[quiet, 10.0 ** np.linspace(1.2, 9, width), np.full(100, np.nan)])
     finding = only(result)
     assert (finding.name, finding.evidence["step"]) == ("diverged", 1000 + width)
-    np.testing.assert_allclose(finding.evidence["decades_grown"], 9, atol=0.1)
-    np.testing.assert_allclose(result.threshold.suggested, suggest_threshold(quiet).suggested, rtol=0.02)
+    np.testing.assert_allclose(number(finding.evidence["decades_grown"]), 9, atol=0.1)
+    np.testing.assert_allclose(present(result.threshold).suggested, suggest_threshold(quiet).suggested, rtol=0.02)
     assert len(result.nonfinite_steps) == 100
 
 
 def test_analytic_a_run_lost_without_growth_gets_the_other_advice():
     finding = only(diagnose(np.r_[noise(500), np.full(100, np.nan)]))
     assert (finding.name, finding.evidence["step"]) == ("diverged", 500)
-    assert abs(finding.evidence["decades_grown"]) < 0.5
+    assert abs(number(finding.evidence["decades_grown"])) < 0.5
     assert "nonfinite='skip'" in finding.advice
     assert "without a warning" in finding.advice
 
@@ -79,7 +80,7 @@ def test_analytic_zero_gradients_are_said_to_be_zero():
     between = diagnose(np.where(np.arange(400) % 4 == 3, noise(400), 0))
     assert only(between).evidence["count"] == 300
     assert "accumulated" in between.findings[0].advice
-    np.testing.assert_allclose(between.threshold.suggested, 2, rtol=0.1)
+    np.testing.assert_allclose(present(between.threshold).suggested, 2, rtol=0.1)
     assert diagnose(np.r_[0.0, noise(400)]).names() == ["healthy"]
     assert diagnose(np.r_[noise(350), np.zeros(50)], losses=np.r_[noise(350), np.zeros(50)]).names() == ["healthy"]
 
@@ -109,7 +110,7 @@ def test_analytic_norms_that_were_logged_after_clipping_look_clipped(kind, scale
     assert "clipped norms" in result.names()
     assert "healthy" not in result.names()
     finding = next(f for f in result.findings if f.name == "clipped norms")
-    np.testing.assert_allclose(finding.evidence["ceiling"], np.nanmax(CLIPPED[kind]) * scale)
+    np.testing.assert_allclose(number(finding.evidence["ceiling"]), np.nanmax(CLIPPED[kind]) * scale)
     assert "before clipping" in finding.advice
     assert result.threshold is None
 
@@ -216,7 +217,7 @@ def test_integration_read_telemetry_dicts_are_read_as_they_are():
     result = diagnose(rows, max_norm=1.0)
     assert "clipped norms" not in result.names()  # the norm before, not the one after, which is 1 throughout
     assert result.findings[0].name == "threshold too low"
-    np.testing.assert_allclose(result.findings[0].evidence["median_to_threshold"], np.median(norms), rtol=1e-6)
+    np.testing.assert_allclose(number(result.findings[0].evidence["median_to_threshold"]), np.median(norms), rtol=1e-6)
 
 
 def test_analytic_steps_are_those_of_the_log():
@@ -297,7 +298,7 @@ def test_analytic_a_loss_that_ends_far_above_its_start_is_a_finding_whatever_the
     grew = losses * np.r_[1.0, np.full(299, 40.0)]
     result = diagnose(norms, max_norm=0.1, losses=grew)
     assert result.names() == ["loss grew"]  # and not: raise the threshold
-    np.testing.assert_allclose(result.findings[0].evidence["end_to_first"], 40, rtol=0.2)
+    np.testing.assert_allclose(number(result.findings[0].evidence["end_to_first"]), 40, rtol=0.2)
     assert result.threshold is None
     for calm in (losses, losses * np.linspace(1, 0.2, 300), losses - 5, np.r_[grew[:200], losses[:100]]):
         assert diagnose(norms, losses=calm).names() == ["healthy"]
@@ -316,7 +317,7 @@ def test_analytic_an_explosion_at_the_start_that_stays_finite_is_not_healthy():
     result = diagnose(thrown)
     finding = only(result)
     assert finding.name == "sudden explosion"
-    np.testing.assert_allclose(finding.evidence["decades_gained"], 7.5, atol=0.1)
+    np.testing.assert_allclose(number(finding.evidence["decades_gained"]), 7.5, atol=0.1)
     assert "clip near 1." in finding.advice
     assert result.threshold is None
     low = diagnose(np.r_[0.05, noise(300)])
@@ -329,8 +330,8 @@ def test_property_the_threshold_of_a_run_that_explodes_is_that_of_its_norms_befo
     for end in (10.0 ** np.linspace(1.2, 5, 100), 1e3 * noise(30, 1)):
         result = diagnose(np.r_[quiet, end])
         assert result.names() == ["slow explosion"]
-        np.testing.assert_allclose(result.threshold.suggested, suggest_threshold(quiet).suggested, rtol=0.05)
-        np.testing.assert_allclose(result.threshold.clip_fraction, len(end) / (1000 + len(end)), atol=0.01)
+        np.testing.assert_allclose(present(result.threshold).suggested, suggest_threshold(quiet).suggested, rtol=0.05)
+        np.testing.assert_allclose(present(result.threshold).clip_fraction, len(end) / (1000 + len(end)), atol=0.01)
     growing = diagnose(quiet * 10.0 ** np.linspace(0, 8, 1000))
     assert growing.names() == ["slow explosion"]
-    assert growing.threshold.suggested < 1e2
+    assert present(growing.threshold).suggested < 1e2

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tests.untyped import present
 
 from cliffs import landscape
 from cliffs.recurrent import OneUnitParams, one_unit_cost
@@ -31,9 +32,9 @@ def test_property_the_page_is_one_small_file_that_names_no_other():
 
 
 def test_parity_the_numbers_on_the_page_are_those_of_the_results():
-    spec = importlib.util.spec_from_file_location("explorer_data", ROOT / "docs" / "explorer_data.py")
+    spec = present(importlib.util.spec_from_file_location("explorer_data", ROOT / "docs" / "explorer_data.py"))
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    present(spec.loader).exec_module(module)
     text = PAGE.read_text(encoding="utf-8")
     found = json.loads(module.BLOCK.search(text)[0].split("\n")[1])
     assert found == module.summaries(), "run: python docs/explorer_data.py"

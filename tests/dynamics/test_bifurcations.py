@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.untyped import present, untyped
 
 from cliffs.dynamics import Stepping, attractor_diagram, bifurcation_diagram
 from cliffs.recurrent import OneUnitParams, one_unit_cost, one_unit_step
@@ -104,7 +105,7 @@ def test_documented_the_cusp_itself_is_reported_as_not_located(x64):
 def test_analytic_long_branch_is_followed_to_both_bounds_or_says_so(x64):
     params, starts = OneUnitParams(20.0, 0.0), jnp.linspace(-25, 25, 17)[:, None]
     for options in ({}, {"max_stretches": 1}):  # in stretches, or met from several sections and joined
-        diagram = bifurcation_diagram(one_unit_step, params, "b", (-23.0, 3.0), starts, **options)
+        diagram = bifurcation_diagram(one_unit_step, params, "b", (-23.0, 3.0), starts, **untyped(options))
         (branch,) = diagram.branches
         assert branch.complete
         assert branch.left_bounds
@@ -189,7 +190,7 @@ def test_analytic_neimark_sacker_of_the_delayed_logistic_map(x64):
     start = {"x": jnp.array([[1 - 1 / a + radius]]), "y": jnp.array([[1 - 1 / a]])}
     orbit = attractor_diagram(plane, params, "a", jnp.array([a]), start, transient=8000, record=400)
     reach = np.abs(orbit[0, 0, :, 0] - (1 - 1 / a)).max()
-    assert reach == pytest.approx(2 * radius * abs(point.vector[0]), rel=0.05)
+    assert reach == pytest.approx(2 * radius * abs(present(point.vector)[0]), rel=0.05)
 
 
 def test_analytic_henon_fold_flip_and_an_area_preserving_map(x64):
@@ -239,7 +240,7 @@ def test_analytic_cycles_of_two_end_at_the_flip_they_came_from(x64):
     np.testing.assert_allclose([p.parameter for p in diagram.special], [3, 1 + 6**0.5], atol=1e-12)
     r = diagram.special[1].parameter
     pair = (r + 1 + np.array([-1, 1]) * np.sqrt((r - 3) * (r + 1))) / (2 * r)
-    np.testing.assert_allclose(np.sort(diagram.special[1].orbit[:, 0]), pair, atol=1e-10)
+    np.testing.assert_allclose(np.sort(present(diagram.special[1].orbit)[:, 0]), pair, atol=1e-10)
     assert [b.period for b in diagram.branches] == [2]
 
 

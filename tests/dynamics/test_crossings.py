@@ -14,8 +14,8 @@ def cost(params, start):
 
 
 def report(b, new_b, start, new_start=None, w=5.0, **options):
-    ends = [None if x is None else jnp.array([x]) for x in (start, new_start)]
-    return crossing_report(one_unit_step, OneUnitParams(w, b), OneUnitParams(w, new_b), *ends, **options)
+    first, second = (None if x is None else jnp.array([x]) for x in (start, new_start))
+    return crossing_report(one_unit_step, OneUnitParams(w, b), OneUnitParams(w, new_b), first, second, **options)
 
 
 def test_parity_reference_change_of_bias_crosses_the_boundary_of_basins(x64, reference):
@@ -90,11 +90,12 @@ def planar(p, x, inputs=None):
 
 
 def planar_report(which, a, new_a, start, new_start, shift=0.0):
-    tree = [{"which": float(which), "a": v, "shift": s} for v, s in ((a, 0.0), (new_a, shift))]
-    starts = [jnp.array([x, 0.1]) for x in (start, new_start)]
+    old, new = ({"which": float(which), "a": v, "shift": s} for v, s in ((a, 0.0), (new_a, shift)))
+    first, second = (jnp.array([x, 0.1]) for x in (start, new_start))
     # Scalar arrays are numbers.
     settling = Settling(tolerance=jnp.asarray(1e-10), max_period=2, max_steps=1024)
-    return crossing_report(planar, *tree, *starts, None, settling, num_samples=9, merge_distance=jnp.asarray(1e-5))
+    options = {"num_samples": 9, "merge_distance": jnp.asarray(1e-5)}
+    return crossing_report(planar, old, new, first, second, None, settling, **options)
 
 
 def test_analytic_neimark_sacker(x64):

@@ -49,8 +49,8 @@ def test_documented_degenerate_points_have_no_made_up_criticality(x64):
     def gain(p, x, _):
         return p["r"] * (x - p["cubic"] * x**3)
 
-    def located(kind, step, params, path, *at):
-        point = locate_bifurcation(kind, step, params, path, *at, jnp.full(2 if step is turn else 1, 0.01))
+    def located(kind, step, params, path, at):
+        point = locate_bifurcation(kind, step, params, path, at, jnp.full(2 if step is turn else 1, 0.01))
         assert point.located
         return point
 

@@ -23,7 +23,7 @@ def test_analytic_a_point_is_followed_until_its_fold_and_then_lost(x64):
     assert (x[~before] < -2).all()
     np.testing.assert_allclose(x, w / (1 + np.exp(-x)) + b, atol=1e-9)
     sigma = 1 / (1 + np.exp(-x))
-    np.testing.assert_allclose(track.multipliers[:, 0].real, w * sigma * (1 - sigma), atol=1e-9)
+    np.testing.assert_allclose(np.real(track.multipliers[:, 0]), w * sigma * (1 - sigma), atol=1e-9)
     assert np.argmax(track.moved) == before.sum()
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from experiments import runner
 from experiments.training import clipping_strategies
+from tests.untyped import present, untyped
 
 from cliffs.diagnosis import diagnose
 
@@ -45,10 +46,11 @@ def test_integration_diagnosis_of_real_runs_says_what_their_norms_say(runs):
         assert ("threshold never binds" in found.names()) == (share <= 0.5 and threshold > 10 * norms.max())
         for finding in found.findings:
             if finding.name == "cliff spikes":
-                for at in finding.evidence["steps"]:
+                for at in untyped(finding.evidence["steps"]):
                     assert norms[at] > 5 * np.median(norms[max(at - 50, 0) : at + 50])
-        assert found.threshold.low < found.threshold.suggested < found.threshold.high
-        assert found.threshold.clip_fraction == (norms > found.threshold.suggested).mean()
+        range_ = present(found.threshold)
+        assert range_.low < range_.suggested < range_.high
+        assert range_.clip_fraction == (norms > range_.suggested).mean()
     assert "threshold too low" in seen
     assert len(seen) > 1
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from experiments import runner
 from experiments.training import _trials
+from tests.untyped import untyped
 
 from cliffs import recurrent
 from cliffs.records import load_record
@@ -68,7 +69,7 @@ def test_integration_a_stopped_experiment_goes_on_from_its_checkpoint(tmp_path, 
 
     from cliffs.sweeps import _progress
 
-    config = success_by_length.Config(**SMALL, lengths=(10,), inits=("sigmoid",), success_error=0.0)
+    config = success_by_length.Config(**untyped(SMALL), lengths=(10,), inits=("sigmoid",), success_error=0.0)
     whole = success_by_length.train(config, "sigmoid", 10)
     kept = dataclasses.replace(config, checkpoint=str(tmp_path))
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tests.untyped import untyped
 
 from cliffs.landscape import (
     along,
@@ -82,11 +83,11 @@ def test_invariance_directions_keep_the_precision_of_the_parameters(x64):
 
 
 def test_analytic_named_parameter_inside_a_matrix():
-    params = {"unit": OneUnitParams(np.arange(6.0).reshape(2, 3), -1.0)}
+    params = {"unit": OneUnitParams(jnp.arange(6.0).reshape(2, 3), -1.0)}
     direction = parameter_direction(params, ("unit", "w", (1, 2)))
     np.testing.assert_array_equal(direction["unit"].w, [[0, 0, 0], [0, 0, 1]])
     assert float(direction["unit"].b) == 0.0
-    assert float(along(lambda p: p["unit"].w[1, 2], params, direction)(0.5)) == 5.5
+    assert float(along(lambda p: p["unit"].w[1, 2], params, direction)(jnp.asarray(0.5))) == 5.5
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e30, 1e-30])
@@ -146,7 +147,7 @@ def test_analytic_eigenvector_of_a_quadratic(x64):
 
     params = {"a": jnp.ones(3), "b": jnp.ones((2, 1))}
     for which, column in (("largest", 0), ("smallest", 4)):
-        v = eigenvector_direction(loss, params, jax.random.key(0), which=which)
+        v = eigenvector_direction(loss, params, jax.random.key(0), which=untyped(which))
         assert jax.tree.map(jnp.shape, v) == jax.tree.map(jnp.shape, params)
         flat = np.concatenate([v["a"], v["b"].ravel()])
         np.testing.assert_allclose(abs(flat @ basis[:, column]), 1, atol=1e-12)
@@ -174,15 +175,15 @@ def test_property_random_directions_of_parameters_whose_squares_overflow(normali
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: random_direction(jax.random.key(0), jnp.ones(2), normalize="unit"), "normalize"),
+        (lambda: random_direction(jax.random.key(0), jnp.ones(2), normalize=untyped("unit")), "normalize"),
         (lambda: parameter_direction(OneUnitParams(5.0, 1.0), "c"), "'c'"),
         (lambda: pca_directions(jnp.ones((2, 3)), 2), "num"),
-        (lambda: pca_directions(jnp.ones((9, 3)), center="first"), "center"),
+        (lambda: pca_directions(jnp.ones((9, 3)), center=untyped("first")), "center"),
         (lambda: project_path(jnp.ones((2, 3)), jnp.zeros(3), [jnp.ones(3), -2 * jnp.ones(3)]), "independent"),
         (lambda: shift(jnp.ones(2), [jnp.ones(3)]), "shapes"),
         (lambda: pca_directions(jnp.arange(10.0)[:, None], 2), "number of parameters"),
         (lambda: gradient_direction(lambda p: jnp.float32(0), {}), "params"),
-        (lambda: eigenvector_direction(jnp.sum, jnp.ones(2), jax.random.key(0), which="top"), "which"),
+        (lambda: eigenvector_direction(jnp.sum, jnp.ones(2), jax.random.key(0), which=untyped("top")), "which"),
         (lambda: project_path(jnp.ones((2, 3)), jnp.zeros(3), [jnp.zeros(3)]), "non-zero"),
     ],
 )

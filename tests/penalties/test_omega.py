@@ -94,14 +94,16 @@ def test_parity_omega_and_its_immediate_gradient_with_a_transcription(x64, probl
         return penalties.omega(step, params.rnn, start, inputs, error=lambda x: error(params, x), form=FORMS[which])
 
     value, grad = jax.value_and_grad(run)(params)
-    weights = problem[0]
-    np.testing.assert_allclose(value, transcribed(*problem, form, act, FORMS[which]), rtol=1e-10)
-    want = complex_step(lambda w: transcribed(*problem, form, act, FORMS[which], w_jacobian=w), weights[0])
+    weights, given, targets = problem
+    np.testing.assert_allclose(value, transcribed(weights, given, targets, form, act, FORMS[which]), rtol=1e-10)
+    want = complex_step(
+        lambda w: transcribed(weights, given, targets, form, act, FORMS[which], w_jacobian=w), weights[0]
+    )
     np.testing.assert_allclose(grad.rnn.w_rec, want, rtol=1e-10, atol=1e-10)
     # The recurrent matrix alone, and there only where it stands in the Jacobian.
     assert not np.asarray(grad.rnn.w_in).any()
     assert not np.asarray(grad.readout.w_out).any()
-    full = complex_step(lambda w: transcribed((w, *weights[1:]), *problem[1:], form, act, FORMS[which]), weights[0])
+    full = complex_step(lambda w: transcribed((w, *weights[1:]), given, targets, form, act, FORMS[which]), weights[0])
     assert np.abs(want - full).max() > 1e-3
 
 
@@ -117,12 +119,12 @@ def test_parity_the_exact_gradient_with_a_transcription(x64, problem, form, act,
         )
 
     value, grad = jax.value_and_grad(run)(params)
-    weights = list(problem[0])
-    np.testing.assert_allclose(value, transcribed(*problem, form, act, FORMS[which]), rtol=1e-10)
+    weights, given, targets = problem
+    np.testing.assert_allclose(value, transcribed(weights, given, targets, form, act, FORMS[which]), rtol=1e-10)
     for i, got in enumerate((grad.rnn.w_rec, grad.rnn.w_in, grad.readout.w_out)):
 
         def moved(w, i=i):
-            return transcribed((*weights[:i], w, *weights[i + 1 :]), *problem[1:], form, act, FORMS[which])
+            return transcribed((*weights[:i], w, *weights[i + 1 :]), given, targets, form, act, FORMS[which])
 
         np.testing.assert_allclose(got, complex_step(moved, weights[i]), rtol=1e-10, atol=1e-10)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cliffs.plotting import figure, plot_finite_time_distribution
+from cliffs.plotting import figure, figure_of, plot_finite_time_distribution
 
 
 def widths(ax):
@@ -28,7 +28,7 @@ def test_property_few_samples_are_all_shown():
     samples[2, 1] = np.nan
     _, ax = figure()
     assert plot_finite_time_distribution(samples, ax, names=["a", "b", "c"]) is ax
-    dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "."]
+    dots = [np.asarray(line.get_xdata()) for line in ax.lines if line.get_marker() == "."]
     assert [len(x) for x in dots] == [8, 7, 8]
     np.testing.assert_array_equal(dots[0], samples[:, 0])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
@@ -37,4 +37,4 @@ def test_property_few_samples_are_all_shown():
 def test_analytic_equal_samples_and_no_samples_are_drawn():
     for samples in (np.zeros((4, 5, 2)), np.zeros((200, 2)), np.full((200, 1), np.nan)):
         ax = plot_finite_time_distribution(samples)
-        ax.figure.draw_without_rendering()
+        figure_of(ax).draw_without_rendering()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.untyped import untyped
 
 from cliffs import recurrent
 from cliffs.recurrent import _blocks, _fast_unroll
@@ -191,8 +192,8 @@ def test_property_unperturbed_inputs_cost_no_product():
     ("call", "words"),
     [
         (lambda p, s, u: recurrent.rnn_step("softplus"), "activation"),
-        (lambda p, s, u: recurrent.rnn_step("tanh", "eq2"), "form"),
-        (lambda p, s, u: recurrent.unroll(recurrent.rnn_step(), p, s, u, method="fast"), "method"),
+        (lambda p, s, u: recurrent.rnn_step("tanh", untyped("eq2")), "form"),
+        (lambda p, s, u: recurrent.unroll(recurrent.rnn_step(), p, s, u, method=untyped("fast")), "method"),
         (
             lambda p, s, u: recurrent.unroll(recurrent.rnn_step(), p, s, u[..., :2]),
             r"inputs must be \[time, \*batch, 3\]",

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.untyped import untyped
 
 from cliffs import recurrent
 from cliffs.recurrent import linear_step
@@ -29,7 +30,7 @@ def network(dtype, n=24, time=30, form="post_activation"):
     )
     inputs = normal((2, 7), (time, 2), dtype)
     state = normal((3, 7), (n,), dtype)
-    step = recurrent.rnn_step("tanh", form)
+    step = recurrent.rnn_step("tanh", untyped(form))
     states = recurrent.unroll(step, params, state, inputs)
     return step, params, jnp.concatenate([state[None], states[:-1]]), inputs
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.untyped import untyped
 
 from cliffs import recurrent
 from cliffs.recurrent import HenonParams, henon_step, linear_step
@@ -90,7 +91,7 @@ def test_parity_sum_of_all_exponents_is_the_mean_log_determinant(x64, cell):
 
         params, start = normal(0, (3, 3)), (jnp.ones(3), jnp.zeros(3))
     else:
-        step, start = recurrent.rnn_step("tanh"), jnp.zeros(4)
+        step, start = untyped(recurrent.rnn_step("tanh")), jnp.zeros(4)
         params = recurrent.RNNParams(normal(1, (4, 4)), jnp.ones((2, 4)))
     states = recurrent.unroll(step, params, start, inputs)
     before = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs[:-1]]), start, states)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.optimize import brentq
+from tests.untyped import untyped
 
 from cliffs.spectra import mean_field_exponent
 
@@ -17,7 +18,7 @@ def by_scipy(gain, noise):
     def excess(q):
         return gain**2 * mean(lambda z: np.tanh(np.sqrt(q) * z) ** 2) + noise**2 - q
 
-    q = brentq(excess, 1e-9, gain**2 + noise**2 + 1, xtol=1e-14)
+    q = untyped(brentq)(excess, 1e-9, gain**2 + noise**2 + 1, xtol=1e-14)
     return 0.5 * np.log(gain**2 * mean(lambda z: np.cosh(np.sqrt(q) * z) ** -4))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from sweeps import small
+from tests.untyped import untyped
 
 from cliffs import training
 from cliffs.sweeps import SweepResult, load_sweep, product_grid, sweep
@@ -24,7 +25,7 @@ def test_integration_one_run_goes_on_where_the_sweep_stopped(result):
     one = result.run(0)
     assert one.settings == {"rate": 0.01, "seed": 0}
     assert int(one.state.step) == 40
-    state, update = one.state, jax.jit(small.update)
+    state, metrics, update = one.state, untyped(None), jax.jit(small.update)
     for _ in range(20):
         state, metrics = update(state, jax.tree.map(jnp.asarray, one.settings))
     np.testing.assert_allclose(state.params, longer.state.params[0], rtol=1e-5)

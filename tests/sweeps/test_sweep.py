@@ -10,6 +10,7 @@ import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.untyped import untyped
 
 from cliffs import recurrent, tasks, training
 from cliffs.sweeps import product_grid, sweep, use_all_cores
@@ -54,7 +55,7 @@ def test_parity_every_run_equals_a_run_alone():
     result = run(grid(), evaluate=evaluate)
     for i in range(6):
         one = jax.tree.map(lambda x, i=i: x[i], grid())
-        state = init(one)
+        state, metrics = init(one), untyped(None)
         for _ in range(20):
             state, metrics = jax.jit(update)(state, one)
         np.testing.assert_allclose(result.metrics.loss[i, 19], metrics.loss, rtol=1e-3)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tests.untyped import untyped
 
 from cliffs import recurrent, tasks, training
 
@@ -32,7 +33,7 @@ def same_bits(a, b):
 def test_parity_fit_equals_the_loop_a_user_would_write():
     key = jax.random.key(1)
     state, history = fit(params(), key)
-    p, opt_state = params(), OPTIMIZER.init(params())
+    p, opt_state = untyped(params()), OPTIMIZER.init(untyped(params()))
     for i in range(12):
         (loss, _), grads = jax.value_and_grad(LOSS, has_aux=True)(p, sample(jax.random.fold_in(key, i)))
         np.testing.assert_allclose(history.loss[i], loss, rtol=1e-4)

@@ -32,7 +32,7 @@ class History(NamedTuple):
 
 
 Rows: TypeAlias = Iterable[Mapping[str, object]]
-Log: TypeAlias = ArrayLike | Rows | Mapping[str, ArrayLike] | History
+Log: TypeAlias = ArrayLike | Sequence[float | None] | Rows | Mapping[str, ArrayLike] | History
 
 
 def as_history(data: Log) -> History:

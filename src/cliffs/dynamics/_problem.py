@@ -204,7 +204,7 @@ def make_data(
     if parameter_scale is not None:
         given = _positive(np.asarray(parameter_scale, float), "parameter_scale")
         parameter = jnp.broadcast_to(jnp.asarray(given, dtype), size.shape)
-    state, parameter = nearest_power_of_two(state), nearest_power_of_two(parameter)
+    state, parameter = (jnp.asarray(nearest_power_of_two(size)) for size in (state, parameter))
     angles = jnp.full(n, jnp.inf, dtype)
     if period_of_state is not None:
         turn = np.asarray(entries(step, period_of_state, n, name="period_of_state"))

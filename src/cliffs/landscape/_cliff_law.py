@@ -151,7 +151,9 @@ def cliff_law(
     )
 
 
-def compare_laws(lengths: Real[np.ndarray, " k"], values: Float[np.ndarray, " k"]) -> LawComparison:
+def compare_laws(
+    lengths: Sequence[float] | Real[np.ndarray, " k"], values: Sequence[float] | Real[np.ndarray, " k"]
+) -> LawComparison:
     """Whether positive numbers grow (or fall) exponentially or as a power of the sequence length.
 
     `log y` is fitted by least squares against `T` and against `log T`, both with two parameters, and the fits are
@@ -250,7 +252,7 @@ def boundary_multiplier(
     starts: Float[Array, "starts n"],
     inputs: PyTree = None,
     *,
-    near: Float[Array | np.ndarray, " n"] | None = None,
+    near: Sequence[float] | Float[Array | np.ndarray, " n"] | None = None,
 ) -> float:
     """The multiplier of the unstable fixed point on a basin boundary: how fast a deviation grows there.
 

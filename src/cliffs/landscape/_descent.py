@@ -64,7 +64,7 @@ def descend(loss: Objective, params: PyTree, optimizer: optax.GradientTransforma
     params = jax.tree.map(jnp.asarray, params)
 
     def body(state, _):
-        new, metrics = train_step(state, None, lambda p, _: loss(p), optimizer)
+        new, metrics = train_step(state, None, lambda p, _: scalar(loss)(p), optimizer)
         return new, (new.params, metrics.loss, metrics.grad_norm)
 
     final, (points, losses, norms) = jax.lax.scan(body, init_train_state(params, optimizer), length=num_steps)
@@ -131,7 +131,7 @@ def stability_map(
 
         def body(carry, _):
             state, left_at, last = carry
-            new, metrics = train_step(state, None, lambda p, _: loss(p), optimizer)
+            new, metrics = train_step(state, None, lambda p, _: scalar(loss)(p), optimizer)
             gone = ~jnp.asarray(inside(new.params)) | (new.diverged_at >= 0)
             # What is not finite here is what the step before led to.
             late = (new.diverged_at == state.step) & ~(jnp.isfinite(metrics.loss) & jnp.isfinite(metrics.grad_norm))

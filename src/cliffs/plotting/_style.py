@@ -1,8 +1,9 @@
 """One look for all figures."""
 
-from typing import Any
+from typing import Any, overload
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -30,8 +31,7 @@ STYLE: Any = {
 
 def axes_or_new(ax: Axes | None, **subplots: Any) -> Axes:
     """The given Axes, or those of a new figure in the house style."""
-    new: Any = figure(**subplots)[1] if ax is None else ax
-    return new
+    return figure(**subplots)[1] if ax is None else ax
 
 
 def figure_of(ax: Axes) -> Figure:
@@ -47,7 +47,15 @@ def figure_of(ax: Axes) -> Figure:
     return fig
 
 
-def figure(rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, **subplots: Any):
+@overload
+def figure(*, size: tuple[float, float] | None = None, **subplots: Any) -> tuple[Figure, Axes]: ...
+@overload
+def figure(
+    rows: int, columns: int = 1, *, size: tuple[float, float] | None = None, **subplots: Any
+) -> tuple[Figure, np.ndarray]: ...
+def figure(
+    rows: int = 1, columns: int = 1, *, size: tuple[float, float] | None = None, **subplots: Any
+) -> tuple[Figure, Axes | np.ndarray]:
     """A figure without pyplot's global state, in the house style.
 
     **Arguments**

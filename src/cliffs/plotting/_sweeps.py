@@ -1,5 +1,7 @@
 """Two columns of a sweep's grid against one another."""
 
+from typing import cast
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -32,11 +34,12 @@ def plot_heatmap(
     >>> plot_heatmap(result, "lr", "seed").get_xlabel()
     'lr'
     """
-    rows = result.table(by=(x, y))
+    # The columns of the grid that x and y name have a value everywhere.
+    rows = cast(list[dict[str, float]], result.table(by=(x, y)))
     known = sorted(set(rows[0]) - {x, y})
     if value not in known:
         raise ValueError(f"value must be one of {known}, got {value!r}")
-    xs, ys = (sorted({v for row in rows if (v := row[name]) is not None}) for name in (x, y))
+    xs, ys = (sorted({row[name] for row in rows}) for name in (x, y))
     cells = np.full((len(ys), len(xs)), np.nan)
     for row in rows:
         cells[ys.index(row[y]), xs.index(row[x])] = np.nan if row[value] is None else row[value]
