@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 from cliffs.clipping._leaves import compute_dtype, is_array, is_number, named_leaves, wide
-from cliffs.clipping._numbers import Number, at, check, hypot, multiple
+from cliffs.clipping._numbers import Number, at, check, hypot, multiple, root_mean
 from cliffs.clipping._outcome import Outcome
 from cliffs.clipping._strategy import NonFinite, strategy
 
@@ -129,7 +129,7 @@ def clip_spikes(
                 # The limit itself with the sign: no division, so no rounding above the limit.
                 cut = jnp.sign(y) * bound
             seen = jnp.where(spike, bound, size)
-            moment = _root_mean(rms, seen, jnp.asarray(a, rms.dtype))
+            moment = root_mean(rms, seen, jnp.asarray(a, rms.dtype))
             return jnp.where(spike, cut.astype(x.dtype), x), moment
 
         named = dict(named_leaves(state.rms))
@@ -140,14 +140,3 @@ def clip_spikes(
         return Outcome([new for new, _ in pairs]), state._replace(rms=rms)
 
     return strategy(init, rule, nonfinite)
-
-
-def _root_mean(old: Array, new: Array, decay: Array) -> Array:
-    """`sqrt(decay old^2 + (1 - decay) new^2)` of non-negative numbers whose squares may be no floats."""
-    top = jax.lax.stop_gradient(jnp.maximum(old, new))
-    positive = top > jnp.finfo(top.dtype).tiny
-    top = jnp.where(positive, top, 1.0)
-    old, new = jnp.where(positive, old / top, 1.0), jnp.where(positive, new / top, 1.0)
-    total = decay * jnp.square(old) + (1 - decay) * jnp.square(new)
-    some = positive & (total > 0)
-    return jnp.where(some, top * jnp.sqrt(jnp.where(some, total, 1.0)), 0.0)

@@ -86,6 +86,17 @@ def hypot(a: Array, b: Array) -> Array:
     return jnp.where(positive, top * jnp.sqrt(a * a + b * b), 0.0)
 
 
+def root_mean(old: Array, new: Array, decay: Array) -> Array:
+    """`sqrt(decay old^2 + (1 - decay) new^2)` of non-negative numbers whose squares may be no floats."""
+    top = jax.lax.stop_gradient(jnp.maximum(old, new))
+    positive = top > jnp.finfo(top.dtype).tiny
+    top = jnp.where(positive, top, 1.0)
+    old, new = jnp.where(positive, old / top, 1.0), jnp.where(positive, new / top, 1.0)
+    total = decay * jnp.square(old) + (1 - decay) * jnp.square(new)
+    some = positive & (total > 0)
+    return jnp.where(some, top * jnp.sqrt(jnp.where(some, total, 1.0)), 0.0)
+
+
 @jax.custom_jvp
 def parallel(a: Array, b: Array) -> Array:
     """`a b / (a + b)` of non-negative numbers, also where their product or the square of one is no float."""
