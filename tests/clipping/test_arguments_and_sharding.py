@@ -25,6 +25,9 @@ BY_NORM = (
     "clip_by_norm_quantile",
     "clip_by_zscore",
     "clip_by_ema_leaf_norm",
+    "adaptive_grad_norm",
+    "clip_by_group_band",
+    "clip_with_error_feedback",
     "clip_or_shrink",
 )
 

@@ -185,7 +185,15 @@ def test_analytic_agc_sees_the_weights_of_its_own_leaf():
 
 
 READS_PARAMS = ("adaptive_grad_clip", "clip_or_shrink", "spectral_normalize", "project_spectral_radius")
-HAS_LEAVES = (*READS_PARAMS, "clip_by_ema_leaf_norm", "clip_spikes")
+HAS_LEAVES = (
+    *READS_PARAMS,
+    "clip_by_ema_leaf_norm",
+    "clip_spikes",
+    "clip_by_ema_max",
+    "adaptive_grad_norm",
+    "clip_update_rms",
+    "clip_with_error_feedback",
+)
 
 
 @pytest.mark.wrong_arguments
@@ -242,6 +250,6 @@ def test_integration_tree_map_params_finds_what_copies_the_parameters(name):
         transform, lambda x, spec: spec, state, {"w_rec": "matrix", "b": "vector"}, transform_non_params=lambda x: None
     )
     found = sorted(x for x in jax.tree.leaves(marked) if isinstance(x, str))
-    assert found == (["matrix", "vector"] if name == "clip_spikes" else [])
+    assert found == sorted(["matrix", "vector"] * STRATEGIES[name].copies)
     same = optax.tree_map_params(transform, lambda x: x, state)
     assert identical(same, state)

@@ -15,6 +15,11 @@
 | `clip_by_zscore` | outliers of the norm (ZClip) | yes | 2 numbers |
 | `clip_by_ema_leaf_norm` | per array, multiple of its moving average (AdaGC) | no | 1 number per array |
 | `clip_spikes` | entry by entry, against its second moment (SPAM) | no | 1 number per entry |
+| `clip_by_ema_max` | entry by entry, against the average largest entry (AdaClip) | no | 2 numbers per array |
+| `adaptive_grad_norm` | steady norm per array (AdaGN) | no | 4 numbers per array |
+| `clip_by_group_band` | band around the average norm of a group (AGGC) | no | 2 numbers per group |
+| `clip_update_rms` | root mean square of the update per array (StableAdamW) | no | 1 number per entry |
+| `clip_with_error_feedback` | difference to an estimate of the gradient (Clip21) | no | 1 or 2 numbers per entry |
 | `clip_or_shrink` | norm; shrinks the recurrent matrix when broken (2013 code) | yes | none |
 | `spectral_normalize` | largest singular value of the matrix, after the update | - | basis |
 | `project_spectral_radius` | spectral radius of the matrix, after the update | - | basis |
@@ -77,7 +82,9 @@ from cliffs.clipping._adaptive import clip_by_quantile_tracker as clip_by_quanti
 from cliffs.clipping._adaptive import clip_by_zscore as clip_by_zscore
 from cliffs.clipping._entries import clip as clip
 from cliffs.clipping._entries import clip_spikes as clip_spikes
+from cliffs.clipping._error_feedback import clip_with_error_feedback as clip_with_error_feedback
 from cliffs.clipping._from_optax import safely as safely
+from cliffs.clipping._group_band import clip_by_group_band as clip_by_group_band
 from cliffs.clipping._leaf_averages import clip_by_ema_leaf_norm as clip_by_ema_leaf_norm
 from cliffs.clipping._norms import clip_by_block_rms as clip_by_block_rms
 from cliffs.clipping._norms import clip_by_global_norm as clip_by_global_norm
@@ -93,8 +100,11 @@ from cliffs.clipping._skip_outliers import SkipOutliersState as SkipOutliersStat
 from cliffs.clipping._skip_outliers import skip_outliers as skip_outliers
 from cliffs.clipping._spectral import project_spectral_radius as project_spectral_radius
 from cliffs.clipping._spectral import spectral_normalize as spectral_normalize
+from cliffs.clipping._stable_spam import adaptive_grad_norm as adaptive_grad_norm
+from cliffs.clipping._stable_spam import clip_by_ema_max as clip_by_ema_max
 from cliffs.clipping._strategy import NonFinite as NonFinite
 from cliffs.clipping._telemetry import TelemetryState as TelemetryState
 from cliffs.clipping._telemetry import read_telemetry as read_telemetry
 from cliffs.clipping._telemetry import with_telemetry as with_telemetry
 from cliffs.clipping._units import adaptive_grad_clip as adaptive_grad_clip
+from cliffs.clipping._update_rms import clip_update_rms as clip_update_rms

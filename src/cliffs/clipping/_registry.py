@@ -16,11 +16,15 @@ import optax
 from cliffs.clipping import (
     _adaptive,
     _entries,
+    _error_feedback,
+    _group_band,
     _leaf_averages,
     _norms,
     _recurrent_matrix,
     _spectral,
+    _stable_spam,
     _units,
+    _update_rms,
 )
 
 
@@ -47,6 +51,10 @@ class StrategyInfo:
     """Whether a gradient below the threshold passes to the bit."""
     idempotent: bool = True
     """Whether clipping twice is clipping once."""
+    sets_norm: bool = False
+    """Whether the first argument is the norm that a gradient is brought to from either side, not a limit."""
+    copies: int = 0
+    """How many arrays of each parameter's shape the state holds."""
     as_quantile: bool = False
     """Whether the first argument lies in [0, 1]: `make` then maps a threshold t there, t / (1 + t)."""
     schedules: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
@@ -205,7 +213,65 @@ _INFOS = (
         (50.0, 500.0, 5000.0),
         settings={"warmup": 1},
         idempotent=False,
+        copies=1,
         schedules={"theta": (2.0, 0.5), "decay": (0.9, 0.3), "warmup": (1, 2)},
+    ),
+    StrategyInfo(
+        _stable_spam.clip_by_ema_max,
+        "entry by entry, against the average largest entry (AdaClip)",
+        "2 numbers per array",
+        False,
+        (0.5, 1.0, 3.0),
+        idempotent=False,
+        schedules={"multiplier": (0.5, 0.2), "decay": (0.9, 0.3)},
+    ),
+    StrategyInfo(
+        _stable_spam.adaptive_grad_norm,
+        "steady norm per array (AdaGN)",
+        "4 numbers per array",
+        False,
+        (0.01, 0.1, 1.0),
+        exact=False,
+        idempotent=False,
+        sets_norm=True,
+        schedules={"norm": (0.5, 0.2), "b1": (0.7, 0.2), "b2": (0.9, 0.5), "eps": (0.1, 0.3)},
+    ),
+    StrategyInfo(
+        _group_band.clip_by_group_band,
+        "band around the average norm of a group (AGGC)",
+        "2 numbers per group",
+        False,
+        (1.05, 1.5, 3.0),
+        idempotent=False,
+        schedules={
+            "high": (1.5, 0.7),
+            "low": (0.5, 0.9),
+            "decay": (0.9, 0.3),
+            "min_norm": (0.1, 1.0),
+            "least_factor": (0.2, 0.8),
+            "most_factor": (2.0, 1.1),
+        },
+    ),
+    StrategyInfo(
+        _update_rms.clip_update_rms,
+        "root mean square of the update per array (StableAdamW)",
+        "1 number per entry",
+        False,
+        (0.3, 1.0, 3.0),
+        idempotent=False,
+        copies=1,
+        schedules={"max_rms": (0.5, 0.2), "b2": (0.9, 0.3), "eps": (1e-3, 1.0)},
+    ),
+    StrategyInfo(
+        _error_feedback.clip_with_error_feedback,
+        "difference to an estimate of the gradient (Clip21)",
+        "1 or 2 numbers per entry",
+        False,
+        (0.01, 0.1, 1.0),
+        exact=False,
+        idempotent=False,
+        copies=1,
+        schedules={"max_norm": (0.5, 0.2), "b1": (1.0, 0.3), "b2": (1.0, 0.4)},
     ),
     StrategyInfo(
         _recurrent_matrix.clip_or_shrink,
