@@ -181,6 +181,15 @@ def test_parity_clip_or_shrink_on_a_broken_and_on_a_huge_gradient():
         rule.init({"kernel": jnp.ones(2)})
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (12, 4), (10, 30)])
+def test_analytic_truth_the_spectral_norm_of_a_matrix_that_is_not_square(shape):
+    params = {"w_rec": jax.random.normal(jax.random.key(3), shape)}
+    rule = clipping.spectral_normalize(0.7)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    new = optax.apply_updates(params, rule.update(zero, rule.init(params), params)[0])
+    np.testing.assert_allclose(np.linalg.norm(new["w_rec"], 2), 0.7, rtol=1e-4)
+
+
 @pytest.mark.parametrize("n", [3, 20])
 def test_analytic_truth_matrix_constraints_hold_along_a_run(n):
     keys = jax.random.split(jax.random.key(0), 3)

@@ -11,11 +11,15 @@ from jaxtyping import Array, Float, Int
 from cliffs.clipping._leaves import compute_dtype, is_array, is_recurrent, named_leaves, stands_for_params, whole
 from cliffs.clipping._numbers import Number, at, check
 from cliffs.clipping._outcome import Outcome, compare
-from cliffs.clipping._safe_norm import power_of_two, whole_norm
+from cliffs.clipping._safe_norm import whole_norm
 from cliffs.clipping._strategy import NonFinite, strategy
-
-_BLOCK = 8  # enough for a leading complex pair and its neighbours
-_START_ITERATIONS = 50
+from cliffs.clipping._subspace import (
+    START_ITERATIONS,
+    first_basis,
+    largest_singular_value,
+    scaled,
+    subspace_iteration,
+)
 
 
 class SpectralState(NamedTuple):
@@ -59,7 +63,7 @@ def spectral_normalize(
     >>> [round(float(x), 4) for x in jnp.diag(params["w_rec"] + updates["w_rec"])]
     [1.5, 0.5]
     """
-    return _constraint("max_norm", max_norm, select, num_iterations, nonfinite, _largest_singular_value)
+    return _constraint("max_norm", max_norm, select, num_iterations, nonfinite, largest_singular_value)
 
 
 def project_spectral_radius(
@@ -122,9 +126,7 @@ def _constraint(
                 kind = f"real {'square ' if square else ''}matrices"
                 raise ValueError(f"select must find {kind}, got {w.shape} {w.dtype} at {name!r}")
             w = whole(w.astype(compute_dtype(w)))
-            # Any fixed start without structure will do: the state must not depend on a key.
-            basis = jax.random.normal(jax.random.key(0), (w.shape[1], min(_BLOCK, *w.shape)), w.dtype)
-            return measure(w, basis, _START_ITERATIONS)[1]
+            return measure(w, first_basis(w), START_ITERATIONS)[1]
 
         return SpectralState(count, {name: start(name, w) for name, w in named.items() if is_chosen(name)})
 
@@ -168,36 +170,9 @@ def _constraint(
     return strategy(init, rule, nonfinite)
 
 
-def _scaled(w: Array) -> tuple[Array, Array]:
-    scale = power_of_two(jax.lax.stop_gradient(jnp.max(jnp.abs(w))))
-    return w / scale, scale
-
-
-def _subspace_iteration(w: Array, basis: Array, iterations: int | Array, twice: bool) -> Array:
-    """An orthonormal basis after some products with `W`, or with `W^T W` if `twice`; a constant for derivatives."""
-    frozen = jax.lax.stop_gradient(w)
-    start = basis + jnp.zeros_like(frozen[:, :1])  # under shard_map it must vary over devices where the matrix does
-
-    def multiply(_, q):
-        return jnp.linalg.qr(frozen.T @ (frozen @ q) if twice else frozen @ q)[0]
-
-    return jax.lax.stop_gradient(jax.lax.fori_loop(0, iterations, multiply, start))
-
-
-def _largest_singular_value(w: Array, basis: Array, iterations: int | Array) -> tuple[Array, Array]:
-    w, scale = _scaled(w)
-    basis = _subspace_iteration(w, basis, iterations, twice=True)
-    image = w @ basis
-    gram = image.T @ image  # block x block: its largest eigenvalue is the Ritz value of W^T W
-    vector = jax.lax.stop_gradient(jnp.linalg.eigh(gram)[1][:, -1])
-    squared = vector @ gram @ vector  # its derivative is u^T dW v, without that of eigenvectors
-    positive = squared > 0
-    return scale * jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0), basis
-
-
 def _ritz_radius(w: Array, basis: Array, iterations: int | Array) -> tuple[Array, Array]:
-    w, scale = _scaled(w)
-    basis = _subspace_iteration(w, basis, iterations, twice=False)
+    w, scale = scaled(w)
+    basis = subspace_iteration(w, basis, iterations, twice=False)
     return scale * _gelfand(basis.T @ w @ basis), basis
 
 
