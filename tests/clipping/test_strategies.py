@@ -274,7 +274,7 @@ def test_integration_inject_hyperparams_changes_the_threshold(name):
     """The first argument of every strategy as an injected hyperparameter, changed from outside between updates."""
     factory = getattr(clipping, name)
     fixed = {"static_args": "buffer_size"} if name == "clip_by_norm_quantile" else {}
-    if name in ("spectral_normalize", "project_spectral_radius"):
+    if name in ("clip_by_spectral_norm", "spectral_normalize", "project_spectral_radius"):
         fixed = {"static_args": "num_iterations"}
     if name in ("clip_by_zscore", "clip_by_ema_leaf_norm", "clip_spikes"):
         fixed = {"static_args": "warmup"}
@@ -381,6 +381,7 @@ BAD = [
             "clip_by_group_band",
             "clip_update_rms",
             "clip_with_error_feedback",
+            "clip_by_spectral_norm",
             "spectral_normalize",
             "project_spectral_radius",
         )
@@ -398,6 +399,10 @@ BAD = [
     ("clip_by_ema_leaf_norm", (1.05, 1.0), {}),
     ("clip_by_block_rms", (0.0,), {}),
     ("clip_by_ema_max", (1.0, 1.0), {}),
+    ("clip_by_spectral_norm", (1.0, "medium"), {}),
+    *[("clip_by_spectral_norm", (1.0,), {"num_iterations": bad}) for bad in (0, 2.0, True)],
+    *[("clip_by_spectral_norm", (clipping.EmaLimit(*bad),), {}) for bad in ((-1.0,), (1.0, 1.0))],
+    *[("clip_by_spectral_norm", (clipping.QuantileLimit(*bad),), {}) for bad in ((1.1,), (0.5, -1.0))],
     *[("adaptive_grad_norm", (), {name: bad}) for name, bad in (("b1", 1.0), ("b2", 1.0), ("eps", -1.0))],
     *[("clip_by_group_band", (), {name: -0.1}) for name in ("low", "decay", "min_norm", "least_factor")],
     ("clip_by_group_band", (), {"most_factor": 0.9}),

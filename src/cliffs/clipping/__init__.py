@@ -20,6 +20,7 @@
 | `clip_by_group_band` | band around the average norm of a group (AGGC) | no | 2 numbers per group |
 | `clip_update_rms` | root mean square of the update per array (StableAdamW) | no | 1 number per entry |
 | `clip_with_error_feedback` | difference to an estimate of the gradient (Clip21) | no | 1 or 2 numbers per entry |
+| `clip_by_spectral_norm` | singular values of each matrix (SPECTRA) | no | none, or 2 numbers per array |
 | `clip_or_shrink` | norm; shrinks the recurrent matrix when broken (2013 code) | yes | none |
 | `spectral_normalize` | largest singular value of the matrix, after the update | - | basis |
 | `project_spectral_radius` | spectral radius of the matrix, after the update | - | basis |
@@ -100,6 +101,9 @@ from cliffs.clipping._skip_outliers import SkipOutliersState as SkipOutliersStat
 from cliffs.clipping._skip_outliers import skip_outliers as skip_outliers
 from cliffs.clipping._spectral import project_spectral_radius as project_spectral_radius
 from cliffs.clipping._spectral import spectral_normalize as spectral_normalize
+from cliffs.clipping._spectral_clip import clip_by_spectral_norm as clip_by_spectral_norm
+from cliffs.clipping._spectral_limits import EmaLimit as EmaLimit
+from cliffs.clipping._spectral_limits import QuantileLimit as QuantileLimit
 from cliffs.clipping._stable_spam import adaptive_grad_norm as adaptive_grad_norm
 from cliffs.clipping._stable_spam import clip_by_ema_max as clip_by_ema_max
 from cliffs.clipping._strategy import NonFinite as NonFinite

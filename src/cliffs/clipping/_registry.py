@@ -22,6 +22,7 @@ from cliffs.clipping import (
     _norms,
     _recurrent_matrix,
     _spectral,
+    _spectral_clip,
     _stable_spam,
     _units,
     _update_rms,
@@ -272,6 +273,14 @@ _INFOS = (
         idempotent=False,
         copies=1,
         schedules={"max_norm": (0.5, 0.2), "b1": (1.0, 0.3), "b2": (1.0, 0.4)},
+    ),
+    StrategyInfo(
+        _spectral_clip.clip_by_spectral_norm,
+        "singular values of each matrix (SPECTRA)",
+        "none, or 2 numbers per array",
+        False,
+        (0.1, 1.0, 10.0),
+        schedules={"max_norm": (0.5, 0.2)},
     ),
     StrategyInfo(
         _recurrent_matrix.clip_or_shrink,
