@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PyTree
 from cliffs.clipping._leaves import wide
 from cliffs.clipping._like_params import of_leaves, replaced, zeros_like_params
 from cliffs.clipping._numbers import Number, at, check
-from cliffs.clipping._outcome import Outcome, clipped_whole
+from cliffs.clipping._outcome import Outcome, clipped_whole, compare
 from cliffs.clipping._safe_norm import Axis, whole_norm
 from cliffs.clipping._strategy import NonFinite, strategy
 
@@ -87,10 +87,16 @@ def clip_with_error_feedback(
         halves = [0.5 * v - 0.5 * h for v, h in zip(new, old)]
         moves = clipped_whole(halves, whole_norm(halves, dtype, gradient.axis_name), 0.5 * limit).leaves
         estimates = [(h + step * move) + step * move for h, move in zip(old, moves)]
-        outcome = Outcome([h.astype(x.dtype) for h, x in zip(estimates, gradient.leaves)])
+        updates = [h.astype(x.dtype) for h, x in zip(estimates, gradient.leaves)]
+
+        def change():
+            gaps = [wide(u, dtype) - wide(x, dtype) for u, x in zip(updates, gradient.clean)]
+            changed = whole_norm(gaps, dtype, gradient.axis_name).value > 0
+            return compare(gradient.clean, updates, gradient.norm, changed, gradient.axis_name)
+
         state = state._replace(estimate=replaced(gradient, state.estimate, estimates))
         if b1 is not None:
             state = state._replace(average=replaced(gradient, state.average, new))
-        return outcome, state
+        return Outcome(updates, change), state
 
     return strategy(init, rule, nonfinite, axis_name=axis_name)
