@@ -109,6 +109,9 @@ def test_parity_what_a_rule_reports_is_what_a_look_at_the_gradient_finds():
         "tiny entries": clipping.clip(1e-32),
         "no entry": clipping.clip(0.0),
         "block": clipping.clip_by_block_rms(0.4),
+        "band": clipping.clip_by_group_band(1.2, 0.9, 0.5, update="clipped", group=lambda path: path, nonfinite="skip"),
+        "steady": clipping.adaptive_grad_norm(0.5),
+        "feedback": clipping.clip_with_error_feedback(0.5, 0.9),
         "shrink": clipping.clip_or_shrink(0.9, 0.02, 20.0, lambda path: path == "w"),
         "spectral": clipping.spectral_normalize(1.5, select=lambda path: path == "w", nonfinite="skip"),
     }
