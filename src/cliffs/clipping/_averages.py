@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from cliffs.clipping._leaves import compute_dtype, is_number, named_leaves, stands_for_params
@@ -22,12 +23,13 @@ def start(params: PyTree, numbers: int) -> Any:
 
 def columns(gradient: Gradient, kept: Kept) -> tuple[Float[Array, " leaves"], ...]:
     """The numbers of the gradient's arrays, those of one kind in one array."""
-    return tuple(jnp.stack(gradient.of_each_leaf(kept, "the state"), axis=1))
+    return tuple(lax.optimization_barrier(jnp.stack(gradient.of_each_leaf(kept, "the state"), axis=1)))
 
 
 def keep(gradient: Gradient, kept: Kept, *new: Float[Array, " leaves"]) -> Kept:
     """The state with new numbers for the gradient's arrays; those without a gradient keep theirs."""
-    return kept | dict(zip(gradient.names, jnp.unstack(jnp.stack(new, axis=1))))
+    # Behind a barrier, or every array's numbers would be computed in a program of their own.
+    return kept | dict(zip(gradient.names, lax.optimization_barrier(jnp.stack(new, axis=1))))
 
 
 def weighted(weight: Array, decay: Any) -> tuple[Array, Array]:

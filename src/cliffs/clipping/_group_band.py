@@ -5,15 +5,17 @@ from collections.abc import Callable, Hashable
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Int
 
 from cliffs.clipping._averages import Kept, weighted
 from cliffs.clipping._leaves import compute_dtype, number_names, stands_for_params
+from cliffs.clipping._norms import of_groups
 from cliffs.clipping._numbers import Number, at, check, multiple
-from cliffs.clipping._outcome import rescaled_parts
-from cliffs.clipping._safe_norm import Axis, combined
+from cliffs.clipping._outcome import Outcome, rescaled_parts
+from cliffs.clipping._safe_norm import Axis
 from cliffs.clipping._strategy import NonFinite, strategy
 
 
@@ -102,14 +104,16 @@ def clip_by_group_band(
     def rule(gradient, state):
         groups = members(gradient.names)
         if not groups:
-            return rescaled_parts([], [], [], gradient.finite), state
+            return Outcome([]), state
         unknown = [name for name in groups if name not in state.averages]
         if unknown:
             raise ValueError(f"the gradient has the group {unknown[0]!r}, the state {list(state.averages)}")
         count, dtype = state.count, gradient.norm.value.dtype
-        norms = [combined([gradient.norms[i] for i in group], dtype) for group in groups.values()]
-        n = jnp.where(gradient.finite, jnp.stack([norm.value for norm in norms]), 0.0)
-        average, weight = jnp.unstack(jnp.stack([state.averages[name] for name in groups]).astype(dtype), axis=1)
+        places = list(groups.values())
+        chosen = np.array([indices[0] for indices in places], int)
+        norms = of_groups(gradient.norms, places)
+        n = jnp.where(gradient.finite, norms.value[chosen], 0.0)
+        average, weight = jnp.stack([state.averages[name] for name in groups], axis=1).astype(dtype)
         share, weight = weighted(weight, at(decay, count))
 
         def within(average):
@@ -125,17 +129,11 @@ def clip_by_group_band(
         else:
             lengths = within(average)
             average = average + share * ((lengths if update == "clipped" else n) - average)
-        lengths = jnp.unstack(lax.optimization_barrier(lengths))
-        kept = state.averages | dict(zip(groups, jnp.unstack(jnp.stack([average, weight], axis=1))))
-        place = {i: k for k, group in enumerate(groups.values()) for i in group}
-        of_leaf = [place[i] for i in range(len(gradient.leaves))]
-        outcome = rescaled_parts(
-            gradient.leaves,
-            [norms[k] for k in of_leaf],
-            [lengths[k] for k in of_leaf],
-            gradient.finite,
-            [group[0] for group in groups.values()],
-        )
-        return outcome, state._replace(averages=kept)
+        lengths, kept = lax.optimization_barrier((lengths, jnp.stack([average, weight], axis=1)))
+        group_of = np.zeros(len(gradient.leaves), int)
+        for k, indices in enumerate(places):
+            group_of[indices] = k
+        outcome = rescaled_parts(gradient.leaves, norms, lengths[group_of], gradient.shapes, gradient.finite, chosen)
+        return outcome, state._replace(averages=state.averages | dict(zip(groups, kept)))
 
     return strategy(init, rule, nonfinite, parts=lambda x: None, axis_name=axis_name)

@@ -120,7 +120,7 @@ def clip_by_group_norm(
         members: dict[Hashable, list[int]] = {}
         for i, name in enumerate(gradient.names):
             members.setdefault(name_group(name), []).append(i)
-        norms = _of_groups(gradient.norms, list(members.values()))
+        norms = of_groups(gradient.norms, list(members.values()))
         lengths = jnp.minimum(norms.value, at(max_norm, state.count))
         chosen = np.array([indices[0] for indices in members.values()], int)
         return rescaled_parts(gradient.leaves, norms, lengths, gradient.finite, chosen), state
@@ -128,7 +128,7 @@ def clip_by_group_norm(
     return strategy(None, rule, nonfinite, measure=by_leaf, axis_name=axis_name)
 
 
-def _of_groups(norms: Norm, groups: list[list[int]]) -> Norm:
+def of_groups(norms: Norm, groups: list[list[int]]) -> Norm:
     """For each leaf the norm of its group."""
     if not groups:
         return norms

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from cliffs.clipping._leaves import compute_dtype, is_number, named_leaves, stands_for_params, wide
+from cliffs.clipping._leaves import compute_dtype, is_number, named_leaves, stands_for_params, whole, wide
 from cliffs.clipping._outcome import Outcome, rescaled_whole
 from cliffs.clipping._safe_norm import whole_norm
 from cliffs.clipping._singular_values import decomposed, hard, soft, softened
 from cliffs.clipping._spectral_limits import Limit, check_limit, followed, numbers_kept
 from cliffs.clipping._strategy import NonFinite, strategy
-from cliffs.clipping._subspace import first_basis, largest_singular_value, spread_as, whole
+from cliffs.clipping._subspace import first_basis, largest_singular_value, spread_as
 
 _ROUNDS, _START_ROUNDS = 3, 20  # of the iteration for a leading singular value, from the second update on and at first
 

@@ -74,7 +74,7 @@ def clip_by_ema_max(
         limits = multiple(at(multiplier, state.count), average)
         over = tops > limits
         factors = jnp.where(over, jnp.where(over, limits, 1.0) / jnp.where(over, tops, 1.0), 1.0)
-        limits, factors = (jnp.unstack(x) for x in lax.optimization_barrier((limits, factors)))
+        limits, factors = lax.optimization_barrier((limits, factors))
         new = [
             jnp.where(size > limit.astype(size.dtype), (y * factor.astype(size.dtype)).astype(x.dtype), x)
             for x, y, size, limit, factor in zip(gradient.leaves, leaves, sizes, limits, factors)
@@ -140,10 +140,9 @@ def adaptive_grad_norm(
 
     def rule(gradient, state):
         if not gradient.leaves:
-            return rescaled_parts([], [], [], gradient.finite), state
+            return Outcome([]), state
         old = columns(gradient, state.averages)
-        n = jnp.stack([norm.value for norm in gradient.norms])
-        n = jnp.where(gradient.finite, n, 0.0)
+        n = jnp.where(gradient.finite, gradient.norms.value, 0.0)
         mean, root, mean_weight, root_weight = old
         mean_share, mean_weight = weighted(mean_weight, at(b1, state.count))
         root_share, root_weight = weighted(root_weight, at(b2, state.count))
@@ -153,7 +152,7 @@ def adaptive_grad_norm(
         ratio = jnp.where(some, mean / jnp.where(some, total, 1.0), 0.0)
         lengths = lax.optimization_barrier(jnp.asarray(at(norm, state.count), n.dtype) * ratio)
         new = (jnp.where(n > 0, a, b) for a, b in zip((mean, root, mean_weight, root_weight), old))
-        outcome = rescaled_parts(gradient.leaves, gradient.norms, list(jnp.unstack(lengths)), gradient.finite)
+        outcome = rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.shapes, gradient.finite)
         return outcome, state._replace(averages=keep(gradient, state.averages, *new))
 
     return strategy(init, rule, nonfinite, parts=lambda x: None, axis_name=axis_name)

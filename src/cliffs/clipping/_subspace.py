@@ -15,6 +15,14 @@ def first_basis(w: Float[Array, "m n"]) -> Float[Array, "n block"]:
     return jax.random.normal(jax.random.key(0), (w.shape[1], min(_BLOCK, *w.shape)), w.dtype)
 
 
+def spread_as(w: Array, like: Array) -> Array:
+    """An array spread over the devices as another one, where its type says how that is."""
+    sharding = jax.typeof(like).sharding
+    if jax.sharding.AxisType.Explicit not in sharding.mesh.axis_types:
+        return w
+    return jax.sharding.reshard(w, sharding.spec)
+
+
 def scaled(w: Array) -> tuple[Array, Array]:
     """A matrix with entries of at most 2, and the power of two that it was divided by."""
     scale = power_of_two(jax.lax.stop_gradient(jnp.max(jnp.abs(w))))

@@ -9,11 +9,11 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from cliffs.clipping._averages import weighted
-from cliffs.clipping._leaves import is_number, wide
+from cliffs.clipping._leaves import compute_dtype, is_number, wide
 from cliffs.clipping._like_params import of_leaves, replaced, zeros_like_params
 from cliffs.clipping._numbers import Number, at, check, hypot, root_mean
 from cliffs.clipping._outcome import Outcome
-from cliffs.clipping._safe_norm import whole_norm
+from cliffs.clipping._safe_norm import leaf_norms
 from cliffs.clipping._strategy import Gradient, NonFinite, strategy
 
 
@@ -93,7 +93,7 @@ def clip_update_rms(
             floor = jnp.maximum(new, jnp.asarray(at(eps, state.count), rms.dtype))
             some = floor > 0
             ratio = jnp.where(some, size / jnp.where(some, floor, 1.0), 0.0)
-            return new, whole_norm([ratio], rms.dtype).value / x.size**0.5
+            return new, ratio
 
         pairs = [moved(x, rms) for x, rms in zip(clean, of_leaves(gradient, state.rms))]
         updates, inner_state = _inner_updates(wrapped, gradient, clean, state.inner)
@@ -101,13 +101,17 @@ def clip_update_rms(
         if not pairs:
             return Outcome(updates), state._replace(**kept)
         kept["rms"] = replaced(gradient, state.rms, [new for new, _ in pairs])
-        sizes = jnp.stack([size for _, size in pairs])
-        limit = jnp.asarray(at(max_rms, state.count), sizes.dtype)
+        dtype = gradient.norm.value.dtype
+        sizes = leaf_norms([ratio for _, ratio in pairs], dtype).value
+        sizes = sizes / jnp.array([x.size**0.5 for x in clean], dtype)
+        limit = jnp.asarray(at(max_rms, state.count), dtype)
         over = sizes > limit
         factors = lax.optimization_barrier(
             jnp.where(over, jnp.where(over, limit, 1.0) / jnp.where(over, sizes, 1.0), 1.0)
         )
-        new = [(wide(u, f.dtype) * f).astype(u.dtype) for f, u in zip(jnp.unstack(factors), updates)]
+        new = [
+            (wide(u, compute_dtype(u)) * f.astype(compute_dtype(u))).astype(u.dtype) for f, u in zip(factors, updates)
+        ]
         return Outcome(new), state._replace(**kept)
 
     return strategy(init, rule, nonfinite)
