@@ -104,19 +104,20 @@ def soft(x: Inexact[Array, "m n"], limit: Float[Array, ""], iterations: int) -> 
 
 
 @jax.custom_jvp
-def softened(value: Float[Array, ""], limit: Float[Array, ""]) -> Float[Array, ""]:
-    """`value / sqrt(1 + (value / limit)^2)` of one singular value, also where the square of a number is no float."""
-    return jnp.minimum(value, limit) / jnp.sqrt(1 + jnp.square(_ratio(value, limit)))
+def softened(values: Float[Array, " k"], limits: Float[Array, " k"]) -> Float[Array, " k"]:
+    """`value / sqrt(1 + (value / limit)^2)` of singular values, also where the square of a number is no float."""
+    return jnp.minimum(values, limits) / jnp.sqrt(1 + jnp.square(_ratio(values, limits)))
 
 
 @softened.defjvp
 def _(primals, tangents):
-    (value, limit), (dvalue, dlimit) = primals, tangents
-    small = 1 / jnp.sqrt(1 + jnp.square(_ratio(value, limit)))
-    near, far = small**3, (small * _ratio(value, limit)) ** 3  # by the smaller of the two, and by the larger
-    first = value <= limit
-    slope = jnp.where(first, near, far) * dvalue + jnp.where(first, far, near) * dlimit
-    return softened(value, limit), slope
+    (values, limits), (dvalues, dlimits) = primals, tangents
+    ratio = _ratio(values, limits)
+    small = 1 / jnp.sqrt(1 + jnp.square(ratio))
+    near, far = small**3, (small * ratio) ** 3  # by the smaller of the two, and by the larger
+    first = values <= limits
+    slopes = jnp.where(first, near, far) * dvalues + jnp.where(first, far, near) * dlimits
+    return softened(values, limits), slopes
 
 
 def _ratio(a: Array, b: Array) -> Array:

@@ -10,8 +10,8 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from cliffs.clipping._leaves import compute_dtype, is_number, named_leaves, stands_for_params, whole, wide
-from cliffs.clipping._outcome import Outcome, rescaled_whole
-from cliffs.clipping._safe_norm import whole_norm
+from cliffs.clipping._outcome import Outcome, rescaled_parts
+from cliffs.clipping._safe_norm import leaf_norms
 from cliffs.clipping._singular_values import decomposed, hard, soft, softened
 from cliffs.clipping._spectral_limits import Limit, check_limit, followed, numbers_kept
 from cliffs.clipping._strategy import NonFinite, strategy
@@ -122,46 +122,48 @@ def clip_by_spectral_norm(
     def rule(gradient, state):
         if not gradient.leaves:
             return Outcome([]), state
-        dtype, count = gradient.norm.value.dtype, state.count
+        dtype, count, clean = gradient.norm.value.dtype, state.count, gradient.clean
+        shapes = [shape_of(name, x) for name, x in zip(gradient.names, clean)]
+        vectors = [i for i, shape in enumerate(shapes) if shape is None]
+        others = [i for i, shape in enumerate(shapes) if shape is not None]
+        kept = gradient.of_each_leaf(state.limits, "the state") if numbers else []
         rounds = jnp.where(count == 0, _START_ROUNDS, _ROUNDS)
-        leaves, norms, parts, values, basis = [], [], [], [], dict(state.basis)
-        for name, x in zip(gradient.names, gradient.clean):
-            shape = shape_of(name, x)
-            if shape is None:
-                norm = whole_norm([x], compute_dtype(x))
-                leaves.append(x)
-                norms.append(norm)
-                parts.append(None)
-                values.append(norm.value)
-                continue
-            y = whole(wide(x, compute_dtype(x))).reshape(shape)
-            leaves.append(y)
-            norms.append(None)
-            found, value = None, jnp.zeros(shape[:-2], y.real.dtype)
+
+        # Values and what limits keep: of all vectors in one array, then of each array of matrices.
+        norms = leaf_norms([clean[i] for i in vectors], dtype)
+        values, parts, basis = [norms.value], [], dict(state.basis)
+        matrices = [whole(wide(clean[i], compute_dtype(clean[i]))).reshape(shapes[i]) for i in others]
+        for i, y in zip(others, matrices):
+            found, value, name = None, jnp.zeros(y.shape[:-2], dtype), gradient.names[i]
             if mode == "hard":
                 found, value = _each(decomposed, y)(y)
             elif iterates:
                 value, basis[name] = _each(lambda y, b: _leading(y, b, rounds), y)(y, basis[name])
             parts.append(found)
-            values.append(value)
-        kept = gradient.of_each_leaf(state.limits, "the state") if numbers else []
-        limits, kept = followed(max_norm, [value.astype(dtype) for value in values], kept, count)
+            values.append(value.astype(dtype))
+        if kept:
+            of_vectors = jnp.stack([kept[i] for i in vectors]) if vectors else jnp.zeros((0, numbers), dtype)
+            kept = [of_vectors, *[kept[i] for i in others]]
+        limits, moved = followed(max_norm, values, kept, count)
 
-        new = []
-        for x, y, norm, found, value, limit in zip(gradient.clean, leaves, norms, parts, values, limits):
-            limit = limit.astype(y.real.dtype if norm is None else norm.value.dtype)
-            if norm is not None:
-                length = jnp.minimum(norm.value, limit) if mode == "hard" else softened(norm.value, limit)
-                new += rescaled_whole([y], norm, length).leaves
-                continue
+        new = list(clean)
+        lengths = jnp.minimum(norms.value, limits[0]) if mode == "hard" else softened(norms.value, limits[0])
+        shortened = rescaled_parts([clean[i] for i in vectors], norms, lengths, [()] * len(vectors), gradient.finite)
+        for i, x in zip(vectors, shortened.leaves):
+            new[i] = x
+        for i, y, found, value, limit in zip(others, matrices, parts, values[1:], limits[1:]):
+            limit = limit.astype(y.real.dtype)
             if mode == "hard":
                 over = (value > limit)[..., None, None]
                 y = jnp.where(over, _each(hard, y)(y, limit, found), y)
             else:
                 y = _each(lambda y, limit: soft(y, limit, num_iterations), y)(y, limit)
-            new.append(spread_as(y.reshape(x.shape), x).astype(x.dtype))
-        limits = state.limits | dict(zip(gradient.names, kept)) if numbers else state.limits
-        return Outcome(new), state._replace(limits=limits, basis=basis)
+            new[i] = spread_as(y.reshape(clean[i].shape), clean[i]).astype(clean[i].dtype)
+        after = dict(state.limits)
+        if kept:
+            after |= {gradient.names[i]: x for i, x in zip(vectors, moved[0])}
+            after |= {gradient.names[i]: x for i, x in zip(others, moved[1:])}
+        return Outcome(new), state._replace(limits=after, basis=basis)
 
     return strategy(init, rule, nonfinite)
 

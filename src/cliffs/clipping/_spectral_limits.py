@@ -67,15 +67,18 @@ def numbers_kept(limit: Limit) -> int:
 
 def followed(limit: Limit, values: list[Array], kept: list[Array], count: Array) -> tuple[list[Array], list[Array]]:
     """The limit for each value, and what is kept after it, which has one more axis than the value at its end."""
+    if not numbers_kept(limit):
+        same = jnp.asarray(at(limit, count), values[0].dtype)  # pyright: ignore[reportArgumentType]
+        return [jnp.broadcast_to(same, value.shape) for value in values], []
     sizes = [math.prod(value.shape) for value in values]
     flat = jnp.concatenate([value.reshape(-1) for value in values])
     old = [jnp.concatenate([k[..., i].reshape(-1) for k in kept]) for i in range(numbers_kept(limit))]
     limits, new = _followed(limit, flat, old, count)
-    shared = lax.optimization_barrier((jnp.broadcast_to(limits, flat.shape), *new))
+    shared = lax.optimization_barrier((limits, *new))
     ends = list(itertools.accumulate(sizes))[:-1]
     pieces = [jnp.split(x, ends) for x in shared]
     shaped = [[piece.reshape(value.shape) for piece, value in zip(side, values)] for side in pieces]
-    return shaped[0], [jnp.stack(each, axis=-1) for each in zip(*shaped[1:])] if new else kept
+    return shaped[0], [jnp.stack(each, axis=-1) for each in zip(*shaped[1:])]
 
 
 def _followed(limit: Limit, value: Float[Array, " k"], old: list[Any], count: Array) -> tuple[Array, list[Array]]:
@@ -84,11 +87,10 @@ def _followed(limit: Limit, value: Float[Array, " k"], old: list[Any], count: Ar
         found = jnp.where(weight > 0, multiple(at(limit.multiplier, count), average), jnp.inf)
         share, weight = weighted(weight, at(limit.decay, count))
         return found, [average + share * (value - average), weight]
-    if isinstance(limit, QuantileLimit):
-        (present,) = old
-        fresh, info = present <= 0, jnp.finfo(value.dtype)
-        quantile = jnp.clip(jnp.asarray(at(limit.quantile, count), value.dtype), 0, 1)
-        rate = jnp.asarray(at(limit.rate, count), value.dtype)
-        moved = jnp.clip(present * jnp.exp(-rate * ((value <= present) - quantile)), info.tiny, info.max)
-        return jnp.where(fresh, jnp.inf, present), [jnp.where(fresh, value, moved)]
-    return jnp.asarray(at(limit, count), value.dtype), []
+    assert isinstance(limit, QuantileLimit)
+    (present,) = old
+    fresh, info = present <= 0, jnp.finfo(value.dtype)
+    quantile = jnp.clip(jnp.asarray(at(limit.quantile, count), value.dtype), 0, 1)
+    rate = jnp.asarray(at(limit.rate, count), value.dtype)
+    moved = jnp.clip(present * jnp.exp(-rate * ((value <= present) - quantile)), info.tiny, info.max)
+    return jnp.where(fresh, jnp.inf, present), [jnp.where(fresh, value, moved)]
