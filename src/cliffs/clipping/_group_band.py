@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 from jaxtyping import Array, Int
 
 from cliffs.clipping._averages import Kept, weighted
@@ -15,8 +14,8 @@ from cliffs.clipping._leaves import compute_dtype, number_names, stands_for_para
 from cliffs.clipping._norms import of_groups
 from cliffs.clipping._numbers import Number, at, check, multiple
 from cliffs.clipping._outcome import Outcome, rescaled_parts
-from cliffs.clipping._safe_norm import Axis
-from cliffs.clipping._strategy import NonFinite, strategy
+from cliffs.clipping._safe_norm import Axis, each_leaf
+from cliffs.clipping._strategy import NonFinite, by_leaf, strategy
 
 
 class GroupBandState(NamedTuple):
@@ -129,11 +128,11 @@ def clip_by_group_band(
         else:
             lengths = within(average)
             average = average + share * ((lengths if update == "clipped" else n) - average)
-        lengths, kept = lax.optimization_barrier((lengths, jnp.stack([average, weight], axis=1)))
+        kept = [jnp.stack(pair) for pair in zip(each_leaf(average), each_leaf(weight))]
         group_of = np.zeros(len(gradient.leaves), int)
         for k, indices in enumerate(places):
             group_of[indices] = k
-        outcome = rescaled_parts(gradient.leaves, norms, lengths[group_of], gradient.shapes, gradient.finite, chosen)
+        outcome = rescaled_parts(gradient.leaves, norms, lengths[group_of], gradient.finite, chosen)
         return outcome, state._replace(averages=state.averages | dict(zip(groups, kept)))
 
-    return strategy(init, rule, nonfinite, parts=lambda x: None, axis_name=axis_name)
+    return strategy(init, rule, nonfinite, measure=by_leaf, axis_name=axis_name)

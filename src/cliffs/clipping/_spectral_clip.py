@@ -148,7 +148,7 @@ def clip_by_spectral_norm(
 
         new = list(clean)
         lengths = jnp.minimum(norms.value, limits[0]) if mode == "hard" else softened(norms.value, limits[0])
-        shortened = rescaled_parts([clean[i] for i in vectors], norms, lengths, [()] * len(vectors), gradient.finite)
+        shortened = rescaled_parts([clean[i] for i in vectors], norms, lengths, gradient.finite)
         for i, x in zip(vectors, shortened.leaves):
             new[i] = x
         for i, y, found, value, limit in zip(others, matrices, parts, values[1:], limits[1:]):

@@ -4,15 +4,14 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Int
 
 from cliffs.clipping._averages import Kept, columns, keep, start, weighted
 from cliffs.clipping._leaves import compute_dtype, wide
 from cliffs.clipping._numbers import Number, at, check, hypot, multiple, root_mean
 from cliffs.clipping._outcome import Outcome, rescaled_parts
-from cliffs.clipping._safe_norm import Axis
-from cliffs.clipping._strategy import NonFinite, strategy
+from cliffs.clipping._safe_norm import Axis, each_leaf
+from cliffs.clipping._strategy import NonFinite, by_leaf, strategy
 
 
 class EmaMaxState(NamedTuple):
@@ -73,15 +72,20 @@ def clip_by_ema_max(
         average = average + share * (tops - average)
         limits = multiple(at(multiplier, state.count), average)
         over = tops > limits
-        factors = jnp.where(over, jnp.where(over, limits, 1.0) / jnp.where(over, tops, 1.0), 1.0)
-        limits, factors = lax.optimization_barrier((limits, factors))
+        some = over & (limits > 0)
+        shrinks = jnp.where(some, tops, 1.0) / jnp.where(some, limits, 1.0)  # ends in a quotient, see each_leaf
         new = [
-            jnp.where(size > limit.astype(size.dtype), (y * factor.astype(size.dtype)).astype(x.dtype), x)
-            for x, y, size, limit, factor in zip(gradient.leaves, leaves, sizes, limits, factors)
+            jnp.where(size > limit.astype(size.dtype), _shrunk(y, shrink, limit > 0).astype(x.dtype), x)
+            for x, y, size, limit, shrink in zip(gradient.leaves, leaves, sizes, each_leaf(limits), each_leaf(shrinks))
         ]
         return Outcome(new), state._replace(averages=keep(gradient, state.averages, average, weight))
 
     return strategy(init, rule, nonfinite)
+
+
+def _shrunk(x: Array, by: Array, some: Array) -> Array:
+    """`x / by`, 0 where nothing may be left."""
+    return x * jnp.where(some, 1 / by, 0.0).astype(x.real.dtype)
 
 
 class AdaptiveNormState(NamedTuple):
@@ -150,9 +154,9 @@ def adaptive_grad_norm(
         total = root + jnp.asarray(at(eps, state.count), n.dtype)
         some = total > 0
         ratio = jnp.where(some, mean / jnp.where(some, total, 1.0), 0.0)
-        lengths = lax.optimization_barrier(jnp.asarray(at(norm, state.count), n.dtype) * ratio)
+        lengths = jnp.asarray(at(norm, state.count), n.dtype) * ratio
         new = (jnp.where(n > 0, a, b) for a, b in zip((mean, root, mean_weight, root_weight), old))
-        outcome = rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.shapes, gradient.finite)
+        outcome = rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite)
         return outcome, state._replace(averages=keep(gradient, state.averages, *new))
 
-    return strategy(init, rule, nonfinite, parts=lambda x: None, axis_name=axis_name)
+    return strategy(init, rule, nonfinite, measure=by_leaf, axis_name=axis_name)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from cliffs.clipping._averages import weighted
@@ -13,7 +12,7 @@ from cliffs.clipping._leaves import compute_dtype, is_number, wide
 from cliffs.clipping._like_params import of_leaves, replaced, zeros_like_params
 from cliffs.clipping._numbers import Number, at, check, hypot, root_mean
 from cliffs.clipping._outcome import Outcome
-from cliffs.clipping._safe_norm import leaf_norms
+from cliffs.clipping._safe_norm import each_leaf, leaf_norms
 from cliffs.clipping._strategy import Gradient, NonFinite, strategy
 
 
@@ -106,11 +105,11 @@ def clip_update_rms(
         sizes = sizes / jnp.array([x.size**0.5 for x in clean], dtype)
         limit = jnp.asarray(at(max_rms, state.count), dtype)
         over = sizes > limit
-        factors = lax.optimization_barrier(
-            jnp.where(over, jnp.where(over, limit, 1.0) / jnp.where(over, sizes, 1.0), 1.0)
-        )
+        some = over & (limit > 0)
+        shrinks = jnp.where(some, sizes, 1.0) / jnp.where(some, limit, 1.0)  # ends in a quotient, see each_leaf
         new = [
-            (wide(u, compute_dtype(u)) * f.astype(compute_dtype(u))).astype(u.dtype) for f, u in zip(factors, updates)
+            (wide(u, compute_dtype(u)) * jnp.where(limit > 0, 1 / shrink, 0.0).astype(compute_dtype(u))).astype(u.dtype)
+            for shrink, u in zip(each_leaf(shrinks), updates)
         ]
         return Outcome(new), state._replace(**kept)
 
