@@ -1,7 +1,5 @@
 """Branches of fixed points of the one-unit map with both folds: ours for 1,000 weights at once, and public packages.
 
-    python experiments/benchmarks/continuation.py
-
 `F(x) - x = 0` with `F(x) = w s(x) + b` is followed in b from left of the first fold to right of the second, with the
 same largest step and tolerance for everyone, in float64. Ours is one `jit(vmap)` over w that also brackets and locates
 both folds. jaxcont (with `events=[Fold()]`) and pycont-lite (with its detection on, stability off) follow one branch
@@ -9,19 +7,16 @@ after the other, as their own examples do (jaxcont compiles anew for every call 
 compiled once, for one branch and under `vmap` for the same weights, where it follows branches but cannot detect folds;
 like for like with that is ours without locating folds (`cliffs_branches`), and both ratios are recorded.
 Times are per point on the branch, after the first call. The contestants take turns and each is given by its best turn.
-A package that is not installed is null. The last line is one JSON object.
+A package that is not installed is null.
 """
 
 import dataclasses
 import functools
-import json
 import math
-import pathlib
-import sys
 import time
 import warnings
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +24,6 @@ import numpy as np
 
 from cliffs.dynamics import Stepping, continue_branch, solve_bifurcation
 from cliffs.recurrent import OneUnitParams, one_unit_folds, one_unit_step
-from experiments import common
 
 BOUNDS = (-8.0, 0.0)
 MAX_STEP, TOLERANCE, POINTS = 0.1, 1e-10, 256
@@ -210,15 +204,28 @@ def run_pycont(weights):
     return turn
 
 
-def main(config: Config) -> dict:
-    """Measure, print a table, write the result and return the JSON object."""
+class Result(NamedTuple):
+    """Of each contestant its time per point, its points and its error; ratios to ours."""
+
+    metrics: dict[str, Any]
+    rows: list[tuple[str, ...]]
+
+
+def run(config: Config, say: Callable[[str], None] = print) -> Result:
+    """Measure everybody in turns, in float64."""
     with jax.enable_x64(True):
-        return measure(config)
+        turns, failures = contestants(config)
+        measured: dict[str, list] = {name: [] for name in turns}
+        for _ in range(config.turns):
+            for name, turn in turns.items():
+                if turn is not None:
+                    measured[name].append(turn())
+            say(", ".join(f"{name} {min(runs)[0]:.3g} s" for name, runs in measured.items() if runs))
+    return report(measured, failures)
 
 
-def measure(config: Config) -> dict:
-    """`main` in float64."""
-    started = time.perf_counter()
+def contestants(config: Config) -> tuple[dict[str, Any], dict[str, str]]:
+    """One turn of each as a function (None where a package is missing or breaks), and what broke."""
     weights = np.linspace(4.2, 8.0, config.branches)
     few = np.linspace(4.5, 8.0, config.serial)
     makers = {
@@ -229,7 +236,7 @@ def measure(config: Config) -> dict:
         "jaxcont_vmapped": lambda: run_jaxcont_compiled(weights) if config.peers else None,
         "pycont_lite": lambda: run_pycont(few) if config.peers else None,
     }
-    turns, rows, failures = {}, {}, {}
+    turns, failures = {}, {}
     for name, make in makers.items():
         try:
             turns[name] = make()
@@ -237,41 +244,44 @@ def measure(config: Config) -> dict:
             if name.startswith("cliffs"):
                 raise
             turns[name], failures[name] = None, f"{type(error).__name__}: {error}"
-    measured = {name: [] for name in turns}
-    for _ in range(config.turns):
-        for name, turn in turns.items():
-            if turn is not None:
-                measured[name].append(turn())
+    return turns, failures
+
+
+def report(measured: dict[str, list], failures: dict[str, str]) -> Result:
+    """Each by its best turn, and the ratios."""
+    best: dict[str, Any] = {}
     for name, runs in measured.items():
-        if not runs:
-            rows[name] = None
-            continue
-        seconds, points, error = min(runs)
-        rows[name] = {"us_per_point": 1e6 * seconds / points, "points": points, "seconds": seconds, "error": error}
-        print(f"{name:16s} {rows[name]['us_per_point']:12.3f} us/point {points:8d} points, error {error:.1e}")
-    base = rows["cliffs"]["us_per_point"]
-    ratios = {
-        f"ratio_{k}": v["us_per_point"] / base if v else None for k, v in rows.items() if not k.startswith("cliffs")
-    }
-    like = rows["jaxcont_vmapped"]
-    ratios["ratio_jaxcont_vmapped_like_for_like"] = (
-        like["us_per_point"] / rows["cliffs_branches"]["us_per_point"] if like else None
-    )
-    result = {
-        "settings": dataclasses.asdict(config) | {"max_step": MAX_STEP, "tolerance": TOLERANCE, "bounds": BOUNDS},
-        "device": common.machine()["device"],
-        "us_per_point": {k: v and v["us_per_point"] for k, v in rows.items()},
-        "fold_error": {k: rows[k] and rows[k]["error"] for k in ("cliffs", "jaxcont", "pycont_lite")},
+        seconds, points, error = min(runs) if runs else (math.nan, 1, math.nan)
+        row = {"us_per_point": 1e6 * seconds / points, "points": points, "seconds": seconds, "error": error}
+        best[name] = row if runs else None
+    price = {name: row and row["us_per_point"] for name, row in best.items()}
+    ratios = {f"ratio_{k}": v and v / price["cliffs"] for k, v in price.items() if not k.startswith("cliffs")}
+    like = price["jaxcont_vmapped"]
+    ratios["ratio_jaxcont_vmapped_like_for_like"] = like and like / price["cliffs_branches"]
+    metrics = {
+        "rows": best,
+        "stepping": {"max_step": MAX_STEP, "tolerance": TOLERANCE, "bounds": BOUNDS},
+        "us_per_point": price,
+        "fold_error": {k: best[k] and best[k]["error"] for k in ("cliffs", "jaxcont", "pycont_lite")},
         **ratios,
     }
     if failures:
-        result["failures"] = failures
-    common.save("continuation", metrics={"rows": rows, **result}, settings=dataclasses.asdict(config), started=started)
-    print(json.dumps(common.plain(result)))
-    return result
+        metrics["failures"] = failures
+    rows = [("contestant", "us per point", "points and error")]
+    rows += [
+        (name, f"{row['us_per_point']:.3f}", f"{row['points']} points, error {row['error']:.1e}")
+        if row
+        else (name, "-")
+        for name, row in best.items()
+    ]
+    return Result(metrics, rows)
 
 
 if __name__ == "__main__":
-    import tyro
+    import pathlib
+    import sys
 
-    main(tyro.cli(Config))
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+    from experiments import runner
+
+    runner.main(__file__)

@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
-from experiments import common, runner
+from experiments import runner
 from experiments.benchmarks import continuation
 from experiments.figures import bifurcation_diagram, cusp
+
+from cliffs.records import load_record
 
 
 def test_integration_fig4_has_both_folds_and_iteration_agrees(tmp_path, monkeypatch):
@@ -43,7 +45,8 @@ def test_integration_the_plane_of_both_parameters_agrees_with_the_curves(tmp_pat
 
 
 def test_integration_the_benchmark_runs_without_its_peers(tmp_path, monkeypatch):
-    monkeypatch.setattr(common, "RESULTS", tmp_path)
-    result = continuation.main(continuation.Config(branches=8, turns=1, peers=False))
-    assert result["ratio_jaxcont"] is None
-    assert result["fold_error"]["cliffs"] < 1e-12
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    result, folder = runner.execute("benchmarks/continuation", continuation.Config(branches=8, turns=1, peers=False))
+    assert result.metrics["ratio_jaxcont"] is None
+    assert result.metrics["fold_error"]["cliffs"] < 1e-12
+    assert load_record(folder).metrics["rows"]["pycont_lite"] is None
