@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, DTypeLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, DTypeLike, Float, Int, PyTree
 
 from cliffs._flatten import check_map, flat_states
 from cliffs._paths import InputPath, Path, get_parameter, set_parameter
@@ -80,7 +80,7 @@ class Data(NamedTuple):
     parameter_scale: Float[Array, " k"]
     angle_period: Float[Array, " n"]
     """In scaled units; inf where an entry is no angle."""
-    cycle: Any = None
+    cycle: Int[Array, ""] | None = None
     """The period, where `Map` has 0 for it."""
 
 
@@ -120,10 +120,12 @@ def traced_period(fmap: Map, data: Data) -> tuple[Map, Data]:
 
     Fixed points need no loop and have a program of their own.
     """
-    return (fmap, data) if fmap.period == 1 else (fmap._replace(period=0), data._replace(cycle=np.int32(fmap.period)))
+    if fmap.period == 1:
+        return fmap, data
+    return fmap._replace(period=0), data._replace(cycle=jnp.asarray(fmap.period, jnp.int32))
 
 
-def iterate_map(fmap: Map, data: Data, steps: Any) -> Callable[[Array], Array]:
+def iterate_map(fmap: Map, data: Data, steps: int | Int[Array, ""]) -> Callable[[Array], Array]:
     """`steps` steps `y -> F^steps(x)` in scaled units; their number may be traced."""
     k, once = len(fmap.paths), make_map(fmap, data)
 
@@ -140,7 +142,8 @@ def iterate_map(fmap: Map, data: Data, steps: Any) -> Callable[[Array], Array]:
 
 def make_residual(fmap: Map, data: Data) -> Callable[[Array], Array]:
     """`G(y) = F^p(x; parameters) - x` in scaled units, `[n + k] -> [n]`; for angles up to whole turns."""
-    apply, k = iterate_map(fmap, data, fmap.period or data.cycle), len(fmap.paths)
+    steps = fmap.period if data.cycle is None else data.cycle
+    apply, k = iterate_map(fmap, data, steps), len(fmap.paths)
 
     def residual(y):
         change = apply(y) - y[:-k]
