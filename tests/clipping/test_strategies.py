@@ -310,9 +310,14 @@ def test_invariance_pmap(name):
         grads = jax.tree.map(lambda w: jax.lax.pmean(scale * w, "devices"), params)
         return transform.update(grads, state, params)[0]
 
-    state = jax.tree.map(lambda x: jnp.stack([x, x]), transform.init(params))
+    @quick_jit
+    def alone():
+        state = transform.init(params)
+        want = transform.update(jax.tree.map(lambda w: 2 * w, params), state, params)[0]
+        return jax.tree.map(lambda x: jnp.stack([x, x]), state), want
+
+    state, want = alone()
     spread = jax.pmap(update, "devices", devices=jax.devices()[:2])(jnp.array([1.0, 3.0]), state)
-    want = transform.update(jax.tree.map(lambda w: 2 * w, params), transform.init(params), params)[0]
     np.testing.assert_allclose(spread["w_rec"][0], want["w_rec"], rtol=2e-6, atol=1e-7)
     np.testing.assert_array_equal(spread["w_rec"][0], spread["w_rec"][1])
 
@@ -325,10 +330,9 @@ def test_invariance_sharded_gradients(name):
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
     params = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4)}
     transform = STRATEGIES[name].make(0.5)
-    update = quick_jit(transform.update)
-    want, _ = update(params, transform.init(params), params)
-    spread = jax.device_put(params, sharding)
-    got, _ = update(spread, transform.init(spread), spread)
+    update = quick_jit(lambda params: transform.update(params, transform.init(params), params)[0])
+    want = update(params)
+    got = update(jax.device_put(params, sharding))
     assert len(got["w_rec"].sharding.device_set) == 2
     np.testing.assert_allclose(got["w_rec"], want["w_rec"], rtol=1e-6)
 
