@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from tests.clipping.test_parity import histories, play
+from tests.untyped import on_trees, untyped
 
 from cliffs import clipping
 
@@ -47,7 +48,7 @@ def test_parity_adagn_with_the_formula(x64):
     m, v = dict.fromkeys(PARTS, 0.0), dict.fromkeys(PARTS, 0.0)
     for t, (g, out) in enumerate(zip(grads, got), 1):
         for name, part in PARTS.items():
-            norm = np.linalg.norm(g[part])
+            norm = float(np.linalg.norm(g[part]))
             m[name] = 0.7 * m[name] + 0.3 * norm
             v[name] = 0.9 * v[name] + 0.1 * norm**2
             m_hat, v_hat = m[name] / (1 - 0.7**t), v[name] / (1 - 0.9**t)
@@ -62,9 +63,10 @@ def test_parity_aggc_with_the_formula(x64, update, high, low):
     got = play_parts(rule, grads)
     s, weight, seen = dict.fromkeys(PARTS, 0.0), 0.0, []
     for g, out in zip(grads, got):
+        corrected = 0.95 * weight + 0.05
         for name, part in PARTS.items():
-            n = np.linalg.norm(g[part])
-            moved, corrected = 0.95 * s[name] + 0.05 * n, 0.95 * weight + 0.05
+            n = float(np.linalg.norm(g[part]))
+            moved = 0.95 * s[name] + 0.05 * n
             average = moved / corrected if update == "before" else s[name] / (weight or 1.0)
             factor = 1.0
             if average > 0 and n > high * average:
@@ -79,7 +81,7 @@ def test_parity_aggc_with_the_formula(x64, update, high, low):
 
 
 def test_analytic_groups_share_one_band():
-    rule = clipping.clip_by_group_band(1.0, 0.0, decay=0.5, update="after", group=lambda path: path[0])
+    rule = on_trees(clipping.clip_by_group_band(1.0, 0.0, decay=0.5, update="after", group=lambda path: path[0]))
     grads = {"a1": jnp.array([3.0]), "a2": jnp.array([4.0]), "b1": jnp.array([1.0])}
     _, state = rule.update(grads, rule.init(grads))
     updates, state = rule.update(jax.tree.map(lambda g: 2 * g, grads) | {"b1": None}, state)
@@ -129,7 +131,7 @@ def test_analytic_error_feedback_has_no_bias_where_clipping_has():
 
 def test_property_error_feedback_between_the_largest_floats():
     top = float(jnp.finfo("float32").max)
-    rule = clipping.clip_with_error_feedback(jnp.inf)
+    rule = on_trees(clipping.clip_with_error_feedback(jnp.inf))
     state = rule.init(jnp.zeros(2))
     for sign in (1.0, -1.0, 1.0):
         updates, state = rule.update(sign * jnp.array([0.9 * top, 1.0]), state)
@@ -156,9 +158,8 @@ def stable_adamw(grads, max_rms, b1, b2, eps, lr, decay, steps_of_array):
 def test_parity_stable_adamw_as_a_chain_with_adam_inside(x64, max_rms):
     grads = histories()
     lr, decay = 0.01, 0.2
-    optimizer = optax.chain(
-        clipping.clip_update_rms(max_rms, optax.scale_by_adam(0.9, 0.99, 1e-4), 0.99, 1e-4), optax.scale(-lr)
-    )
+    inner = clipping.clip_update_rms(max_rms, optax.scale_by_adam(0.9, 0.99, 1e-4), 0.99, 1e-4)
+    optimizer = on_trees(optax.chain(inner, optax.scale(-lr)))
 
     def body(carry, g):
         x, state = carry
@@ -186,14 +187,15 @@ def test_parity_update_rms_of_the_gradient_itself(x64):
 
 @pytest.mark.wrong_arguments
 def test_wrong_an_inner_transformation_with_other_shapes():
-    flat = optax.GradientTransformation(lambda p: (), lambda u, s, p=None: (jax.tree.map(jnp.ravel, u), s))
+    ravelled = untyped(lambda u, s, p=None: (jax.tree.map(jnp.ravel, u), s))
+    flat = optax.GradientTransformation(untyped(lambda p: ()), ravelled)
     rule = clipping.clip_update_rms(1.0, flat)
     with pytest.raises(ValueError, match="inner must give updates of the gradient's shapes"):
         rule.update(jnp.ones((2, 2)), rule.init(jnp.ones((2, 2))))
 
 
 def test_property_the_state_of_the_inner_transformation_never_sees_a_bad_gradient():
-    rule = clipping.clip_update_rms(1.0, optax.scale_by_adam(), nonfinite="skip")
+    rule = on_trees(clipping.clip_update_rms(1.0, optax.scale_by_adam(), nonfinite="skip"))
     params = {"w": jnp.ones(2)}
     _, state = rule.update(params, rule.init(params))
     updates, after = rule.update({"w": jnp.array([jnp.nan, 1.0])}, state)
@@ -203,7 +205,7 @@ def test_property_the_state_of_the_inner_transformation_never_sees_a_bad_gradien
 
 def test_analytic_the_start_of_an_average_is_corrected_for_a_scheduled_decay():
     """The weights of all values sum to one whatever the decays: a constant maximum is its own average."""
-    rule = clipping.clip_by_ema_max(1.0, lambda count: 0.9 - 0.5 * (count % 3) / 2)
+    rule = on_trees(clipping.clip_by_ema_max(1.0, untyped(lambda count: 0.9 - 0.5 * (count % 3) / 2)))
     state = rule.init(jnp.zeros(2))
     for _ in range(7):
         _, state = rule.update(jnp.array([2.0, 1.0]), state)

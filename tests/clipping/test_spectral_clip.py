@@ -8,6 +8,7 @@ import pytest
 from jax.test_util import check_grads
 from tests.clipping.strategies import PARAMS, flat64, identical, quick_jit, tree
 from tests.clipping.test_parity import STEPS, play
+from tests.untyped import on_trees, untyped
 
 from cliffs import clipping
 from cliffs.clipping import EmaLimit, QuantileLimit, clip_by_spectral_norm, read_telemetry, with_telemetry
@@ -41,7 +42,7 @@ def test_parity_hard_with_the_decomposition_of_numpy(x64, shape):
     got = play(clip_by_spectral_norm(3.0), grads)
     for g, out in zip(grads, got):
         want = mapped(g, lambda s: np.minimum(s, 3.0))
-        np.testing.assert_allclose(out, want, rtol=1e-10, atol=1e-12 * np.linalg.norm(g, 2))
+        np.testing.assert_allclose(out, want, rtol=1e-10, atol=1e-12 * float(np.linalg.norm(g, 2)))
     tops = np.linalg.norm(grads, 2, axis=(1, 2))
     assert 100 < (tops > 3.0).sum() < len(tops)
 
@@ -119,7 +120,7 @@ def test_parity_limits_that_follow_with_the_formulas(x64, mode, kind):
     got = play(clip_by_spectral_norm(limit, mode), grads)
     average, c, clipped = 0.0, None, 0
     for t, (g, out) in enumerate(zip(grads, got)):
-        top = np.linalg.norm(g, 2)
+        top = float(np.linalg.norm(g, 2))
         if kind == "average":
             tau = 1.2 * average / (1 - 0.9**t) if t else np.inf
             average = 0.9 * average + 0.1 * top
@@ -154,7 +155,7 @@ def test_analytic_the_quantile_limit_has_its_share_below():
 def test_property_the_limit_holds_whatever_the_spike(spike):
     """Of rank one in float32: what rounding leaves of the other directions lies far above the limit."""
     rng = np.random.default_rng(3)
-    g = np.float32(spike * rng.normal(size=(40, 1)) * rng.normal(size=(1, 30)))
+    g = (spike * rng.normal(size=(40, 1)) * rng.normal(size=(1, 30))).astype(np.float32)
     g[0, 0] *= np.float32(1 + 1e-6)
     for mode in ("hard", "soft"):
         rule = with_telemetry(clip_by_spectral_norm(1.0, mode))
@@ -175,7 +176,7 @@ def test_analytic_shapes_vectors_and_stacks():
     }
     grads = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), grads)
     for mode, f in (("hard", lambda s: np.minimum(s, 1.5)), ("soft", lambda s: s / np.sqrt(1 + (s / 1.5) ** 2))):
-        rule = clip_by_spectral_norm(1.5, mode, 30, lambda path: path == "layers")
+        rule = clip_by_spectral_norm(1.5, untyped(mode), 30, lambda path: path == "layers")
         got, _ = rule.update(grads, rule.init(grads))
         want = {
             "kernel": mapped(grads["kernel"].reshape(24, 5), f).reshape(3, 2, 4, 5),
@@ -193,7 +194,7 @@ def test_analytic_shapes_vectors_and_stacks():
 def test_invariance_a_stack_is_clipped_as_its_matrices_are(mode, limit):
     rng = np.random.default_rng(5)
     history = jnp.asarray(rng.normal(size=(4, 3, 5, 6)), jnp.float32)
-    rule = clip_by_spectral_norm(limit, mode, stacked=lambda path: True)
+    rule = on_trees(clip_by_spectral_norm(limit, mode, stacked=lambda path: True))
     state, states = rule.init(history[0]), [rule.init(history[0, i]) for i in range(3)]
     for step in history:
         out, state = rule.update(step, state)
@@ -208,7 +209,7 @@ def test_invariance_a_stack_is_clipped_as_its_matrices_are(mode, limit):
 def test_parity_complex_matrices(x64, mode, shape):
     rng = np.random.default_rng(6)
     g = rng.normal(size=shape) + 1j * rng.normal(size=shape)
-    rule = clip_by_spectral_norm(2.0, mode, 30)
+    rule = on_trees(clip_by_spectral_norm(2.0, mode, 30))
     out, _ = rule.update(jnp.asarray(g), rule.init(g))
     want = mapped(g, (lambda s: np.minimum(s, 2.0)) if mode == "hard" else lambda s: s / np.sqrt(1 + (s / 2) ** 2))
     np.testing.assert_allclose(out, want, rtol=1e-9, atol=1e-11)
@@ -218,7 +219,7 @@ def test_parity_soft_follows_the_leading_value_of_complex_and_of_wider_matrices(
     rng = np.random.default_rng(7)
     g = rng.normal(size=(30, 40)) + 1j * rng.normal(size=(30, 40))
     for x in (g.astype(np.complex64), np.float32(g.real)):
-        rule = clip_by_spectral_norm(EmaLimit(), "soft")
+        rule = on_trees(clip_by_spectral_norm(EmaLimit(), "soft"))
         _, state = rule.update(jnp.asarray(x), rule.init(x))
         np.testing.assert_allclose(state.limits[""][0], np.linalg.norm(x, 2), rtol=1e-2)
         for _ in range(20):
@@ -366,8 +367,8 @@ def test_wrong_a_limit_that_follows_knows_its_leaves():
 
 
 def test_documented_a_soft_limit_on_updates_goes_after_the_optimizer():
-    optimizer = optax.chain(optax.scale_by_adam(), clipping.clip_by_spectral_norm(0.5, "soft"), optax.scale(-1e-3))
-    params = {"w": jnp.ones((4, 6))}
+    chain = optax.chain(optax.scale_by_adam(), clipping.clip_by_spectral_norm(0.5, "soft"), optax.scale(-1e-3))
+    optimizer, params = on_trees(chain), {"w": jnp.ones((4, 6))}
     updates, _ = optimizer.update(params, optimizer.init(params), params)
     # Adam's first update is a matrix of ones, with the singular value sqrt(24).
     want = 1e-3 / np.sqrt(1 + 24 / 0.25)
