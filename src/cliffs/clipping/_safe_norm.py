@@ -203,6 +203,21 @@ def each_leaf(values: Float[Array, " leaves"]) -> list[Array]:
     return [jnp.sum(jnp.where(places == i, values, 0), dtype=values.dtype) for i in places]
 
 
+@jax.custom_jvp
+def each_quotient(above: Float[Array, " leaves"], below: Float[Array, " leaves"]) -> list[Array]:
+    """The entries of `above / below` (`below > 0`), as factors for the leaves.
+
+    Each is a quotient again: XLA keeps those apart, where it would compute a sum anew for each entry of a leaf.
+    """
+    return [jnp.ones_like(x) / x for x in each_leaf(below / above)]
+
+
+@each_quotient.defjvp
+def _each_quotient_jvp(primals, tangents):
+    (above, below), (da, db) = primals, tangents
+    return each_quotient(above, below), each_leaf((da - above / below * db) / below)
+
+
 def whole_norm(leaves: Sequence[Array], dtype: Any, axis_name: Axis = None) -> Norm:
     """The norm of all leaves together, without those of the leaves."""
     if not leaves:

@@ -10,7 +10,7 @@ from cliffs.clipping._averages import Kept, columns, keep, start, weighted
 from cliffs.clipping._leaves import compute_dtype, wide
 from cliffs.clipping._numbers import Number, at, check, hypot, multiple, root_mean
 from cliffs.clipping._outcome import Outcome, rescaled_parts
-from cliffs.clipping._safe_norm import Axis, each_leaf
+from cliffs.clipping._safe_norm import Axis, each_leaf, each_quotient
 from cliffs.clipping._strategy import NonFinite, by_leaf, strategy
 
 
@@ -72,20 +72,14 @@ def clip_by_ema_max(
         average = average + share * (tops - average)
         limits = multiple(at(multiplier, state.count), average)
         over = tops > limits
-        some = over & (limits > 0)
-        shrinks = jnp.where(some, tops, 1.0) / jnp.where(some, limits, 1.0)  # ends in a quotient, see each_leaf
+        factors = each_quotient(jnp.where(over, limits, 1.0), jnp.where(over, tops, 1.0))
         new = [
-            jnp.where(size > limit.astype(size.dtype), _shrunk(y, shrink, limit > 0).astype(x.dtype), x)
-            for x, y, size, limit, shrink in zip(gradient.leaves, leaves, sizes, each_leaf(limits), each_leaf(shrinks))
+            jnp.where(size > limit.astype(size.dtype), (y * factor.astype(size.dtype)).astype(x.dtype), x)
+            for x, y, size, limit, factor in zip(gradient.leaves, leaves, sizes, each_leaf(limits), factors)
         ]
         return Outcome(new), state._replace(averages=keep(gradient, state.averages, average, weight))
 
     return strategy(init, rule, nonfinite)
-
-
-def _shrunk(x: Array, by: Array, some: Array) -> Array:
-    """`x / by`, 0 where nothing may be left."""
-    return x * jnp.where(some, 1 / by, 0.0).astype(x.real.dtype)
 
 
 class AdaptiveNormState(NamedTuple):

@@ -12,7 +12,7 @@ from cliffs.clipping._leaves import compute_dtype, is_number, wide
 from cliffs.clipping._like_params import of_leaves, replaced, zeros_like_params
 from cliffs.clipping._numbers import Number, at, check, hypot, root_mean
 from cliffs.clipping._outcome import Outcome
-from cliffs.clipping._safe_norm import each_leaf, leaf_norms
+from cliffs.clipping._safe_norm import each_quotient, leaf_norms
 from cliffs.clipping._strategy import Gradient, NonFinite, strategy
 
 
@@ -105,11 +105,9 @@ def clip_update_rms(
         sizes = sizes / jnp.array([x.size**0.5 for x in clean], dtype)
         limit = jnp.asarray(at(max_rms, state.count), dtype)
         over = sizes > limit
-        some = over & (limit > 0)
-        shrinks = jnp.where(some, sizes, 1.0) / jnp.where(some, limit, 1.0)  # ends in a quotient, see each_leaf
+        factors = each_quotient(jnp.where(over, limit, 1.0), jnp.where(over, sizes, 1.0))
         new = [
-            (wide(u, compute_dtype(u)) * jnp.where(limit > 0, 1 / shrink, 0.0).astype(compute_dtype(u))).astype(u.dtype)
-            for shrink, u in zip(each_leaf(shrinks), updates)
+            (wide(u, compute_dtype(u)) * f.astype(compute_dtype(u))).astype(u.dtype) for f, u in zip(factors, updates)
         ]
         return Outcome(new), state._replace(**kept)
 
