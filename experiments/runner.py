@@ -107,8 +107,6 @@ def from_flags(name: str, flags: Sequence[str]) -> Any:
     module = load(name)
     words = inspect.getdoc(module) or ""
     config = tyro.cli(module.Config, args=list(flags), description=words, prog=f"experiments {name}")
-    if not hasattr(module, "run"):
-        return module.main(config)
     return execute(name, config)
 
 

@@ -8,16 +8,12 @@ Every strategy of the registry against `optax.clip_by_global_norm`, and optax's 
 - `runs`: 64 runs of a recurrent network's tree under `vmap`;
 - `telemetry`: one step of SGD with and without `with_telemetry`, for a threshold that binds and one that does not.
 
-What is compared is measured in turn within one process. The last printed line is one JSON object with the ratios.
+What is compared is measured in turn within one process.
 """
 
 import dataclasses
-import json
-import pathlib
-import sys
 import time
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +21,6 @@ import numpy as np
 import optax
 
 from cliffs import clipping
-from experiments import common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +38,12 @@ class Config:
     only: tuple[str, ...] = ()
     """Names of strategies; all if empty."""
     parts: tuple[str, ...] = ("leaves", "large", "runs", "telemetry")
+
+
+class Result(NamedTuple):
+    """Rows of each part, and their ratios by rule."""
+
+    metrics: dict[str, Any]
 
 
 OPTAX = {
@@ -206,27 +207,34 @@ def measure_telemetry(config: Config) -> list[dict]:
     return rows
 
 
-def main(config: Config) -> dict:
-    """Measure, write the result, and print it as one JSON object."""
-    started = time.perf_counter()
+MEASURES = {"leaves": measure_leaves, "large": measure_large, "runs": measure_runs, "telemetry": measure_telemetry}
+
+
+def run(config: Config, say: Any = print) -> Result:
+    """Measure the parts that are asked for."""
+    rows, cached = {}, jax.config.jax_enable_compilation_cache
     # A program from the cache of an earlier run would not be compiled.
     jax.config.update("jax_enable_compilation_cache", False)
-    measures = {"leaves": measure_leaves, "large": measure_large, "runs": measure_runs, "telemetry": measure_telemetry}
-    rows = {part: measures[part](config) for part in config.parts}
-    record = {"settings": dataclasses.asdict(config), "machine": common.machine(), "rows": rows}
-    common.save("clipping_cost", metrics=rows, settings=dataclasses.asdict(config), started=started)
+    try:
+        for part in config.parts:
+            say(part)
+            rows[part] = MEASURES[part](config)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", cached)
     ratios = {
         part: {(f"{r['leaves']} " if "leaves" in r else "") + r["rule"]: round(r["ratio"], 3) for r in rows[part]}
         for part in rows
         if part != "telemetry"
     }
     prices = {f"{r['rule']}, {r['state']}": round(r["price_percent"], 1) for r in rows.get("telemetry", [])}
-    line = {"settings": record["settings"], "device": record["machine"]["device"], "versions": record["machine"]}
-    print(json.dumps(common.plain(line | {"ratios": ratios, "telemetry_percent": prices})))
-    return record
+    return Result({"ratios": ratios, "telemetry_percent": prices, "rows": rows})
 
 
 if __name__ == "__main__":
-    import tyro
+    import pathlib
+    import sys
 
-    main(tyro.cli(Config))
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+    from experiments import runner
+
+    runner.main(__file__)
