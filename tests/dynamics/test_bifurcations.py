@@ -233,6 +233,23 @@ def test_documented_nothing_found_is_said(x64):
     assert "no solution of period 2" in diagram.notes[0]
 
 
+def test_documented_branches_that_cannot_be_followed_are_said(x64):
+    def half(p, x, u):
+        return jnp.where(x >= -1e-3, (1 + p["mu"]) * x - x**3, jnp.nan)  # nothing to follow on the other side
+
+    found = bifurcation_diagram(half, {"mu": 0.0}, "mu", (-0.5, 0.5), jnp.array([[0.0], [0.3]]))
+    assert [s.kind for s in found.special] == ["pitchfork"]
+    assert not found.complete
+    assert any("step too small" in note for note in found.notes)
+
+    def two(p, x, u):
+        return p["mu"] * x * (1 - x)
+
+    few = bifurcation_diagram(two, {"mu": 2.0}, "mu", (0.5, 2.5), jnp.array([[0.0], [0.3]]), max_branches=1)
+    assert few.notes == ("stopped after max_branches=1 branches",)
+    assert not few.complete
+
+
 def test_analytic_cycles_of_two_end_at_the_flip_they_came_from(x64):
     diagram = bifurcation_diagram(logistic, 1.5, (), (2.5, 3.52), UNIT, period=2)
     # The cycle's own flip happens at both of its points and is one event.
