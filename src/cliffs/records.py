@@ -50,7 +50,7 @@ def save_record(
     settings: Mapping[str, PyTree],
     seconds: float,
     seed: int | None = None,
-    arrays: Mapping[str, ArrayLike] | None = None,
+    arrays: Mapping[str, ArrayLike | Sequence] | None = None,
     name: str | None = None,
     revision: str | None = None,
 ) -> pathlib.Path:
@@ -116,7 +116,7 @@ def load_record(folder: PathLike) -> Record:
     return Record(**fields, revision=found.get("git_revision"), arrays=load_arrays(folder))
 
 
-def save_arrays(folder: PathLike, arrays: Mapping[str, ArrayLike]) -> pathlib.Path:
+def save_arrays(folder: PathLike, arrays: Mapping[str, ArrayLike | Sequence]) -> pathlib.Path:
     """Write `arrays.npz` alone: what a long computation does at once, before anything else can fail.
 
     >>> with tempfile.TemporaryDirectory() as place:
