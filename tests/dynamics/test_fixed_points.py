@@ -409,7 +409,7 @@ def test_property_parameters_of_another_dtype_or_in_a_frozen_dict(x64):
     ("options", "words"),
     [
         ({"scale": 0.0}, "scale must be positive"),
-        ({"scale": [1.0, 2.0]}, "scale must be one number"),
+        ({"scale": [1.0, 2.0]}, r"scale must be a number, an array \[1\]"),
         ({"merge_distance": -1.0}, "merge_distance"),
         ({"period_of_state": -1.0}, "period_of_state"),
         ({"period_of_state": [1.0, 2.0]}, "period_of_state"),
