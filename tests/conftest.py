@@ -4,6 +4,7 @@
 import importlib.metadata
 import os
 import pathlib
+import signal
 import sys
 
 KEPT = pathlib.Path(__file__).resolve().parents[1] / ".cache"
@@ -60,6 +61,14 @@ def errors_of_our_own(request):
     jaxtyping.config.update("jaxtyping_disable", off)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def default_handler():
+    """Python's own answer to SIGINT, also where the tests run in the background."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 @pytest.fixture

@@ -37,14 +37,6 @@ def interrupt(monkeypatch):
     return at
 
 
-@pytest.fixture(autouse=True)
-def default_handler():
-    """Python's own answer to SIGINT, also where the tests run in the background."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
-
-
 def test_property_a_program_that_ignores_sigint_goes_on(whole, interrupt):
     interrupt(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
