@@ -78,6 +78,7 @@ class Accelerator:
         return {"bytes_limit": self.count}
 
 
+@pytest.mark.wrong_arguments  # a stand-in for a device
 def test_property_on_an_accelerator_the_fraction_of_its_memory_counts(functions, monkeypatch):
     asked = []
     monkeypatch.setattr("cliffs.sweeps._plan.fitting_lanes", lambda f, d, runs, budget: asked.append(budget) or 7)
