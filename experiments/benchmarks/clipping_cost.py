@@ -212,7 +212,8 @@ MEASURES = {"leaves": measure_leaves, "large": measure_large, "runs": measure_ru
 
 def run(config: Config, say: Any = print) -> Result:
     """Measure the parts that are asked for."""
-    rows, cached = {}, jax.config.read("jax_enable_compilation_cache")
+    rows: dict[str, Any] = {}
+    cached = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     # A program from the cache of an earlier run would not be compiled.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
