@@ -7,6 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from cliffs.clipping._leaves import compute_dtype, is_number, named_leaves, stands_for_params
+from cliffs.clipping._safe_norm import each_leaf
 from cliffs.clipping._strategy import Gradient
 
 Kept = dict[str, Float[Array, " numbers"]]
@@ -28,8 +29,8 @@ def columns(gradient: Gradient, kept: Kept) -> tuple[Float[Array, " leaves"], ..
 
 def keep(gradient: Gradient, kept: Kept, *new: Float[Array, " leaves"]) -> Kept:
     """The state with new numbers for the gradient's arrays; those without a gradient keep theirs."""
-    # Behind a barrier, or every array's numbers would be computed in a program of their own.
-    return kept | dict(zip(gradient.names, lax.optimization_barrier(jnp.stack(new, axis=1))))
+    rows = zip(*(each_leaf(values) for values in new))
+    return kept | {name: jnp.stack(row) for name, row in zip(gradient.names, rows)}
 
 
 def weighted(weight: Array, decay: Any) -> tuple[Array, Array]:
