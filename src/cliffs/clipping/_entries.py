@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from cliffs.clipping._leaves import compute_dtype, is_array, is_number, named_leaves, wide
+from cliffs.clipping._leaves import compute_dtype, wide
+from cliffs.clipping._like_params import of_leaves, replaced, zeros_like_params
 from cliffs.clipping._numbers import Number, at, check, hypot, multiple, root_mean
 from cliffs.clipping._outcome import Outcome
 from cliffs.clipping._strategy import NonFinite, strategy
@@ -99,14 +100,7 @@ def clip_spikes(
     check("warmup", warmup, low=1)
 
     def init(params):
-        # One array of each parameter's shape, so that the state is sharded as the parameters are. Integers mark what
-        # has no gradient.
-        def start(x):
-            if not is_array(x):
-                return None
-            return jnp.zeros_like(x, dtype=compute_dtype(x) if is_number(x) else jnp.int8)
-
-        return SpikeState(jnp.zeros((), jnp.int32), jax.tree.map(start, params))
+        return SpikeState(jnp.zeros((), jnp.int32), zeros_like_params(params, real=True))
 
     def rule(gradient, state):
         count = state.count
@@ -132,11 +126,8 @@ def clip_spikes(
             moment = root_mean(rms, seen, jnp.asarray(a, rms.dtype))
             return jnp.where(spike, cut.astype(x.dtype), x), moment
 
-        named = dict(named_leaves(state.rms))
-        moments = gradient.of_each_leaf({n: r for n, r in named.items() if is_number(r)}, "the state")
-        pairs = [one(x, r) for x, r in zip(gradient.clean, moments)]
-        updated = named | {name: rms for name, (_, rms) in zip(gradient.names, pairs)}
-        rms = jax.tree.unflatten(jax.tree.structure(state.rms), [updated[name] for name in named])
+        pairs = [one(x, r) for x, r in zip(gradient.clean, of_leaves(gradient, state.rms))]
+        rms = replaced(gradient, state.rms, [moment for _, moment in pairs])
         return Outcome([new for new, _ in pairs]), state._replace(rms=rms)
 
     return strategy(init, rule, nonfinite)

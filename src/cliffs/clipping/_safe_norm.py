@@ -5,9 +5,9 @@ the one factor by which a gradient is multiplied, are float64 inside this file, 
 that are float64 themselves, and devices without float64 (TPU), are divided by a power of two near their largest entry
 first, which costs a second read.
 
-Compile time is linear in the number of leaves, and little for each, because a leaf gets one small program, its sum. All
-sums stand in one array behind a barrier: XLA would copy scalar arithmetic into the loop of every leaf that uses it. No
-branch takes the leaves as operands, for the same reason.
+Little is compiled for each of hundreds of leaves: the sums of all stand in one array, what is done with them is one
+program, and a leaf gets its number out of it as `each_leaf` says. No branch takes the leaves as operands: XLA would
+copy scalar arithmetic into the loop of every leaf that uses it.
 
 Derivatives are given by hand (they are short), in the leaves' own precision: no float64 reaches them.
 """
@@ -197,7 +197,8 @@ def each_leaf(values: Float[Array, " leaves"]) -> list[Array]:
     """The entries of an array, one by one.
 
     XLA compiles programs that differ in nothing but their operands once. So an entry is not taken from its place, which
-    would be a constant of the program, but summed under a mask, which is an operand.
+    would be a constant of the program, but summed under a mask, which is an operand. The masks hold a byte for each
+    pair of leaves: little for hundreds, 4 MB for 2,000.
     """
     places = np.arange(values.shape[-1])
     return [jnp.sum(jnp.where(places == i, values, 0), dtype=values.dtype) for i in places]

@@ -89,6 +89,7 @@ def _type(aval):
 
 
 def is_array(x) -> bool:
+    """Whether a leaf of the parameters holds numbers, or stands for them by shape and dtype."""
     return isinstance(x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
 
 

@@ -1,0 +1,38 @@
+"""What is compiled for a tree of many leaves: as many different programs as for one of few."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tests.untyped import present
+
+from cliffs.clipping import STRATEGIES
+
+RULES = ("clip_by_global_norm", "clip_by_leaf_norm", "clip_by_group_norm", "clip_by_block_rms", "clip_by_ema_leaf_norm")
+
+
+def different_programs(function, *args) -> int:
+    """How many fused programs differ in more than the names of their operands and lengths of vectors."""
+    compiled = present(jax.jit(function).lower(*args).compile().as_text())
+    text = re.sub(r", metadata=\{[^}]*\}", "", compiled)
+    bodies = re.findall(r"^%fused_computation[^\n]*\n(.*?)^\}", text, re.DOTALL | re.MULTILINE)
+    return len({re.sub(r"%[\w.\-]+|parameter\(\d+\)|\[\d+\]", "", body) for body in bodies})
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_property_more_leaves_of_a_shape_need_no_more_programs(name):
+    rule, counts = STRATEGIES[name].make(1.0), []
+    for leaves in (6, 12):
+        params = {f"layer{i:02}": {"w": jnp.ones((5, 5))} for i in range(leaves)}
+        counts.append(different_programs(rule.update, params, rule.init(params)))
+    assert 0 < counts[1] <= counts[0]
+
+
+def test_documented_an_entry_taken_from_its_place_is_a_program_of_its_own():
+    """Why `each_leaf` sums under a mask."""
+
+    def scaled(leaves, factors):
+        return [x * factors[i] for i, x in enumerate(leaves)]
+
+    assert different_programs(scaled, [jnp.ones((5, 5))] * 6, jnp.ones(6)) >= 6
