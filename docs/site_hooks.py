@@ -1,0 +1,52 @@
+"""What the site needs beyond mkdocs.yml: files of results/, the gallery, and docstrings as this library writes them."""
+
+import pathlib
+import re
+import sys
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SHOWN = {".png", ".html", ".json"}
+RESULTS_LINK = re.compile(r"\((?:\.\./)((?:\.\./)*results/)")
+DOCTEST = re.compile(r"^>>> .*(?:\n(?!\s*$).*)*", re.MULTILINE)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add results/ and the gallery: the site shows figures and records that lie outside of docs/."""
+    sys.path.insert(0, str(ROOT))
+    from experiments import gallery
+
+    folder = ROOT / "results"
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in SHOWN and "local" not in path.parts:
+            uri = path.relative_to(ROOT).as_posix()
+            files.append(File.generated(config, uri, abs_src_path=str(path)))
+    files.append(File.generated(config, "gallery.html", content=gallery.page(folder)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Links to results/ lead out of docs/ in the repository; on the site the folder lies inside."""
+    return RESULTS_LINK.sub(r"(\1", markdown)
+
+
+class Docstrings(griffe.Extension):
+    """Examples become blocks of code, and what a room's `__init__` imports is what the room is."""
+
+    def on_object(self, *, obj: griffe.Object, **_: object) -> None:
+        """Fence the doctests: markdown takes `>>>` for a quotation."""
+        if obj.docstring:
+            obj.docstring.value = DOCTEST.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
+
+    def on_module(self, *, mod: griffe.Module, **_: object) -> None:
+        """`from cliffs.room._file import name as name` makes a name public."""
+        names = [
+            name
+            for name, member in mod.members.items()
+            if member.is_alias and member.target_path.startswith("cliffs.") and member.target_path != member.path
+        ]
+        if mod.is_init_module and names:
+            mod.exports = names
