@@ -150,9 +150,10 @@ TEMPLATE = """<!doctype html>
 @media (prefers-color-scheme: dark) {
   :root { --page: #0e1116; --card: #171b22; --ink: #eef1f5; --soft: #a8b2be; --line: #39424d; }
 }
-body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, "Segoe UI", sans-serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 20px; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 6px 20px 16px; margin: 20px 0; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 6px 20px 16px; }
+section { margin: 20px 0; }
 h1 { font-size: 24px; } h2 { font-size: 18px; margin: 12px 0 6px; }
 a { color: inherit; } small, figcaption { color: var(--soft); font-size: 13px; }
 p { margin: 6px 0; max-width: 90ch; }

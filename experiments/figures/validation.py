@@ -1,8 +1,8 @@
 """Numbers of the literature beside ours: maps whose bifurcations, cycles or exponents are known.
 
-The logistic map's cascade, the Hénon map, the delayed logistic map, networks of one and two neurons, and piecewise-linear
-networks with published numbers of cycles. The last rows are what packages for continuation do not offer: the derivative
-of a fold with respect to another parameter, and 1,000 branches followed at once.
+The logistic map's cascade, the Hénon map, the delayed logistic map, networks of one and two neurons, and networks that
+are linear in pieces, whose numbers of cycles are published. Three rows are about what packages for continuation do not
+offer: the derivative of a fold with respect to another parameter, and 1,000 branches followed at once.
 
 Figures: `validation` (how far ours are from the known numbers), `cycles` (the two cycles of order 83 of a network).
 """

@@ -54,7 +54,7 @@ def save_record(
     name: str | None = None,
     revision: str | None = None,
 ) -> pathlib.Path:
-    """Write one result with all that is needed to believe it later; each file appears whole or not at all.
+    """Write one result with all that is needed to trust it later; each file appears whole or not at all.
 
     **Arguments**
 

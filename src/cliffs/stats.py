@@ -101,8 +101,8 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's step-down correction for many tests: adjusted p-values.
 
     The k-th smallest of n p-values is multiplied by `n - k + 1`, is never below the one before it and never above 1.
-    The tests with an adjusted p-value below 0.05 hold together at 5 %: the chance that any of them is false is at most
-    that, whatever the tests have to do with one another.
+    The tests with an adjusted p-value below 0.05 are significant together at 5 %: the chance that any of them is a
+    false positive is at most that, however the tests depend on one another.
 
     **Arguments**: `p_values` `[tests]`, between 0 and 1.
 

@@ -38,7 +38,7 @@ class Loss(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """A loss of the parameters alone, `objective(params) -> scalar`; an `(scalar, aux)` is taken, too.
+    """A loss of the parameters alone, `objective(params) -> scalar`; `(scalar, aux)` is accepted, too.
 
     >>> isinstance(lambda params: (params**2).sum(), Objective)
     True

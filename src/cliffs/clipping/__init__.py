@@ -26,12 +26,12 @@
 | `project_spectral_radius` | spectral radius of the matrix, after the update | - | basis |
 
 `STRATEGIES` is this table as data. `clip`, `clip_by_global_norm`, `clip_by_block_rms` and `adaptive_grad_clip` are
-optax's rules with norms that neither overflow nor underflow. Exported here as optax has them:
-`normalize_by_update_norm` (every gradient to one norm), the guards `apply_if_finite`,
-`skip_not_finite` and `skip_large_updates` (the latter two for `optax.MultiSteps(..., should_skip_update_fn=...)`), and
-the functions `per_example_global_norm_clip` and `per_example_layer_norm_clip`, which clip before the mean over
-examples (as a transformation: `optax.contrib.differentially_private_aggregate`). `with_telemetry` takes every
-transformation among them as it is.
+optax's rules with norms that neither overflow nor underflow. Re-exported unchanged from optax:
+`normalize_by_update_norm` (every gradient to one norm), the guards `apply_if_finite`, `skip_not_finite` and
+`skip_large_updates` (the latter two for `optax.MultiSteps(..., should_skip_update_fn=...)`), and the functions
+`per_example_global_norm_clip` and `per_example_layer_norm_clip`, which clip before the mean over examples (as a
+transformation: `optax.contrib.differentially_private_aggregate`). `with_telemetry` takes every transformation among
+them as it is.
 
 Recipes, each run by the tests:
 

@@ -183,7 +183,7 @@ def clip_by_zscore(
     **Arguments**
 
     - `z_threshold`: `>= 0`. `decay`: in `[0, 1)`. `warmup`: at least 1.
-    - `max_norm`: a fixed threshold besides, active in warm-up too; None for none.
+    - `max_norm`: a fixed threshold in addition, also active during warm-up; None: no fixed threshold.
     - `clip_factor`: `>= 0`. All numbers may be traced scalars or schedules.
     - `mode`: see above. `update_on_spike`: whether a clipped norm enters the statistics.
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient never enters the statistics.
@@ -283,7 +283,7 @@ def clip_by_quantile_tracker(
     **Raises** `ValueError` for a number out of range.
 
     Source: Andrew, Thakkar, McMahan & Ramaswamy (2021), with their eta = 0.2, gamma = 0.5 and first limit 0.1. There
-    the share of the clients (or examples) whose norm is below takes the place of the one norm here.
+    `1[||g|| <= C]` is the share of the clients (or examples) whose norm is at most C; here there is one norm.
 
     >>> clip = clip_by_quantile_tracker(start=1.0)
     >>> updates, state = clip.update(jnp.array([3.0]), clip.init(jnp.zeros(1)))

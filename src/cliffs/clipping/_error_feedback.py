@@ -34,9 +34,9 @@ def clip_with_error_feedback(
 ) -> optax.GradientTransformationExtraArgs:
     """Step along an estimate that follows the gradient by clipped differences: `h <- h + b2 clip(v - h, max_norm)`.
 
-    `clip` is that by the global norm, and `v = (1 - b1) v + b1 g` averages the gradient; `b1=None` stands for `v = g`
-    without the memory for it. A gradient that stays is reached after `||g|| / (b2 max_norm)` steps and then taken as it
-    is, where plain clipping would shorten it for ever; a spike moves the estimate by `b2 max_norm` at most.
+    `clip` is that by the global norm, and `v = (1 - b1) v + b1 g` averages the gradient; `b1=None` means `v = g` and
+    needs no memory for an average. A constant gradient is reached after `||g|| / (b2 max_norm)` steps and then used
+    unchanged, where plain clipping would shorten it for ever; a spike moves the estimate by `b2 max_norm` at most.
 
     **Arguments**
 

@@ -54,9 +54,9 @@ def clip_by_group_band(
       `>= 1`. All these may be numbers, traced scalars or schedules.
     - `update`: when the norm enters `S`: `"before"` the comparison, `"after"` it, or the `"clipped"` norm after it, see
       `clip_by_ema_norm`. With the last two nothing is shortened while `S` is 0.
-    - `group`: `group(path) -> hashable` for a leaf's path such as `"encoder/dense/kernel"`; groups with one `str` are
-      one. By default all but the last entry, which is the layer. Under `optax.inject_hyperparams` name it in
-      `static_args`.
+    - `group`: `group(path) -> hashable` for a leaf's path such as `"encoder/dense/kernel"`; groups whose `str` is the
+      same count as one. By default all but the last entry, which is the layer. Under `optax.inject_hyperparams` name it
+      in `static_args`.
     - `nonfinite`, `axis_name`: see `clip_by_global_norm`; a bad gradient never enters the averages.
 
     **Returns** an `optax.GradientTransformationExtraArgs` with `GroupBandState`.

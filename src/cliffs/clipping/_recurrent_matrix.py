@@ -34,7 +34,8 @@ def clip_or_shrink(
     - `shrink`: the factor of the recurrent matrix, `>= 0`.
     - `limit`: the norm above which a gradient is not believed, `>= 0`.
     - `recurrent`: `recurrent(path) -> bool`; by default the leaves called `w_rec`.
-    - `nonfinite`: `"shrink"` is this rule; the usual four keep it for finite norms above `limit` only.
+    - `nonfinite`: `"shrink"` is the rule above; with one of the usual four it applies to finite norms above `limit`
+      only.
     - `axis_name`: see `clip_by_global_norm`.
 
     All numbers may be traced scalars or schedules. The transformation needs `params`.

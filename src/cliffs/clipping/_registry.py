@@ -31,7 +31,7 @@ from cliffs.clipping import (
 
 @dataclasses.dataclass(frozen=True)
 class StrategyInfo:
-    """What is known of one strategy."""
+    """What tables, tests and experiments need to know about one strategy."""
 
     factory: Callable[..., optax.GradientTransformationExtraArgs]
     rule: str
@@ -49,7 +49,7 @@ class StrategyInfo:
     threshold_bounds: tuple[str, ...] = ()
     """Further arguments that get the value of the threshold in `make`, as fixed limits."""
     exact: bool = True
-    """Whether a gradient below the threshold passes to the bit."""
+    """Whether a gradient below the threshold passes unchanged, to the bit."""
     idempotent: bool = True
     """Whether clipping twice is clipping once."""
     sets_norm: bool = False

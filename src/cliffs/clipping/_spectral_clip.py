@@ -38,20 +38,22 @@ def clip_by_spectral_norm(
     *,
     nonfinite: NonFinite = "propagate",
 ) -> optax.GradientTransformationExtraArgs:
-    """Cut the singular values of every matrix at `c = max_norm`, each by itself: a spike in a few directions goes.
+    """Cut the singular values of each matrix at `c = max_norm`, which removes a spike in a few directions.
 
     - `"hard"`: `U min(S, c) V^T`. Below the limit every bit stays.
     - `"soft"`: `(I + G G^T / c^2)^(-1/2) G`, that is `s -> s / sqrt(1 + (s / c)^2)`, by Newton-Schulz iterations
       `T = (3 I - Z Y) / 2`, `Y <- Y T`, `Z <- T Z`: products of matrices alone. All singular values become smaller.
 
-    An array of one axis or none, or a matrix of one row or column, has one singular value, its norm. More axes are made
-    two, all but the last one flattened: `[height, width, in, out]` becomes `[height width in, out]`. Where `stacked`
-    says so the last two axes are matrices and those before count them (layers of a scanned transformer).
+    An array of one axis or none, or a matrix of one row or column, has one singular value, its norm. An array of more
+    axes becomes a matrix by flattening all but the last one: `[height, width, in, out]` becomes `[height width in,
+    out]`. Where `stacked` says so the last two axes are matrices and those before count them (layers of a scanned
+    transformer).
 
-    Hard clipping decomposes, because the ways by products alone need more of them the further a value lies above `c`,
-    and leave rounding errors of the size of the largest value, which may lie above `c` themselves; here `c` holds
-    whatever the spike. The price is a decomposition of each matrix at each step: for 768 x 768 about twice, for
-    768 x 3072 seven times the processor time of 10 iterations on a CPU. For large models take `"soft"`.
+    Hard clipping computes a singular value decomposition. Methods that use products alone need more of them the further
+    a value lies above `c`, and leave rounding errors in proportion to the largest value, which may exceed `c`
+    themselves; with the decomposition `c` holds for any spike. The price is a decomposition of each matrix at each
+    step: for 768 x 768 about twice, for 768 x 3072 seven times the processor time of 10 iterations on a CPU. For large
+    models take `"soft"`.
 
     Soft clipping gives `q s / sqrt(1 + (s / c)^2)` with `q = 1` in the limit of many iterations and `q <= 1` before, so
     never more than the formula. `1 - q` follows from `r = sqrt((c^2 + s^2) / (c^2 + b))`, where b is the smaller one of

@@ -35,7 +35,7 @@ class QuantileLimit:
 
     The first value that is not 0 starts it and passes. `quantile` in `[0, 1]` and `rate >= 0` may be numbers, traced
     scalars or schedules. Source: as `clip_by_quantile_tracker`, in place of the quantile 0.85 of the last 100 values of
-    arXiv 2605.11838, which would have to be kept.
+    arXiv 2605.11838, which would need 100 stored values for each matrix.
 
     >>> QuantileLimit(rate=0.1)
     QuantileLimit(quantile=0.85, rate=0.1)

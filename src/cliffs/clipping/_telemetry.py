@@ -25,9 +25,10 @@ from cliffs.clipping._strategy import reporting_update
 
 
 class TelemetryState(NamedTuple):
-    """State of `with_telemetry`. `norm_before` is that of the last step, whatever it was.
+    """State of `with_telemetry`. `norm_before` belongs to the last step.
 
-    `norm_after`, `cosine`, `clipped` and `leaves` are those of the last step that was looked at, see `every`.
+    `norm_after`, `cosine`, `clipped` and `leaves` belong to the last step whose result was compared with the gradient,
+    see `every` of `with_telemetry`.
     """
 
     inner: Any
@@ -40,9 +41,9 @@ class TelemetryState(NamedTuple):
     """Whether the gradient was finite and the result differed from it."""
     clip_count: Int[Array, ""]
     compared_count: Int[Array, ""]
-    """Finite gradients looked at: `clip_count / compared_count` of them were clipped."""
+    """Number of finite gradients that were compared with their result; `clip_count` of them were clipped."""
     clip_fraction: Float[Array, ""]
-    """Bias-corrected moving average of `clipped` over the finite gradients looked at."""
+    """Bias-corrected moving average of `clipped` over the finite gradients that were compared."""
     nonfinite_count: Int[Array, ""]
     leaves: PyTree
     """`{path: (norm before, norm after)}` when asked for, else None."""
@@ -58,19 +59,20 @@ def with_telemetry(
     neither clipped nor unclipped). Works around optax's own rules and whole chains as well. For a rule that
     aggregates per-example gradients (a leading axis that the result lacks) "before" is their mean.
 
-    Rules by a norm know from a few numbers what they did. Around all others, and around other people's transformations,
-    telemetry reads the gradient twice and the result three times; so it does where a leaf has less precision than the
-    norm, and with `nonfinite="zero"`. `experiments/benchmarks/clipping_cost.py` measures the price.
+    Rules by a norm know from a few numbers what they did. Around all other rules, and around transformations from
+    elsewhere, telemetry compares gradient and result: it reads the first twice and the second three times. So it does
+    where a leaf has less precision than the norm, and with `nonfinite="zero"`.
+    `experiments/benchmarks/clipping_cost.py` measures the price.
 
     **Arguments**
 
     - `transform`: any optax transformation.
     - `decay`: of the clip fraction's moving average, in `[0, 1)`.
     - `per_leaf`: whether to record norms of every leaf, too.
-    - `every`: record the result of the first and then of every `every`-th step only; norm after, cosine and clipped
-      are those of the last look. This makes steps no shorter: a branch around the comparison would have all leaves
-      as operands. The norm before, steps and non-finite gradients are recorded at every step all the same, so only
-      right after a look do the two norms belong to one step.
+    - `every`: record the result of the first and then of every `every`-th step only; norm after, cosine and clipped are
+      those of the last step recorded. This does not make steps shorter: a branch around the comparison would have all
+      leaves as operands. The norm before, steps and non-finite gradients are recorded at every step all the same, so
+      the two norms belong to the same step only right after a recorded one.
 
     **Returns** an `optax.GradientTransformationExtraArgs` with `TelemetryState`; read it with `read_telemetry`.
 
@@ -200,8 +202,8 @@ def read_telemetry(state: PyTree) -> dict[str, float] | dict[str, np.ndarray]:
     **Returns** names to floats: `step`, `norm_before`, `norm_after`, `cosine`, `clipped`, `clip_count`,
     `compared_count`, `clip_fraction`, `nonfinite_count`, and per leaf `"leaf/<path>/norm_before"`. Where there are
     several telemetries the names start with `"0/"`, `"1/"`, ... in the order of the tree. With `every > 1` all but
-    `step`, `norm_before` and `nonfinite_count` are those of the last look. The state of a sweep has a leading run axis:
-    then names to arrays `[runs]`.
+    `step`, `norm_before` and `nonfinite_count` are those of the last step recorded. The state of a sweep has a leading
+    run axis: the values are then arrays `[runs]`.
 
     **Raises** `ValueError` when there is none, or when it is traced (read it outside of `jit`). After a gradient with
     an inf or NaN the norms and the cosine are not finite either; strict JSON has no word for that.

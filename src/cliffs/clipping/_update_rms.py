@@ -55,7 +55,7 @@ def clip_update_rms(
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient enters no moment and does not reach `inner`.
 
     **Returns** an `optax.GradientTransformationExtraArgs` with `UpdateRmsState`. The moment is kept here a second time,
-    because the state of `inner` is nobody else's.
+    because the state of `inner` is private to it.
 
     **Raises** `ValueError` for a number out of range, and for a gradient with other leaves than `init` saw.
 

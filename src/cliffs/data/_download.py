@@ -21,11 +21,11 @@ BLOCK = 1 << 16
 
 
 class DataError(RuntimeError):
-    """A data file is missing, damaged or cannot be had; the message says what to do."""
+    """A data file is missing, damaged or cannot be downloaded; the message says what to do."""
 
 
 class Source(NamedTuple):
-    """A data file: its place below a data folder, its sum, its size and where it can be had."""
+    """A data file: its path below a data folder, its sha256, its size in bytes and its address."""
 
     path: str
     sha256: str
@@ -43,13 +43,13 @@ def cache_dir() -> pathlib.Path:
 
 
 def locate(source: Source, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
-    """The path of a data file with the right sum.
+    """The path of a data file, whose sha256 has been checked.
 
     **Arguments**
 
     - `source`: which file.
-    - `data_dir`: the folder that holds it; `$CLIFFS_DATA_DIR` when not given. With neither, the file is taken from
-      the cache folder, where it is downloaded to at first.
+    - `data_dir`: the folder that holds it; `$CLIFFS_DATA_DIR` when not given. With neither, the file is taken from the
+      cache folder, into which it is downloaded the first time.
 
     **Returns** its path.
 

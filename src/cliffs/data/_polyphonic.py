@@ -1,7 +1,7 @@
 """Four sets of polyphonic music as piano rolls: 88 keys, one row per time step.
 
-Boulanger-Lewandowski, Bengio & Vincent (2012). Two forms are read: the MATLAB files that are still to be had, and
-the original Python 2 pickles, through an unpickler that can build numpy arrays and nothing else.
+Boulanger-Lewandowski, Bengio & Vincent (2012). Two forms are read: the MATLAB files that are still available, and the
+original Python 2 pickles, through an unpickler that can build numpy arrays and nothing else.
 """
 
 import io

@@ -43,7 +43,7 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
       run, or after the norm grew by 2 decades; the evidence says from where to where it grew;
     - *non-finite*: any other inf or NaN; all of them are left out of everything else;
     - *zero gradients*: exactly 0 everywhere, from some step to the end, or in 1 % of the steps; left out of the rest;
-    - *loss grew*: the loss ends at least 3 times above its first value (losses from a positive one on);
+    - *loss grew*: the loss ends at least 3 times above its first value (for losses that start above 0);
     - *clipped norms*: many steps share the largest norm, as norms after clipping do;
     - *vanishing*: the last tenth's median is at least 3 decades below the first's, or the median is below 1e-7;
       with losses, only while the loss has not fallen by half (a norm that dies with its loss has converged);
@@ -71,12 +71,12 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
     - `losses`: `[steps]`, to tell convergence from vanishing and to say how often a spike was followed by a jump;
       those of the log when not given.
 
-    **Returns** a `Diagnosis`; `print` it for a report. The threshold of a run that explodes is of the norms before,
-    of the first quarter where the whole run grows.
+    **Returns** a `Diagnosis`; `print` it for a report. For a run that explodes the threshold is computed from the norms
+    before the explosion, or from the first quarter where the norm grows over the whole run.
 
-    **Raises** `ValueError` for a history that is too short, of another shape (`[runs, steps]` goes to
-    `diagnose_runs`), negative, or of another length than `losses`, for a log in which no column, or more than one,
-    is known to be the norm, and for a `max_norm` that is not positive.
+    **Raises** `ValueError` for a history that is too short, of another shape (`[runs, steps]` goes to `diagnose_runs`),
+    negative, or of another length than `losses`, for a log in which no column, or more than one, can be taken for the
+    norm, and for a `max_norm` that is not positive.
 
     Source: common teaching tables of symptoms; the rule of three for rare events (Hanley & Lippman-Hand 1983). The
     limits are this function's own and tested on synthetic series.

@@ -31,7 +31,7 @@ class Association(NamedTuple):
     """The share of shifts (the given alignment counted as one) with at least as many coincidences: one-sided, and it
     keeps how events cluster in time."""
     fisher_p_value: float
-    """Fisher's exact test, one-sided: it takes updates for independent, so clustered events make it too small."""
+    """Fisher's exact test, one-sided: it treats updates as independent, so clustered events make it too small."""
 
 
 def gradient_spikes(

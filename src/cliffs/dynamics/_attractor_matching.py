@@ -62,8 +62,8 @@ def match_attractors(
     - `new_params`, `new_ends`: the same after; the starts may differ too.
     - `settling`: how the attractors are followed.
     - `merge_distance`, `looseness`: cycles are compared by their points, to within `merge_distance (scale + |x|)` (by
-      default the square root of the tolerance, that a slow approach may leave); ends without a period by their means
-      and spreads, to within `looseness` times the spreads.
+      default the square root of the tolerance, the distance that a slow approach may leave); ends without a period by
+      their means and spreads, to within `looseness` times the spreads.
 
     **Returns** `AttractorChange`.
 

@@ -98,8 +98,8 @@ def continue_branch(
     - `period_of_state`: the period of entries that are angles, a number, `[n]` or a pytree like the state, 0 for the
       others. A solution then repeats up to whole turns.
 
-    **Returns** a `Branch` whose first point is the start; `branch.end` says honestly why it stops: it left the bounds
-    of the parameter or the state, closed on itself, ran out of points, or the step became too small.
+    **Returns** a `Branch` whose first point is the start; `branch.end` says why it stops: it left the bounds of the
+    parameter or the state, closed on itself, ran out of points, or the step became too small.
 
     **Raises** `ValueError` for a path that does not exist or is not scalar, a step that is no map on the state's
     shape, bounds that do not hold the present value, a tolerance below the dtype's resolution, or (outside of tracing)

@@ -29,7 +29,7 @@ class ComposedStep:
 
 
 def compose(step: Step) -> ComposedStep:
-    """The step `x -> F_T(... F_1(x))`, where its `inputs` are a whole sequence `[time, ...]` and `F_t` has `u_t`.
+    """The step `x -> F_T(... F_1(x))`: its `inputs` are a whole sequence `[time, ...]`, `F_t` the step with `u_t`.
 
     **Arguments**: `step(params, state, inputs) -> state`.
 

@@ -16,7 +16,7 @@ class Settling:
     """
 
     max_steps: int = 4096
-    """After which a start is given up (rounded up to a multiple of `window`)."""
+    """Steps after which a start is given up (rounded up to a multiple of `window`)."""
     max_period: int = 4
     """The longest cycle that is recognised."""
     tolerance: float | np.number | Array | None = None
@@ -26,7 +26,7 @@ class Settling:
     """A state with an entry beyond this, in the state's own units, or not finite, has escaped. If None, a million times
     the scale of the entry, or a million where that is less."""
     window: int = 64
-    """Steps between two looks."""
+    """Steps between two checks of whether an orbit repeats."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

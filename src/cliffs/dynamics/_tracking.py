@@ -19,7 +19,7 @@ class Track(NamedTuple):
     residual: Float[Array, " times"]
     """`|F^p(x) - x|` (Euclidean): above the tolerance nothing was found."""
     lost: Bool[Array, " times"]
-    """Where Newton reached no solution from the state before, and another was taken up from the restart."""
+    """Where Newton reached no solution from the state before, and the search started again from `restart`."""
     moved: Float[Array, " times"]
     """Distance from the state before, root mean square over the entries. A large one is a jump to another branch."""
     jacobians: Float[Array, "times n n"]
@@ -45,8 +45,8 @@ def track_fixed_point(
 ) -> Track:
     """Follow one solution of `F^p(x; theta_t) = x` through parameters `theta_0, theta_1, ..` by Newton's method.
 
-    Each search starts from the solution before. Where that leads to none, as behind a fold, another is taken up from
-    the restart, and said to be lost. Pure, for use under `jit` and `vmap` over runs.
+    Each search starts from the solution before. Where that finds none, as beyond a fold, the search starts again from
+    `restart`, and `lost` is True there. Pure, for use under `jit` and `vmap` over runs.
 
     **Arguments**
 

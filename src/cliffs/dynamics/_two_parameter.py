@@ -94,7 +94,7 @@ def bifurcation_curve(
       state's entries and half the widths of the bounds.
     - `state_bounds`, `period_of_state`: as in `continue_branch`.
 
-    **Returns** a `BifurcationCurve`; `ends` says honestly why it stops.
+    **Returns** a `BifurcationCurve`; `ends` says why it stops.
 
     **Raises** `ValueError` for another kind, paths that do not exist or are not scalar, wrong bounds, present values
     outside of them, a step that is no map on the state's shape, a tolerance that the dtype cannot reach, a state

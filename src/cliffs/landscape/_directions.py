@@ -28,7 +28,7 @@ class PathDirections(NamedTuple):
     directions: tuple[PyTree, ...]
     """Orthonormal, the one that explains most first."""
     center: PyTree
-    """The parameters that the path's displacements were taken from: where the slice should go through."""
+    """The parameters that the path's displacements were taken from: the point through which a slice should go."""
     explained: Float[Array, " num"]
     """Each direction's share of the sum of squared displacements."""
 

@@ -49,7 +49,7 @@ def surface(
     **Arguments**
 
     - `loss`: `loss(params) -> scalar`; `cliffs.training.at_batch` makes one of a training loss.
-    - `params`: where the slice goes through, any pytree; its dtype is the precision.
+    - `params`: the point through which the slice goes, any pytree; its dtype is the precision.
     - `directions`: one or two pytrees like `params`, from `cliffs.landscape` or any other.
     - `offsets`: one array of coordinates for each direction.
     - `gradient`: whether gradient norm and slopes are wanted; without them only the loss is evaluated.

@@ -18,8 +18,8 @@ from cliffs.typing import Objective
 class Walls(NamedTuple):
     """Walls of a loss on a slice, the steepest first; numpy arrays. Each stands across a line of the grid.
 
-    A table of places on a plane, where a `CliffProfile` is one wall on one line with the ground on both its sides: a
-    search over a grid does not measure that ground, and a line has no second coordinate. So these are two records.
+    A table of places on a slice. A `CliffProfile` describes one wall on one line, with the slopes of the ground on both
+    sides, which a search over a grid does not measure.
     """
 
     coordinates: Float[np.ndarray, "walls directions"]
@@ -71,8 +71,8 @@ def find_walls(
 
     - `loss`, `params`, `directions`, `offsets`: the slice and its grid, as in `cliffs.landscape.surface`; offsets
       strictly increasing, at least two along each direction. One direction is a search on one line.
-    - `contrast`: how much steeper than the median of `|dE/ds|` on the grid a wall must be. Points where the loss is
-      not finite count for nothing.
+    - `contrast`: how much steeper than the median of `|dE/ds|` on the grid a wall must be. Points where the loss is not
+      finite are ignored.
     - `chunk_size`: evaluations side by side; for recurrent networks on a CPU 1 is fastest.
 
     **Returns** `Walls`, none or many. Warns when any of them is narrower than the dtype can resolve.
@@ -211,9 +211,9 @@ def sample_line(
 ) -> LineSamples:
     """A loss and its slope on a line, sampled where they bend: intervals are halved until the trapezoid rule holds.
 
-    An interval is halved while `|E_b - E_a - h (E'_a + E'_b) / 2|` exceeds `tolerance` times the range of E, so
-    a wall ends up covered by points however narrow it is. Points where E or its slope is not finite count for nothing,
-    and the intervals that end there are left as they are.
+    An interval is halved while `|E_b - E_a - h (E'_a + E'_b) / 2|` exceeds `tolerance` times the range of E, so a wall
+    ends up covered by points however narrow it is. Points where E or its slope is not finite are ignored, and the
+    intervals that end there are left as they are.
 
     **Arguments**: as in `cliffs.landscape.cliff_profile`; `tolerance`, relative to the range of the loss on the line;
     `max_points`, where to stop; the intervals that are furthest off come first.

@@ -56,7 +56,7 @@ def omega(
     length: int | None = None,
     form: OmegaForm = AUTHORS,
 ) -> Float[Array, ""]:
-    """Omega whose gradient is the immediate derivative: `params` count where they stand in `J_t`, nowhere else.
+    """Omega whose gradient is the immediate derivative: only through those `params` that occur in `J_t` itself.
 
     In the authors' form, with `r_t` a ratio of squared norms and `usable` those with `||d_t||^2 >= bound`,
 

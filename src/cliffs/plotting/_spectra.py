@@ -79,7 +79,7 @@ def plot_finite_time_distribution(
 ) -> Axes:
     """How finite-time exponents are spread: histograms for many samples, for up to 50 every sample as a dot.
 
-    Each exponent's bars are as tall as its largest one is 1: a narrow distribution does not flatten the others.
+    Each exponent's histogram is scaled to a maximum of 1, so a narrow distribution does not flatten the others.
 
     **Arguments**
 

@@ -24,10 +24,10 @@ SMALLEST = 16  # a tile of a matrix unit
 
 
 class KernelCost(NamedTuple):
-    """What one pass of the kernel does, counted."""
+    """Operations and memory traffic of one pass of the kernel."""
 
     flops: int
-    """Multiplications and additions of the products and the activation's few."""
+    """Multiplications and additions of the products, and a few for the activation."""
     bytes: int
     """Read from and written to the chip's memory."""
 

@@ -20,9 +20,10 @@ class GrowthReport(NamedTuple):
     """What a recurrent matrix alone says about growth. `A = max |act'| W` throughout."""
 
     largest_singular_value: Float[Array, ""]
-    """Of A: below 1 gradients cannot explode (the correct necessary condition)."""
+    """Of A. Below 1 gradients cannot explode: that it exceeds 1 is the correct necessary condition."""
     spectral_radius: Float[Array, ""]
-    """Of A: the first version of the paper's wording, which bounds only the asymptotic rate of a linear network."""
+    """Of A: the condition in the first version of the paper, which bounds only the asymptotic rate of a linear
+    network."""
     peak_power_norm: Float[Array, ""]
     """`max_k ||A^k||_2` over the powers looked at: transient growth of a non-normal matrix; inf on overflow."""
     peak_power: Int[Array, ""]
@@ -157,11 +158,11 @@ def expansion_bound(
     """The paper's lower bound `|g_k^T w| >= gamma_k beta^|P| alpha^(l-|P|) |c_1|` on a temporal component (eq. 13).
 
     Eqs. 9 and 10 ask `|u^T J v| > alpha |u^T v|` for *all* u. Taking u orthogonal to `J v` shows that this holds only
-    when `J v` is parallel to v: v must be an eigenvector of every Jacobian. `transported=False` is that literal
-    reading (the expansion is -inf, the bound 0, at a step that turns v by more than rounding). By default v follows
-    the trajectory, `v_{i+1} = J_i v_i / |J_i v_i|` with `a_i = |J_i v_i|`: eq. 13 then holds for any Jacobians, and
-    the product of all a_i is the growth itself, so that the gap between bound and measurement is what the minimum
-    over the steps gives away.
+    when `J v` is parallel to v: v must be an eigenvector of every Jacobian. `transported=False` is that literal reading
+    (the expansion is -inf, the bound 0, at a step that turns v by more than rounding). By default v follows the
+    trajectory, `v_{i+1} = J_i v_i / |J_i v_i|` with `a_i = |J_i v_i|`: eq. 13 then holds for any Jacobians, and the
+    product of all a_i is the growth itself, so that the gap between bound and measurement is what is lost by taking the
+    minimum over the steps.
 
     **Arguments**
 

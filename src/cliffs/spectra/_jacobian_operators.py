@@ -56,7 +56,7 @@ def multiply_by_product(
 
 
 class LeadingSingularValues(NamedTuple):
-    """Of a product of step Jacobians, largest first."""
+    """The leading singular values of a product of step Jacobians, largest first, with their vectors."""
 
     log_values: Float[Array, " k"]
     left: Float[Array, "n k"]
@@ -94,7 +94,7 @@ def leading_singular_values(
     - `key`: of the random start.
     - `oversampling`: further vectors, which speed convergence up.
     - `tolerance`: passes end when no log value changes by more; 1e-8 in float64, 1e-4 in float32 by default.
-    - `max_passes`: and at the latest here.
+    - `max_passes`: the most passes that are made.
 
     **Returns** `LeadingSingularValues`; `log_values` in nats. Memory: the T states and a few `[n, k + oversampling]`.
 

@@ -104,10 +104,10 @@ def jacobian_products(jacobians: Float[Array, "time n n"]) -> JacobianProduct:
 def log_singular_values(product: JacobianProduct) -> Float[Array, "time n"]:
     """Logarithms of all singular values of each product, largest first, the smallest as accurate as the largest.
 
-    The rounding of each QR acts like a relative change of the Jacobians by the dtype's eps; a singular value that
-    such a change moves (of a singular Jacobian: `log` of about eps per step) is not better known than that. About
-    10 n^3 flops per product: select times with `jax.tree.map(lambda x: x[::10], product)`. Forward-mode
-    differentiable only; for gradients see `cliffs.spectra`.
+    The rounding of each QR acts like a relative change of the Jacobians by the dtype's eps. A singular value is known
+    no better than such a change moves it: that of a singular Jacobian comes out as about `log(eps)` per step. About 10
+    n^3 flops per product: select times with `jax.tree.map(lambda x: x[::10], product)`. Forward-mode differentiable
+    only; gradients go through `lyapunov_exponents`.
 
     **Arguments**: `product` from `jacobian_products`.
 

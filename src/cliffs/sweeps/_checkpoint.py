@@ -36,9 +36,9 @@ class Checkpoint:
 
     folder: str | os.PathLike[str]
     every_seconds: float = 0.0
-    """Not sooner than this after the last one; the end of the sweep and Ctrl-C are always written."""
+    """The least time between two checkpoints; at the end of the sweep and after Ctrl-C one is always written."""
     keep: int = 2
-    """How many stay: with one only, there is none to fall back to."""
+    """How many are kept; with 1 there is none to fall back to."""
 
 
 def check_checkpoint(checkpoint: Any) -> Checkpoint | None:

@@ -14,7 +14,7 @@ def wrong_class(outputs: Float[Array, "batch classes"], batch: SequenceBatch) ->
 
     **Arguments**: `outputs`, the read-out at step `batch.length - 1`; a batch whose targets are `[batch]` classes.
 
-    **Returns** `[batch]` bool. Mean it for the error rate.
+    **Returns** `[batch]` bool. Its mean is the error rate.
 
     >>> import jax, jax.numpy as jnp
     >>> from cliffs.tasks import temporal_order

@@ -29,7 +29,7 @@ def random_permutation(
     - `num_symbols`: size of the alphabet, at least 3.
 
     **Returns** `SequenceBatch`: `inputs` `[time, batch, num_symbols]` one-hot, `targets` `[batch]` in {0, 1}. Success:
-    `wrong_class` with `num_symbols` outputs. Who always answers 0 is wrong in 50 %.
+    `wrong_class` with `num_symbols` outputs. Always answering 0 is wrong in 50 % of the sequences.
 
     **Raises** `ValueError` for a length below 2, an empty range, fewer than 3 symbols, or `batch_size < 1`.
 

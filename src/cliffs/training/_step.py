@@ -28,7 +28,7 @@ class TrainState(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    """What one step leaves behind: the loss and the gradient's norm *before* the update, and the loss's aux."""
+    """What one step records: the loss and the gradient's norm *before* the update, and the loss's aux."""
 
     loss: Float[Array, ""]
     grad_norm: Float[Array, ""]
