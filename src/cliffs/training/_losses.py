@@ -85,8 +85,9 @@ def sequence_classification_loss(step: Step) -> Loss:
 
 
 def last_step_nats(step: Step) -> StatesError:
-    """Cross-entropy at step `batch.length - 1` against `[batch]` classes; a sequence is wrong where another class has
-    the largest output.
+    """Cross-entropy at step `batch.length - 1` against `[batch]` classes.
+
+    A sequence is wrong where another class has the largest output.
 
     >>> from cliffs import recurrent
     >>> callable(last_step_nats(recurrent.rnn_step()))
@@ -102,8 +103,9 @@ def last_step_nats(step: Step) -> StatesError:
 
 
 def last_step_squares(step: Step, *, tolerance: float = 0.2) -> StatesError:
-    """Squared error at step `batch.length - 1` against `[batch, outputs]` numbers; a sequence is wrong where it exceeds
-    `tolerance^2`.
+    """Squared error at step `batch.length - 1` against `[batch, outputs]` numbers.
+
+    A sequence is wrong where it exceeds `tolerance^2`.
 
     >>> from cliffs import recurrent
     >>> callable(last_step_squares(recurrent.rnn_step(), tolerance=0.04))
@@ -118,8 +120,9 @@ def last_step_squares(step: Step, *, tolerance: float = 0.2) -> StatesError:
 
 
 def every_step_nats(step: Step) -> StatesError:
-    """Cross-entropy at the steps of `batch.mask` against `[time, batch]` classes; a sequence with one wrong step is
-    wrong.
+    """Cross-entropy at the steps of `batch.mask` against `[time, batch]` classes.
+
+    A sequence with one wrong step is wrong.
 
     **Raises** `ValueError` for a batch without a mask.
 
