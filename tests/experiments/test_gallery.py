@@ -29,9 +29,13 @@ def test_property_a_section_shows_the_numbers_of_its_record(tmp_path):
     (tmp_path / "figures" / "mine" / "plot.png").write_bytes(b"not looked into")
     page = gallery.page(tmp_path)
     rows = dict(re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", page))
-    long = "100 values from 0 to 99"
     assert rows == {
-        "a / b": "1, 2, 3", "a / c": "0.123457", "rows [0] / x": "1", "rows [1] / x": "&lt;y&gt;", "long": long, "seed": "5"
-    }  # fmt: skip
+        "a / b": "1, 2, 3",
+        "a / c": "0.123457",
+        "rows [0] / x": "1",
+        "rows [1] / x": "&lt;y&gt;",
+        "long": "100 values from 0 to 99",
+        "seed": "5",
+    }
     assert 'alt="figures/mine (plot)"' in page
     assert json.loads((tmp_path / "figures" / "mine" / "metrics.json").read_text())["seconds"] == 2.0
