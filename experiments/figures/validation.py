@@ -29,15 +29,15 @@ from cliffs.dynamics import (
     solve_bifurcation,
 )
 from cliffs.plotting import COLORS, figure
-from cliffs.recurrent import HenonParams, OneUnitParams, PLRNNParams, henon_step, one_unit_step, plrnn_step
+from cliffs.recurrent import HenonParams, OneUnitParams, PLRNNParams, henon_step, one_unit_step, plrnn_step, unroll
 from cliffs.spectra import lyapunov_exponents
 
 PUBLISHED = pathlib.Path(__file__).resolve().parents[2] / "tests" / "recurrent" / "published_cycles.json"
 FEIGENBAUM = 4.669201609102990
 HENON_CYCLES = (2, 1, 0, 1, 0, 2, 4, 7, 6, 10)
 """By period from 1 on, at a = 1.4, b = 0.3. One of the two fixed points lies off the attractor."""
-TWO_NEURONS = np.array([[-2.0, 3.0], [-2.0, 3.0]])
-SECOND_BIAS = 0.1
+TWO_NEURONS, SECOND_BIAS = np.array([[2.0, 3.0], [-3.0, -1.5]]), -4.0
+"""Found by trying: with these the line through the plane of biases crosses folds, a flip and Neimark-Sacker curves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def cascade(config: Config) -> Iterator[Row]:
         point = locate_bifurcation("flip", step, near, (), near, jnp.array([x]), period=2**k)
         flips.append(point.parameter)
         gap = (flips[-1] - flips[-2]) / (FEIGENBAUM if k else 4.45)
-    # The third is a root of this polynomial (of degree 12, as computed by Bailey from its digits).
+    # The third is algebraic of degree 12; the polynomial as given by J. D. Cook (2025), Spacing between branches.
     roots = np.roots([1, -12, 48, -40, -193, 392, 44, 8, -977, -604, 2108, 0, 4913])
     third = next(r.real for r in roots if abs(r.imag) < 1e-9 and 3.5 < r.real < 3.6)
     known = {
@@ -130,20 +130,23 @@ def cascade(config: Config) -> Iterator[Row]:
 
 def henon(config: Config) -> Iterator[Row]:
     """Fold, flip, numbers of cycles and Lyapunov exponents of the Hénon map at b = 0.3."""
-    random = np.random.default_rng(0).uniform((-1.5, -0.5), (1.5, 0.5), (400, 2))
-    diagram = bifurcation_diagram(henon_step, HenonParams(0.0, 0.3), "a", (-0.5, 0.6), random[:12])
+    starts = np.random.default_rng(0).uniform(-1.0, 1.0, (12, 2))
+    diagram = bifurcation_diagram(henon_step, HenonParams(0.0, 0.3), "a", (-0.5, 0.6), starts)
     known = {"fold": -(0.7**2) / 4, "flip": 3 * 0.7**2 / 4}
     for point in diagram.special:
         form = "closed form, -(1 - b)^2 / 4" if point.kind == "fold" else "closed form, 3 (1 - b)^2 / 4"
         yield Row(f"Hénon map, a at the {point.kind}", point.parameter, known[point.kind], 0.0, form)
+    # Cycles lie near the attractor: 400 of its points, and one near the fixed point that is off it.
+    starts = np.asarray(unroll(henon_step, HenonParams(), jnp.zeros(2), length=420))[20:]
+    starts = np.concatenate([starts, [[-1.1, -0.3]]])
     for period in range(1, config.henon_periods + 1):
-        found = find_fixed_points(henon_step, HenonParams(), random, period=period, slow_speed=0.0)
+        found = find_fixed_points(henon_step, HenonParams(), starts, period=period, slow_speed=0.0)
         count, source = HENON_CYCLES[period - 1], "Galias (2001)" if period > 1 else "closed form"
         yield Row(f"Hénon map, cycles of period {period} at a = 1.4", len(found.kind), count, 0.0, source)
     steps = config.lyapunov_steps
     exponents = lyapunov_exponents(henon_step, HenonParams(), jnp.zeros(2), num_steps=steps, warmup=1000)
-    yield Row(f"largest exponent, {steps:,} steps, nats", float(exponents[0]), 0.41922, 0.5e-3, "Sprott (2003)")
-    yield Row("sum of both exponents", float(exponents.sum()), math.log(0.3), 0.0, "closed form, log b")
+    yield Row(f"Hénon map, largest exponent, {steps:,} steps", float(exponents[0]), 0.41922, 0.5e-2, "Sprott (2003)")
+    yield Row("Hénon map, sum of exponents", float(exponents.sum()), math.log(0.3), 0.0, "closed form, log b")
 
 
 def delayed_logistic(config: Config) -> Iterator[Row]:
@@ -153,7 +156,7 @@ def delayed_logistic(config: Config) -> Iterator[Row]:
     diagram = bifurcation_diagram(step, 1.5, (), (1.2, 2.5), starts)
     (point,) = [p for p in diagram.special if p.kind == "Neimark-Sacker"]
     yield Row("delayed logistic map, a at Neimark-Sacker", point.parameter, 2.0, 0.0, "closed form")
-    yield Row("angle of its multipliers", abs(point.angle), math.pi / 3, 0.0, "closed form, pi / 3")
+    yield Row("delayed logistic map, angle of multipliers", abs(point.angle), math.pi / 3, 0.0, "closed form, pi / 3")
 
 
 def one_neuron(config: Config) -> Iterator[Row]:
@@ -169,9 +172,11 @@ def one_neuron(config: Config) -> Iterator[Row]:
     )
     (cusp,) = curve.special
     yield Row("one neuron, b at the fold, w = 5", float(fold(5.0)), math.log(s / (1 - s)) - 5 * s, 0.0, "closed form")
-    yield Row("w at the cusp", float(cusp.parameters[0]), 4.0, 0.0, "closed form")
-    yield Row("b at the cusp", float(cusp.parameters[1]), -2.0, 0.0, "closed form")
-    yield Row("d b / d w of the fold", float(jax.jacfwd(fold)(5.0)), -s, 0.0, "closed form, -(1 + sqrt(0.2)) / 2")
+    yield Row("one neuron, w at the cusp", float(cusp.parameters[0]), 4.0, 0.0, "closed form")
+    yield Row("one neuron, b at the cusp", float(cusp.parameters[1]), -2.0, 0.0, "closed form")
+    yield Row(
+        "one neuron, d b / d w of the fold", float(jax.jacfwd(fold)(5.0)), -s, 0.0, "closed form, -(1 + sqrt(0.2)) / 2"
+    )
 
 
 def two_neurons(config: Config) -> Iterator[Row]:
@@ -181,10 +186,10 @@ def two_neurons(config: Config) -> Iterator[Row]:
         return jnp.tanh(x) @ TWO_NEURONS + jnp.stack([b, SECOND_BIAS])
 
     starts = np.random.default_rng(0).uniform(-4.0, 4.0, (40, 2))
-    diagram = bifurcation_diagram(step, 0.0, (), (-6.0, 6.0), starts)
+    diagram = bifurcation_diagram(step, 0.0, (), (-8.0, 8.0), starts)
     for kind in ("fold", "flip", "Neimark-Sacker"):
         found = sorted(p.parameter for p in diagram.special if p.kind == kind)
-        known = manifold(kind, TWO_NEURONS, SECOND_BIAS, (-6.0, 6.0))
+        known = manifold(kind, TWO_NEURONS, SECOND_BIAS, (-8.0, 8.0))
         source = "Haschke & Steil (2005), closed form"
         yield Row(f"two neurons, {kind} points in b_1", len(found), len(known), 0.0, source)
         if len(found) == len(known):
@@ -221,7 +226,7 @@ def manifold(kind: str, w: np.ndarray, second: float, bounds: tuple[float, float
     for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
         off = biases(grid, signs)[:, 1] - second
         for i in np.flatnonzero(off[:-1] * off[1:] < 0):
-            d1 = brentq(lambda d, s=signs: biases(d, s)[1] - second, grid[i + 1], grid[i], xtol=1e-15)
+            d1: Any = brentq(lambda d, s=signs: biases(d, s)[1] - second, grid[i + 1], grid[i], xtol=1e-15)
             b1 = float(biases(np.float64(d1), signs)[0])
             if bounds[0] < b1 < bounds[1]:
                 found.append(b1)
@@ -249,8 +254,14 @@ def branches(config: Config) -> Iterator[Row]:
     states, b = np.asarray(found.states)[..., 0], np.asarray(found.parameter)
     off = np.abs(states - weights[:, None] / (1 + np.exp(-states)) - b).max()
     done = int(np.asarray(found.left_bounds).sum())
-    yield Row("branches at once that reach the far bound", done, config.branches, 0.0, "all of them")
-    yield Row("their largest distance from b = x - w s(x)", float(off), 0.0, 0.0, "closed form")
+    yield Row(
+        f"one neuron, branches at once out of {config.branches:,}",
+        done,
+        config.branches,
+        0.0,
+        "all reach the far bound",
+    )
+    yield Row("one neuron, largest distance of a branch", float(off), 0.0, 0.0, "closed form, b = x - w s(x)")
 
 
 def piecewise_linear(config: Config) -> tuple[list[Row], FixedPoints]:
@@ -258,13 +269,13 @@ def piecewise_linear(config: Config) -> tuple[list[Row], FixedPoints]:
     rows, found = [], None
     published = json.loads(PUBLISHED.read_text())["plrnn"][: config.networks]
     with jax.enable_x64(True):
-        for entry in published:
+        for i, entry in enumerate(published):
             params = PLRNNParams(*(jnp.array(entry[k]) for k in ("a", "w", "h")))
             starts = 3.0 * jax.random.normal(jax.random.key(0), (config.starts, len(params.a)))
             for period, count in entry["cycles"].items():
                 if count or period == "15":  # one of the periods with none: each costs a compilation
                     look = find_fixed_points(plrnn_step(), params, starts, period=int(period), slow_speed=0.0)
-                    name = f"piecewise-linear network, cycles of order {period}"
+                    name = f"piecewise-linear network {i + 1}, cycles of order {period}"
                     rows.append(Row(name, len(look.kind), count, 0.0, "Eisenmann et al. (2023)"))
                     found = look if count else found
     assert found is not None
@@ -282,7 +293,12 @@ def draw(result: Result) -> dict[str, Any]:
     ax.axvline(2.0**-52, color=COLORS["unstable"], lw=0.8, ls=":", zorder=1)
     ax.text(2.0**-52, len(table) - 0.3, " spacing of float64 at 1", fontsize=8, color=COLORS["unstable"], va="bottom")
     ax.plot([], [], color=COLORS["unclipped"], lw=2, label="half a unit of the last digit that is known")
-    ax.set(xscale="log", xlim=(5e-18, 1e-1), ylim=(-0.7, len(table) + 0.6), xlabel="distance from the known number")
+    ax.set(
+        xscale="log",
+        xlim=(5e-18, 1e-1),
+        ylim=(-0.7, len(table) + 0.6),
+        xlabel="distance from the known number (0 is drawn at 1e-17)",
+    )
     ax.set_yticks(range(len(table)), [row["quantity"] for row in reversed(table)], fontsize=8)
     ax.legend(loc="lower right", fontsize=8)
     return {"validation": fig, "cycles": _draw_cycles(result.cycles)}

@@ -37,7 +37,7 @@ PAGES = {name: found for name, found in PAGES.items() if found}
 @pytest.fixture
 def as_at_the_start():
     """A page may switch float64 on for the whole program."""
-    former = jax.config.jax_enable_x64
+    former = jax.config.read("jax_enable_x64")
     jax.config.update("jax_enable_x64", False)
     yield
     jax.config.update("jax_enable_x64", former)

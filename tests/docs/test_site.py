@@ -1,11 +1,14 @@
-"""The site: every page is in the navigation, no link is dead, every public name has a place on an API page."""
+"""The site: every page is in the navigation, no link is dead, every room has its page, tables are those of records."""
 
 import os
 import pathlib
 import re
 
 import pytest
-from test_architecture import SOURCE, public_modules
+from experiments.figures import validation
+from test_architecture import public_modules
+
+from cliffs.records import load_record
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -44,8 +47,7 @@ def anchors(text: str) -> set[str]:
 
 def test_documented_every_room_has_a_page_of_its_own():
     named = {m for page in DOCS.glob("api/*.md") for m in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.M)}
-    rooms = {name for name in public_modules() if (SOURCE / name.removeprefix("cliffs.").replace(".", "/")).exists()}
-    assert named == set(public_modules()), rooms
+    assert named == set(public_modules())
 
 
 @pytest.mark.filterwarnings("default")
@@ -60,3 +62,13 @@ def test_documented_the_site_builds_strictly(tmp_path):
     assert "<blockquote>" not in page, "an example was taken for a quotation"
     for path in [*tmp_path.rglob("*.html")]:
         assert not re.search(r'(?:src|href)="https?://[^"]+\.(?:js|css|woff2?|png)"', path.read_text()), path
+
+
+def test_documented_the_table_of_validation_is_that_of_the_record():
+    record = load_record(ROOT / "results" / "figures" / "validation")
+    cells = [re.split(r" \| ", line.strip("| ")) for line in (DOCS / "validation.md").read_text().splitlines()]
+    shown = {row[0]: row[1:] for row in cells if len(row) == 3}
+    for entry in record.metrics["table"]:
+        quantity, here, known = validation.printed(validation.Row(**{k: entry[k] for k in validation.Row._fields}))
+        assert shown[quantity] == [here, known], quantity
+    assert len(shown) == len(record.metrics["table"]) + 2, "the head and the line below it"
