@@ -44,6 +44,13 @@ def test_invariance_folds_under_vmap_and_their_derivative(x64):
     slope = jax.jacfwd(lambda w: fold(w)[0])(weights[1])
     np.testing.assert_allclose(slope, -jax.nn.sigmoid(x[1]), atol=1e-6)
 
+    # The same from the solution itself, where no step is needed, and in reverse.
+    def again(w):
+        return solve_bifurcation("fold", one_unit_step, OneUnitParams(w, 0.0), "b", b[1], x[1:2]).parameter
+
+    for derivative in (jax.jacfwd, jax.grad):
+        np.testing.assert_allclose(derivative(again)(weights[1]), -jax.nn.sigmoid(x[1]), atol=1e-12)
+
 
 def test_documented_degenerate_points_have_no_made_up_criticality(x64):
     def gain(p, x, _):

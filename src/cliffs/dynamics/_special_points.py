@@ -84,7 +84,8 @@ def solve_bifurcation(
     - the map as in `continue_branch`; `value` and `state` `[n]`, a point near the bifurcation.
     - `scale`, `parameter_scale`: as in `continue_branch`; by default the moduli of the state's entries and the value.
 
-    **Returns** `Located`; under tracing nothing is raised: check `residual`.
+    **Returns** `Located`; under tracing nothing is raised: check `residual`. Derivatives are those of the solution, by
+    the implicit function theorem, in forward and reverse mode.
 
     Source: Moore & Spence (1980) for folds; Kuznetsov, Elements of applied bifurcation theory, ch. 10.
 
@@ -108,7 +109,14 @@ def _solve_scaled(kind: str, fmap: Map, data: Data, y: Array, max_iterations: in
     size, residual = auxiliary_size(kind, n), make_residual(fmap, data)
     aux = guess_auxiliary(kind, jax.jacfwd(residual)(y))
     equations = defining_system(kind, residual, n, aux[: 2 * n])
-    z, least = newton(equations, jnp.concatenate([y[:n], aux, y[n:]]), max_iterations)
+    # Derivatives by the implicit function theorem: those of the iterates are 0 where the first guess is the solution.
+    z, least = jax.lax.custom_root(
+        equations,
+        jnp.concatenate([y[:n], aux, y[n:]]),
+        lambda f, z: newton(f, z, max_iterations),
+        lambda linear, value: jnp.linalg.solve(jax.jacfwd(linear)(value), value),
+        has_aux=True,
+    )
     return Located(z[:n], z[-1], z[n : n + size], least)
 
 
