@@ -41,12 +41,18 @@ class Docstrings(griffe.Extension):
         if obj.docstring:
             obj.docstring.value = DOCTEST.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
 
-    def on_module(self, *, mod: griffe.Module, **_: object) -> None:
+    def on_package(self, *, pkg: griffe.Module, **_: object) -> None:
         """`from cliffs.room._file import name as name` makes a name public."""
-        names = [
-            name
-            for name, member in mod.members.items()
-            if member.is_alias and member.target_path.startswith("cliffs.") and member.target_path != member.path
-        ]
-        if mod.is_init_module and names:
-            mod.exports = names
+        for room in [pkg, *pkg.modules.values()]:
+            if room.is_init_module:
+                room.exports = [name for name, member in room.members.items() if _belongs(member)]
+
+
+def _belongs(member: griffe.Object | griffe.Alias) -> bool:
+    """Whether a name of a room is imported from a file of the library, and not a module or another package's."""
+    if not member.is_alias or member.name.startswith("_"):
+        return False
+    try:
+        return not member.final_target.is_module
+    except (griffe.AliasResolutionError, griffe.CyclicAliasError):
+        return False
