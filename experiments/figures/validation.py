@@ -44,6 +44,8 @@ TWO_NEURONS, SECOND_BIAS = np.array([[2.0, 3.0], [-3.0, -1.5]]), -4.0
 class Config:
     """How far to go."""
 
+    groups: tuple[str, ...] = ("cascade", "henon", "delayed_logistic", "one_neuron", "two_neurons", "branches")
+    """Which functions below to run; the piecewise-linear networks come last in any case."""
     flips: int = 7
     """Of the logistic map; the last one is that of a cycle of period 2^(flips - 1)."""
     henon_periods: int = 10
@@ -78,9 +80,9 @@ def run(config: Config, say: Any = print) -> Result:
     """All rows; each group is one function below."""
     table: list[Row] = []
     with jax.enable_x64(True):
-        for group in (cascade, henon, delayed_logistic, one_neuron, two_neurons, branches):
-            table += group(config)
-            say(f"{group.__name__}: {len(table)} rows")
+        for name in config.groups:
+            table += globals()[name](config)
+            say(f"{name}: {len(table)} rows")
         counted, found = piecewise_linear(config)
     table += counted
     metrics = {"table": [row._asdict() | {"distance": abs(row.here - row.known)} for row in table]}
@@ -202,7 +204,7 @@ def manifold(kind: str, w: np.ndarray, second: float, bounds: tuple[float, float
 
     With the slopes d of both units the condition is `1 -+ (w_11 d_1 + w_22 d_2) + det(W) d_1 d_2 = 0`, or
     `det(W) d_1 d_2 = 1` with a trace inside of (-2, 2): solved for d_2 given d_1. Then `x = +-artanh(sqrt(1 - d))`
-    and `b = x - tanh(x) W`; what is left is a root in d_1.
+    and `b = x - tanh(x) W`; what is left is a root in d_1. Each unit must act on the other.
     """
     from scipy.optimize import brentq
 
@@ -246,14 +248,15 @@ def branches(config: Config) -> Iterator[Row]:
     def follow(w: Any, x: Any) -> Any:
         stepping = Stepping(max_step=0.1, num_points=256)
         params = OneUnitParams(w, low)
-        return continue_branch(
+        branch = continue_branch(
             one_unit_step, params, "b", (low, high), x[None], stepping=stepping, scale=1.0, parameter_scale=1.0
         )
+        return branch, branch.left_bounds
 
-    found = follow(weights, x)
+    found, reached = follow(weights, x)
     states, b = np.asarray(found.states)[..., 0], np.asarray(found.parameter)
     off = np.abs(states - weights[:, None] / (1 + np.exp(-states)) - b).max()
-    done = int(np.asarray(found.left_bounds).sum())
+    done = int(np.asarray(reached).sum())
     yield Row(
         f"one neuron, branches at once out of {config.branches:,}",
         done,
