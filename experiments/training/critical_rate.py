@@ -154,10 +154,11 @@ def draw(result: Result) -> dict[str, Any]:
     config, solved = result.config, result.arrays["solved"]
     count = len(config.thresholds)
     fig, axes = figure(1, count + 1, size=(4.2 * (count + 1), 3.6))
-    places = np.arange(len(config.delays))
+    places, images = np.arange(len(config.delays)), []
     for j, threshold in enumerate(config.thresholds):
         name = "no clipping" if threshold == INF else f"clipped at {threshold:g}"
-        image = axes[j].imshow(solved[:, j].mean(2).T, origin="lower", aspect="auto", vmin=0, vmax=1, cmap="viridis")
+        shares = solved[:, j].mean(2).T
+        images.append(axes[j].imshow(shares, origin="lower", aspect="auto", vmin=0, vmax=1, cmap="viridis"))
         axes[j].set(title=name, xlabel="delay, steps", xticks=places, xticklabels=config.delays)
         few = np.arange(0, len(config.rates), max(1, len(config.rates) // 6))
         axes[j].set(ylabel="learning rate", yticks=few, yticklabels=[f"{config.rates[i]:.2g}" for i in few])
@@ -166,7 +167,7 @@ def draw(result: Result) -> dict[str, Any]:
         values = result.arrays["borders"][:, j]
         axes[-1].plot(config.delays, np.nanmedian(values, 1), "o-", color=color, label=name)
         axes[-1].fill_between(config.delays, *np.nanquantile(values, [0.25, 0.75], axis=1), color=color, alpha=0.2)
-    fig.colorbar(image, ax=axes[:count], label="share of seeds that learn")
+    fig.colorbar(images[0], ax=axes[:count], label="share of seeds that learn")
     axes[-1].set(xscale="log", yscale="log", xlabel="delay, steps", ylabel="largest rate that learns")
     axes[-1].set(title="median and quartiles of seeds")
     axes[-1].set_xticks(config.delays, [str(d) for d in config.delays])

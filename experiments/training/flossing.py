@@ -117,9 +117,8 @@ def train(config: Config, delay: int) -> Any:
     def keys(run, kind):
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed + kind), run["seed"]), delay)
 
-    def nats(params, batch):
-        states = recurrent.unroll(step, params.rnn, jnp.zeros((batch.inputs.shape[1], config.hidden)), batch.inputs)
-        return optax.sigmoid_binary_cross_entropy(logits(params, states), batch.targets), states
+    def average(values, batch):
+        return (values * batch.mask).sum() / batch.mask.sum()
 
     def logits(params, states):
         return recurrent.readout(params.readout, step.features(states))[..., 0]
@@ -130,7 +129,7 @@ def train(config: Config, delay: int) -> Any:
             unroll = partial(penalties.unroll_with_omega, weight=columns["omega"][run["arm"]])
             states = unroll(step, params.rnn, start, batch.inputs)
             each = optax.sigmoid_binary_cross_entropy(logits(params, states), batch.targets)
-            return (each * batch.mask).sum() / batch.mask.sum(), None
+            return average(each, batch), None
 
         return of
 
@@ -184,9 +183,10 @@ def train(config: Config, delay: int) -> Any:
 
     def evaluate(state, run):
         batch = sample(jax.random.fold_in(keys(run, 4), state.step), config.test_batch)
-        states = nats(state.params, batch)[1]
+        start = jnp.zeros((config.test_batch, config.hidden))
+        states = recurrent.unroll(step, state.params.rnn, start, batch.inputs)
         right = (logits(state.params, states) > 0) == (batch.targets > 0.5)
-        return {"accuracy": (right * batch.mask).sum() / batch.mask.sum()}
+        return {"accuracy": average(right, batch)}
 
     options: dict[str, Any] = {"evaluate_every": 1}
     if config.checkpoint is not None:
