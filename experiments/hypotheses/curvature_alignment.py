@@ -129,7 +129,8 @@ def _draw_alignment(result: Result) -> Any:
     for (scatter, cumulative, ratios), (name, found) in zip(axes, result.arms.items()):
         slope = result.metrics[name]["all"]["fresh_slope"]["median"]
         _draw_scatter(scatter, found)
-        scatter.set_title(f"{name}, Hessian of fresh data: slope {slope:.2f}")
+        scatter.set_title(f"{name}: curvature grows as norm^{slope:.2f}")
+        cumulative.set_title("large gradients point along the top curvature")
         _draw_cosines(cumulative, found, chance=result.size**-0.5)
         _draw_ratios(ratios, result.metrics[name])
     return fig
@@ -173,7 +174,7 @@ def _draw_ratios(ax: Any, numbers: dict[str, Any]) -> None:
         ax.text(1.02, i, text, transform=ax.get_yaxis_transform(), va="center", fontsize=9)
     ax.axvline(1, color=COLORS["unstable"], lw=1)
     ax.set(
-        xscale="log", xlim=(0.25, 70), ylim=(len(rows) - 0.5, -0.5), title="at the largest gradients, how many times"
+        xscale="log", xlim=(0.25, 70), ylim=(len(rows) - 0.5, -0.5), title="top 1 % of gradients against typical steps"
     )
     ax.set(yticks=range(len(rows)), yticklabels=[label for label, _, _ in rows])
     ax.set_xticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])

@@ -88,20 +88,21 @@ def train(
     loss: Callable[[Any], Any],
     judge: Any,
     after: Callable[[Any], optax.GradientTransformation] = lambda run: optax.identity(),
+    clip: Callable[[Any], optax.GradientTransformation] = lambda run: optax.clip_by_global_norm(run["max_norm"]),
 ) -> SweepResult:
     """All runs of a grid as one program.
 
     `sample(key, size)` draws a batch, `init(key, run)` parameters; `loss(run)` is what is trained, `judge` the loss
-    whose aux is the share of wrong sequences; `after(run)` transforms the updates last. `name` is the checkpoint's
-    folder.
+    whose aux is the share of wrong sequences; `clip(run)` transforms the gradient first, `after(run)` the updates last.
+    `name` is the checkpoint's folder.
     """
 
     def keys(run):
         return jax.random.split(jax.random.fold_in(jax.random.key(config.seed), run["seed"]), 3)
 
     def optimizer(run):
-        clip = optax.clip_by_global_norm(run["max_norm"])
-        return optax.chain(clip, optax.sgd(run.get("learning_rate", config.learning_rate)), after(run))
+        sgd = optax.sgd(run.get("learning_rate", config.learning_rate))
+        return optax.chain(clip(run), sgd, after(run))
 
     def first(run):
         return training.init_train_state(init(keys(run)[0], run), optimizer(run))

@@ -22,12 +22,12 @@ def arrays_of(result: SweepResult, curves: dict[str, np.ndarray]) -> dict[str, n
     return {**curves, **result.grid, "diverged_at": result.diverged_at, "norm_counts": counts, "norm_edges": edges}
 
 
-def rows(name: str, label: str, unit: str, summary: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The rows of the printed table: test beside the paper's, and validation."""
+def rows(name: str | None, label: str, unit: str, summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The rows of the printed table: test beside the paper's, where `name` is in its table, and validation."""
     out = []
     for fold in ("test", "valid"):
         here = [summary[kind]["mean"][fold] for kind in ("clipped", "unclipped")]
-        paper = "{} / {} (arXiv v1)".format(*PAPER[name]["test"]) if fold == "test" else "-"
+        paper = "{} / {} (arXiv v1)".format(*PAPER[name]["test"]) if name and fold == "test" else "-"
         out.append((f"{label}: {fold}, clipped / not", f"{here[0]:.3f} / {here[1]:.3f} {unit}", paper))
     return out
 

@@ -53,6 +53,15 @@ def compiled(name, dtype, **kwargs):
     return run
 
 
+@functools.cache
+def first_update(name):
+    """The rule at 0.5, its compiled update, and a matrix with what the first update makes of it."""
+    transform = STRATEGIES[name].make(0.5)
+    params = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4)}
+    update = quick_jit(lambda grads: transform.update(grads, transform.init(params), params)[0])
+    return transform, params, update
+
+
 def norm64(t):
     return float(np.sqrt(sum(np.sum(np.abs(np.asarray(x, np.complex128)) ** 2) for x in jax.tree.leaves(t))))
 

@@ -106,21 +106,24 @@ def second_updates(params):
 @pytest.fixture(scope="module")
 def undivided():
     """The gradients, and what becomes of them on one device."""
-    whole = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4), "bias": jnp.ones(3)}
+    matrix = jnp.linspace(-2.0, 3.0, 16).reshape(4, 4)
+    whole = {"w_rec": matrix, "w_in": matrix[::-1], "bias": jnp.ones(3)}
     return whole, second_updates(whole)
 
 
-@pytest.mark.parametrize("spec", [("x", None), (None, "x")])
-def test_invariance_meshes_with_explicit_axes(spec, undivided):
+def test_invariance_meshes_with_explicit_axes(undivided):
+    """A matrix whose rows are spread over two devices, one whose columns are, and a bias that each holds whole."""
     if jax.device_count() < 2:
         pytest.skip("needs two devices")
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
     whole, want = undivided
     with jax.set_mesh(mesh):
-        place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
-        spread = whole | {"w_rec": jax.device_put(whole["w_rec"], place)}
+        specs = {"w_rec": jax.sharding.PartitionSpec("x", None), "w_in": jax.sharding.PartitionSpec(None, "x")}
+        places = {name: jax.sharding.NamedSharding(mesh, spec) for name, spec in specs.items()}
+        spread = whole | {name: jax.device_put(whole[name], place) for name, place in places.items()}
         got = second_updates(spread)
-        assert got[0][0]["w_rec"].sharding.spec == place.spec
+        for name, spec in specs.items():
+            assert got[0][0][name].sharding.spec == spec
         jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), b, rtol=2e-5, atol=1e-6), got, want)
 
 

@@ -235,6 +235,7 @@ def test_analytic_derivatives_by_matrix_and_limit(x64, mode, shape, kind):
     parts = rng.normal(size=(2, *shape))
     g = jnp.asarray(parts[0] if kind is np.float64 else parts[0] + 1j * parts[1])
 
+    @jax.jit
     def clipped(g, limit):
         rule = clip_by_spectral_norm(jnp.asarray(limit), mode)
         return rule.update(g, rule.init(g))[0]

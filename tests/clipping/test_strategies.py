@@ -1,6 +1,7 @@
 """What every strategy promises, over one list: a new strategy is covered by adding its name."""
 
 import functools
+import inspect
 import pickle
 
 import hypothesis.strategies as st
@@ -18,6 +19,7 @@ from tests.clipping.strategies import (
     STRATEGIES,
     compiled,
     epsilon,
+    first_update,
     flat64,
     identical,
     norm64,
@@ -96,19 +98,13 @@ def test_property_huge_and_tiny_gradients_are_clipped_as_their_scaled_copies(nam
             _, state = transform.update(jax.tree.map(lambda x: x / 8, grads), state, wide_params)
             return transform.update(grads, state, wide_params)[0]
 
-    @quick_jit
-    def ours(grads, threshold):
-        transform = make(threshold)
-        state = transform.init(PARAMS["float32"])
-        _, state = transform.update(jax.tree.map(lambda x: x / 8, grads), state, PARAMS["float32"])
-        return transform.update(grads, state, PARAMS["float32"])[0]
-
     cases = ((1e30, 1.0), (1e30, 1e30), (1e-30, 1.0), (1e-30, 1e-30))
     if name == "adaptive_grad_clip":  # optax divides by max(norm, 1e-6): in plain use wrong for the last case
         cases = cases[:3]
     for size, threshold in cases:
         grads = tree(base, scales=[size] * 4)
-        got = flat64(ours(grads, jnp.float32(threshold)))
+        eighth = jax.tree.map(lambda x: x / 8, grads)
+        got = flat64(compiled(name, "float32")(eighth, grads, jnp.float32(threshold))[1])
         with jax.enable_x64(True):
             grads = jax.tree.map(lambda x: x.astype(jnp.float64), grads)
             want = flat64(exact(grads, jnp.float64(threshold)))
@@ -144,11 +140,13 @@ def test_property_zero_gradient_stays_zero_and_meta_gradients_are_finite(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_property_nonfinite_modes_and_no_poison_in_the_state(name):
     good = tree(np.random.default_rng(2).uniform(-1, 1, 14))
+    default_mode = inspect.signature(STRATEGIES[name].factory).parameters["nonfinite"].default
     for bad_value in (np.nan, np.inf, -np.inf):
         bad = tree(np.random.default_rng(3).uniform(-1, 1, 14))
         bad["rnn"]["bias"] = bad["rnn"]["bias"].at[1].set(bad_value)
         for mode in ("propagate", "skip", "zero"):
-            _, out, middle, last = compiled(name, "float32", nonfinite=mode)(good, bad, 0.5)
+            kwargs = {} if mode == default_mode else {"nonfinite": mode}
+            _, out, middle, last = compiled(name, "float32", **kwargs)(good, bad, 0.5)
             if mode == "zero":
                 assert np.all(np.isfinite(flat64(out)))
                 filled = {**bad, "rnn": {**bad["rnn"], "bias": bad["rnn"]["bias"].at[1].set(0.0)}}
@@ -194,9 +192,8 @@ def test_invariance_vmap_schedules_inject_and_serialisation(name):
     again = pickle.loads(pickle.dumps(jax.tree.map(np.asarray, state)))
     assert type(again).__name__ == type(state).__name__
     assert hasattr(again, "_fields")
-    assert identical(
-        quick_jit(transform.update)(grads, again, params)[0], quick_jit(transform.update)(grads, state, params)[0]
-    )
+    update = quick_jit(transform.update)
+    assert identical(update(grads, again, params)[0], update(grads, state, params)[0])
 
 
 SCHEDULED = [n for n in NAMES if not STRATEGIES[n].settings]
@@ -303,21 +300,14 @@ def test_integration_inject_hyperparams_changes_the_threshold(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_invariance_pmap(name):
     """A gradient on each device, averaged and clipped there, as data parallel training does."""
-    params = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4)}
-    transform = on_trees(STRATEGIES[name].make(0.5))
+    transform, params, update = first_update(name)
 
-    def update(scale, state):
+    def averaged(scale):
         grads = jax.tree.map(lambda w: jax.lax.pmean(scale * w, "devices"), params)
-        return transform.update(grads, state, params)[0]
+        return transform.update(grads, transform.init(params), params)[0]
 
-    @quick_jit
-    def alone():
-        state = transform.init(params)
-        want = transform.update(jax.tree.map(lambda w: 2 * w, params), state, params)[0]
-        return jax.tree.map(lambda x: jnp.stack([x, x]), state), want
-
-    state, want = alone()
-    spread = jax.pmap(update, "devices", devices=jax.devices()[:2])(jnp.array([1.0, 3.0]), state)
+    spread = jax.pmap(averaged, "devices", devices=jax.devices()[:2])(jnp.array([1.0, 3.0]))
+    want = update({"w_rec": 2 * params["w_rec"]})
     np.testing.assert_allclose(spread["w_rec"][0], want["w_rec"], rtol=2e-6, atol=1e-7)
     np.testing.assert_array_equal(spread["w_rec"][0], spread["w_rec"][1])
 
@@ -328,13 +318,10 @@ def test_invariance_sharded_gradients(name):
         pytest.skip("needs two devices")
     mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
-    params = {"w_rec": jnp.linspace(-2.0, 3.0, 16).reshape(4, 4)}
-    transform = STRATEGIES[name].make(0.5)
-    update = quick_jit(lambda params: transform.update(params, transform.init(params), params)[0])
-    want = update(params)
+    _, params, update = first_update(name)
     got = update(jax.device_put(params, sharding))
     assert len(got["w_rec"].sharding.device_set) == 2
-    np.testing.assert_allclose(got["w_rec"], want["w_rec"], rtol=1e-6)
+    np.testing.assert_allclose(got["w_rec"], update(params)["w_rec"], rtol=1e-6)
 
 
 def test_invariance_shard_map_with_a_gradient_of_its_own_on_each_device():
@@ -358,10 +345,10 @@ def test_invariance_shard_map_with_a_gradient_of_its_own_on_each_device():
         lambda s: jax.tree.map(lambda x: x[None], play(s[0])), mesh=mesh, in_specs=spec, out_specs=spec
     )
     scales = jnp.array([1.0, 3.0])
-    want = jax.jit(lambda s: [play(x) for x in s])(scales)
+    got, alone = quick_jit(spread)(scales), quick_jit(play)
     for i in range(2):
-        got = jax.tree.map(lambda x, i=i: x[i], jax.jit(spread)(scales))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), got, want[i])
+        mine = jax.tree.map(lambda x, i=i: x[i], got)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), mine, alone(scales[i]))
 
 
 BAD = [

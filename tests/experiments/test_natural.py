@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from experiments import reproduce, runner
-from experiments.training import characters, music, music_order, natural_report
+from experiments.training import characters, music, music_order, music_table, natural_report
 
 from cliffs.sweeps import SweepResult, product_grid
 from cliffs.training import StepMetrics
@@ -101,6 +101,32 @@ def test_integration_scores_and_curves_of_both_arms_are_recorded_and_drawn(modul
     summaries = result.metrics.values() if module is music_order else [result.metrics]
     assert all(summary["clipped"]["mean"] == {"valid": 4, "test": 5, "train": 3} for summary in summaries)
     assert any("5.000 / 5.000" in row[1] for row in result.rows)
+
+
+def test_integration_the_table_of_sets_has_ours_beside_the_papers(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "RESULTS", tmp_path)
+    valid = np.full((8, 3), 4.0) + 0.01 * np.arange(8)[:, None]
+    trained, curves = hand_made(valid, np.full((8, 6), 2.0))
+    trained.grid["max_norm"] = np.where(np.isinf(trained.grid["max_norm"]), np.inf, music.Config().threshold)
+    monkeypatch.setattr(music, "train", lambda config: (trained, curves))
+    result, folder = runner.execute("training/music_table", music_table.Config())
+    assert (folder / "music_table.png").stat().st_size > 10_000
+    test = result.metrics["MuseData"]["clipped"]["test"]
+    assert test["mean"] == pytest.approx(5.005)  # seeds 0 and 1 at the first rate
+    assert test["std"] == pytest.approx(0.01 / 2**0.5)
+    assert test["low"] <= test["mean"] <= test["high"]
+    rows = {row[0]: row[1:] for row in result.rows}
+    assert rows["MuseData, unclipped: test, nats/step"] == ("5.025 ± 0.007 of 2 runs", "v1 8.0, ICML 7.11")
+    assert rows["JSB_Chorales, clipped: test, nats/step"][1] == "-"
+
+
+def test_invariance_a_checkpoint_changes_nothing_and_a_second_run_takes_it_up(data_dir, tmp_path):
+    small = {"hidden": 4, "epochs": 1, "seeds": 1, "dataset": "JSB_Chorales", "piece_length": 150}
+    plain = music.train(music.Config(str(data_dir), **small))[1]
+    for _ in range(2):
+        kept = music.train(music.Config(str(data_dir), **small, checkpoint=str(tmp_path)))[1]
+        np.testing.assert_array_equal(kept["valid"], plain["valid"])
+    assert (tmp_path / "JSB_Chorales").is_dir()
 
 
 def test_property_the_order_of_songs_is_a_function_of_seed_and_epoch_and_keeps_songs_whole():

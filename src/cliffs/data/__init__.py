@@ -15,3 +15,5 @@ from cliffs.data._polyphonic import MusicSet as MusicSet
 from cliffs.data._polyphonic import load_polyphonic as load_polyphonic
 from cliffs.data._polyphonic import read_mat as read_mat
 from cliffs.data._polyphonic import read_pickle as read_pickle
+from cliffs.data._text8 import load_text8 as load_text8
+from cliffs.data._text8 import read_text8 as read_text8

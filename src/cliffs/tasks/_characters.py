@@ -18,13 +18,17 @@ class CharacterPieces(NamedTuple):
     inputs: np.ndarray
     """`[pieces, time, batch]` character indices."""
     targets: np.ndarray
-    """`[pieces, time, batch]`, the next character of each."""
+    """`[pieces, time, batch]`, the next character of each, or the one that is `ahead` places on."""
 
 
-def contiguous_pieces(stream: np.ndarray, batch_size: int, piece_length: int) -> CharacterPieces:
+def contiguous_pieces(stream: np.ndarray, batch_size: int, piece_length: int, ahead: int = 1) -> CharacterPieces:
     """Cut a stream into `batch_size` contiguous lanes and those into pieces; what does not fill a piece is left out.
 
-    **Arguments**: `stream` `[characters]` of indices; sizes at least 1.
+    **Arguments**
+
+    - `stream`: `[characters]` of indices.
+    - `batch_size`, `piece_length`: at least 1.
+    - `ahead`: which character is to be predicted: 1 is the next one, 5 the fifth.
 
     **Returns** `CharacterPieces`.
 
@@ -34,21 +38,21 @@ def contiguous_pieces(stream: np.ndarray, batch_size: int, piece_length: int) ->
     >>> pieces.inputs[:, :, 0].tolist(), pieces.targets[:, :, 1].tolist()
     ([[0, 1, 2], [3, 4, 5]], [[7, 8, 9], [10, 11, 12]])
     """
-    for name, size in (("batch_size", batch_size), ("piece_length", piece_length)):
+    for name, size in (("batch_size", batch_size), ("piece_length", piece_length), ("ahead", ahead)):
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}")
-    pieces = (len(stream) - 1) // (batch_size * piece_length)
+    pieces = (len(stream) - ahead) // (batch_size * piece_length)
     if pieces < 1:
         raise ValueError(
             f"a stream of {len(stream)} characters is too short for batch_size={batch_size} x "
-            f"piece_length={piece_length} and one character more"
+            f"piece_length={piece_length} and ahead={ahead} more"
         )
     lane = pieces * piece_length
 
     def cut(x):
         return x[: lane * batch_size].reshape(batch_size, pieces, piece_length).transpose(1, 2, 0)
 
-    return CharacterPieces(cut(stream), cut(stream[1:]))
+    return CharacterPieces(cut(stream), cut(stream[ahead:]))
 
 
 def character_nats(
