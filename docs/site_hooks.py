@@ -9,13 +9,14 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+AT_THE_TOP = ("REPRODUCTION.md", "CHANGELOG.md")
 SHOWN = {".png", ".html", ".json"}
 RESULTS_LINK = re.compile(r"\((?:\.\./)((?:\.\./)*results/)")
 DOCTEST = re.compile(r"^>>> .*(?:\n(?!\s*$).*)*", re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add results/ and the gallery: the site shows figures and records that lie outside of docs/."""
+    """Add what lies outside of docs/: results/, two pages at the top of the repository, and the gallery."""
     sys.path.insert(0, str(ROOT))
     from experiments import gallery
 
@@ -24,12 +25,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if path.suffix in SHOWN and "local" not in path.parts:
             uri = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, uri, abs_src_path=str(path)))
+    for name in AT_THE_TOP:
+        files.append(File.generated(config, name.lower(), abs_src_path=str(ROOT / name)))
     files.append(File.generated(config, "gallery.html", content=gallery.page(folder)))
     return files
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Links to results/ lead out of docs/ in the repository; on the site the folder lies inside."""
+    """Links to what lies outside of docs/ in the repository; on the site it lies inside."""
+    for name in AT_THE_TOP:
+        markdown = markdown.replace(f"../{name})", f"{name.lower()})")
     return RESULTS_LINK.sub(r"(\1", markdown)
 
 
