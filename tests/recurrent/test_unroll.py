@@ -141,7 +141,7 @@ def test_parity_gated_rules_in_float32(name):
 @pytest.mark.parametrize("name", ["lstm", "gru", "leaky"])
 def test_parity_blocks_of_time_give_the_same_gradient(x64, monkeypatch, name):
     for module in ("_gated_rules", "_deferred"):
-        monkeypatch.setattr(getattr(recurrent, module), "block_length", lambda steps, *_: max(steps // 3, 1))
+        monkeypatch.setattr(getattr(recurrent, module), "block_length", lambda steps, *_, **__: max(steps // 3, 1))
     if name in CELLS:
         step = CELLS[name][0](HIDDEN)
         params, state, inputs = cell_problem(step, time=9)

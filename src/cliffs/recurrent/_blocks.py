@@ -10,18 +10,27 @@ WHOLE_SEQUENCE_BYTES = 2**24  # deltas up to this size are kept for all steps
 BLOCK_ROWS = 4096
 
 
-def block_length(num_steps: int, rows: int, hidden: int, itemsize: int) -> int:
+def block_length(
+    num_steps: int,
+    rows: int,
+    hidden: int,
+    itemsize: int,
+    *,
+    whole_bytes: int = WHOLE_SEQUENCE_BYTES,
+    block_rows: int = BLOCK_ROWS,
+) -> int:
     """How many steps share one weight-gradient product: a divisor of `num_steps`.
 
-    `rows` is the size of the batch, `hidden` how many deltas one row has.
+    `rows` is the size of the batch, `hidden` how many deltas one row has. Deltas of up to `whole_bytes` are kept for
+    all steps, otherwise in blocks of `block_rows` rows.
 
     >>> block_length(100, 20, 50, 4), block_length(20, 1000, 50, 4), block_length(20_000, 20, 500, 4)
     (100, 1, 200)
     """
-    fits = num_steps * rows * hidden * itemsize <= WHOLE_SEQUENCE_BYTES
+    fits = num_steps * rows * hidden * itemsize <= whole_bytes
     if num_steps == 0 or (fits and rows < LARGE_STEP_ROWS):
         return max(num_steps, 1)
-    most = max(1, BLOCK_ROWS // max(rows, 1)) if rows < LARGE_STEP_ROWS else 1
+    most = max(1, block_rows // max(rows, 1)) if rows < LARGE_STEP_ROWS else 1
     return largest_divisor(num_steps, most)
 
 

@@ -19,6 +19,9 @@ from cliffs.recurrent._gated import CellStep
 from cliffs.recurrent._linear_map import linear_map
 from cliffs.recurrent._tangents import is_zero, materialise, states_before, total
 
+# The gates of all steps are kept besides the deltas. With larger ones a program of a usual size needs more than 32 MB,
+# which glibc maps anew at every call: at 256 units the page faults cost as much as two of the five products.
+WHOLE_SEQUENCE_BYTES, BLOCK_ROWS = 2**22, 512
 LSTM_GATES, GRU_GATES = "ifog", "rzn"  # names of flax's parameters, in the order in which the rules keep them
 
 
@@ -50,7 +53,14 @@ def gated_unroll(kind: Literal["lstm", "gru"], params: PyTree, state: PyTree, in
     last = jax.tree.leaves(state)[-1]
     inputs = inputs.astype(last.dtype)
     rows = last.size // last.shape[-1] if last.size else 1
-    length = block_length(inputs.shape[0], rows, w.shape[-1], last.dtype.itemsize)
+    length = block_length(
+        inputs.shape[0],
+        rows,
+        w.shape[-1],
+        last.dtype.itemsize,
+        whole_bytes=WHOLE_SEQUENCE_BYTES,
+        block_rows=BLOCK_ROWS,
+    )
 
     def block(state, u):
         if kind == "lstm":
