@@ -130,7 +130,7 @@ def _draw_alignment(result: Result) -> Any:
         slope = result.metrics[name]["all"]["fresh_slope"]["median"]
         _draw_scatter(scatter, found)
         scatter.set_title(f"{name}: curvature grows as norm^{slope:.2f}")
-        cumulative.set_title("large gradients point along the top curvature")
+        cumulative.set_title("alignment with the top curvature")
         _draw_cosines(cumulative, found, chance=result.size**-0.5)
         _draw_ratios(ratios, result.metrics[name])
     return fig

@@ -29,6 +29,8 @@ BY_NORM = (
     "clip_by_group_band",
     "clip_with_error_feedback",
     "clip_or_shrink",
+    "clip_by_ema_max",
+    "clip_update_rms",
 )
 
 

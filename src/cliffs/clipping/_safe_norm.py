@@ -101,6 +101,16 @@ def sum_over_devices(x: Array, total: Array, axis_name: Axis) -> Array:
     return lax.psum(total, names) if names else total
 
 
+def max_over_devices(x: Array, top: Array, axis_name: Axis) -> Array:
+    """The largest of what each device has found in its piece of `x`; the derivative is that of where it was found."""
+    names = _spread_axes(x, axis_name)
+    if not names:
+        return top
+    largest = lax.pmax(lax.stop_gradient(top), names)
+    # pmax has no derivative in JAX.
+    return largest + lax.psum(jnp.where(top == largest, top - lax.stop_gradient(top), 0), names)
+
+
 def _squares(x: Array, dtype: Any, axes: Axes, axis_name: Axis, scale: Array | None = None) -> Array:
     """The sum of squares of one leaf over these axes (all if None)."""
     parts = [lax.convert_element_type(p, dtype) for p in real_parts(x)]

@@ -10,7 +10,7 @@ from cliffs.clipping._averages import Kept, columns, keep, start, weighted
 from cliffs.clipping._leaves import compute_dtype, wide
 from cliffs.clipping._numbers import Number, at, check, hypot, multiple, root_mean
 from cliffs.clipping._outcome import Outcome, rescaled_parts
-from cliffs.clipping._safe_norm import Axis, each_leaf, each_quotient
+from cliffs.clipping._safe_norm import Axis, each_leaf, each_quotient, max_over_devices
 from cliffs.clipping._strategy import NonFinite, by_leaf, strategy
 
 
@@ -27,6 +27,7 @@ def clip_by_ema_max(
     decay: Number = 0.999,
     *,
     nonfinite: NonFinite = "propagate",
+    axis_name: Axis = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Scale down the entries of an array above the moving average of its largest one (AdaClip of Stable-SPAM).
 
@@ -38,6 +39,7 @@ def clip_by_ema_max(
 
     - `multiplier`: of the average, `>= 0`. `decay`: in `[0, 1)`. Numbers, traced scalars or schedules.
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient never enters the averages.
+    - `axis_name`: see `clip_by_global_norm`; the largest entry is then that of all pieces.
 
     **Returns** an `optax.GradientTransformationExtraArgs` with `EmaMaxState`.
 
@@ -67,7 +69,9 @@ def clip_by_ema_max(
         # A gradient that is not finite must not reach a derivative: its largest entries are found among zeros.
         leaves = [wide(x, compute_dtype(x)) for x in gradient.clean]
         sizes = [hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y) for y in leaves]
-        tops = jnp.stack([jnp.max(size).astype(average.dtype) for size in sizes])
+        tops = jnp.stack(
+            [max_over_devices(x, jnp.max(size).astype(average.dtype), axis_name) for x, size in zip(leaves, sizes)]
+        )
         share, weight = weighted(weight, at(decay, state.count))
         average = average + share * (tops - average)
         limits = multiple(at(multiplier, state.count), average)
@@ -79,7 +83,7 @@ def clip_by_ema_max(
         ]
         return Outcome(new), state._replace(averages=keep(gradient, state.averages, average, weight))
 
-    return strategy(init, rule, nonfinite)
+    return strategy(init, rule, nonfinite, axis_name=axis_name)
 
 
 class AdaptiveNormState(NamedTuple):

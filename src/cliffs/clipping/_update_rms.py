@@ -12,7 +12,7 @@ from cliffs.clipping._leaves import compute_dtype, is_number, wide
 from cliffs.clipping._like_params import of_leaves, replaced, zeros_like_params
 from cliffs.clipping._numbers import Number, at, check, hypot, root_mean
 from cliffs.clipping._outcome import Outcome
-from cliffs.clipping._safe_norm import each_quotient, leaf_norms
+from cliffs.clipping._safe_norm import Axis, each_quotient, leaf_norms, sum_over_devices
 from cliffs.clipping._strategy import Gradient, NonFinite, strategy
 
 
@@ -34,6 +34,7 @@ def clip_update_rms(
     eps: Number = 1e-8,
     *,
     nonfinite: NonFinite = "propagate",
+    axis_name: Axis = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Divide the update of every array by `max(1, RMS / max_rms)`, `RMS = sqrt(mean(g^2 / max(v, eps^2)))`.
 
@@ -53,6 +54,7 @@ def clip_update_rms(
     - `b2`: the decay of the second moment, in `[0, 1)`; likewise; that of the Adam inside.
     - `eps`: the least root of a moment that counts, `>= 0`; likewise.
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient enters no moment and does not reach `inner`.
+    - `axis_name`: see `clip_by_global_norm`; the mean is then that over all pieces. What `inner` does is its own affair.
 
     **Returns** an `optax.GradientTransformationExtraArgs` with `UpdateRmsState`. The moment is kept here a second time,
     because the state of `inner` is private to it.
@@ -101,8 +103,9 @@ def clip_update_rms(
             return Outcome(updates), state._replace(**kept)
         kept["rms"] = replaced(gradient, state.rms, [new for new, _ in pairs])
         dtype = gradient.norm.value.dtype
-        sizes = leaf_norms([ratio for _, ratio in pairs], dtype).value
-        sizes = sizes / jnp.array([x.size**0.5 for x in clean], dtype)
+        sizes = leaf_norms([ratio for _, ratio in pairs], dtype, axis_name).value
+        counts = [sum_over_devices(x, jnp.asarray(x.size, dtype), axis_name) for x in clean]
+        sizes = sizes / jnp.sqrt(jnp.stack(counts))
         limit = jnp.asarray(at(max_rms, state.count), dtype)
         over = sizes > limit
         factors = each_quotient(jnp.where(over, limit, 1.0), jnp.where(over, sizes, 1.0))
@@ -111,7 +114,7 @@ def clip_update_rms(
         ]
         return Outcome(new), state._replace(**kept)
 
-    return strategy(init, rule, nonfinite)
+    return strategy(init, rule, nonfinite, axis_name=axis_name)
 
 
 def _inner_updates(
