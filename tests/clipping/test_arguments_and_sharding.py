@@ -20,6 +20,7 @@ BY_NORM = (
     "clip_by_global_norm",
     "clip_by_leaf_norm",
     "clip_by_group_norm",
+    "clip_by_block_rms",
     "soft_clip_by_global_norm",
     "clip_by_ema_norm",
     "clip_by_norm_quantile",

@@ -9,7 +9,7 @@ import optax
 
 from cliffs.clipping._numbers import Number, at, check, multiple, parallel
 from cliffs.clipping._outcome import clipped_whole, rescaled_parts, rescaled_whole
-from cliffs.clipping._safe_norm import Axis, Norm, combined, in_working_precision
+from cliffs.clipping._safe_norm import Axis, Norm, combined, entries, in_working_precision
 from cliffs.clipping._strategy import NonFinite, by_leaf, strategy
 
 
@@ -147,7 +147,7 @@ def of_groups(norms: Norm, groups: list[list[int]]) -> Norm:
 
 
 def clip_by_block_rms(
-    threshold: Number, *, nonfinite: NonFinite = "propagate"
+    threshold: Number, *, nonfinite: NonFinite = "propagate", axis_name: Axis = None
 ) -> optax.GradientTransformationExtraArgs:
     """Clip every array by its root mean square: `g_i / max(1, rms(g_i) / threshold)`.
 
@@ -156,7 +156,7 @@ def clip_by_block_rms(
     **Arguments**
 
     - `threshold`: `> 0`; a number, a traced scalar or a schedule.
-    - `nonfinite`: see `clip_by_global_norm`.
+    - `nonfinite`, `axis_name`: see `clip_by_global_norm`; the mean is then that over all pieces.
 
     **Returns** an `optax.GradientTransformationExtraArgs`.
 
@@ -172,11 +172,11 @@ def clip_by_block_rms(
 
     def rule(gradient, state):
         limit = jnp.asarray(at(threshold, state.count), gradient.norm.value.dtype)
-        roots = jnp.array([x.size**0.5 for x in gradient.leaves], limit.dtype)
+        roots = jnp.sqrt(entries(gradient.leaves, limit.dtype, axis_name))
         lengths = jnp.minimum(gradient.norms.value, multiple(limit, roots))
         return rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite), state
 
-    return strategy(None, rule, nonfinite, measure=by_leaf)
+    return strategy(None, rule, nonfinite, measure=by_leaf, axis_name=axis_name)
 
 
 def soft_clip_by_global_norm(

@@ -46,6 +46,8 @@ class Report(NamedTuple):
 
     before: Norm
     change: Callable[[], StepChange] | None
+    axis_name: Axis = None
+    """The axes that both were found over."""
 
 
 def rescaled_whole(leaves: Sequence[Array], norm: Norm, length: ArrayLike) -> Outcome:
@@ -120,7 +122,7 @@ def compare(
         return StepChange(none, jnp.zeros((), dtype), jnp.ones((), dtype))
     if changed is None:
         # A sum runs at the speed of memory where a reduction of booleans does not; NaN counts as a difference.
-        differences = [jnp.sum(jnp.abs(_single(x) - _single(y))) for x, y in zip(a, b)]
+        differences = [sum_over_devices(x, jnp.sum(jnp.abs(_single(x) - _single(y))), axis_name) for x, y in zip(a, b)]
         changed = jnp.any(lax.optimization_barrier(jnp.stack(differences)) != 0)
     after_norm = combined(leaf_norms(b, dtype, axis_name=axis_name))
     with in_working_precision(norm) as working:

@@ -101,6 +101,13 @@ def sum_over_devices(x: Array, total: Array, axis_name: Axis) -> Array:
     return lax.psum(total, names) if names else total
 
 
+def entries(leaves: Sequence[Array], dtype: Any, axis_name: Axis = None) -> Array:
+    """How many entries each leaf has, with those of its pieces on other devices: `[leaves]`."""
+    if axis_name is None or not leaves:
+        return jnp.array([x.size for x in leaves], dtype)
+    return jnp.stack([sum_over_devices(x, jnp.asarray(x.size, dtype), axis_name) for x in leaves])
+
+
 def max_over_devices(x: Array, top: Array, axis_name: Axis) -> Array:
     """The largest of what each device has found in its piece of `x`; the derivative is that of where it was found."""
     names = _spread_axes(x, axis_name)

@@ -72,6 +72,9 @@ def clip_by_spectral_norm(
       into `static_args`.
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient moves no limit.
 
+    A matrix that is spread over devices inside `shard_map` is taken piece by piece here: singular values are those of
+    the whole, so gather it first. (Outside of `shard_map` JAX does so by itself.)
+
     **Returns** an `optax.GradientTransformationExtraArgs` with `SpectralClipState`.
 
     **Raises** `ValueError` for a number out of range or an unknown mode, and, with a limit that follows, for a gradient

@@ -183,7 +183,7 @@ def _report(leaves: list[Array], found: Norm, outcome: Outcome, bad: list[Array]
     # A leaf of less precision than the norm may be rounded away: then gradient and result have to be compared.
     same = all(jnp.finfo(x.dtype).dtype == found.value.dtype for x in leaves)
     if outcome.change is None or not same:
-        return Report(found, None)
+        return Report(found, None, axis_name)
 
     def change() -> StepChange:
         assert outcome.change is not None
@@ -196,4 +196,4 @@ def _report(leaves: list[Array], found: Norm, outcome: Outcome, bad: list[Array]
         cosine = jnp.where(finite, known.cosine.astype(dtype), jnp.nan)
         return StepChange(finite & known.changed, after, cosine)
 
-    return Report(found, change)
+    return Report(found, change, axis_name)

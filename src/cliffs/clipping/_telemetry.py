@@ -130,7 +130,8 @@ def with_telemetry(
         if report is not None and report.change is not None:
             change = report.change()
         else:
-            change = compare([g for _, g, _ in pairs], [u for _, _, u in pairs], norm)
+            axis_name = None if report is None else report.axis_name
+            change = compare([g for _, g, _ in pairs], [u for _, _, u in pairs], norm, axis_name=axis_name)
         leaves = _leaf_record(updates, pairs, state.leaves, dtype) if per_leaf else None
 
         looked = state.step % every == 0

@@ -12,7 +12,7 @@ from cliffs.clipping._leaves import compute_dtype, is_number, wide
 from cliffs.clipping._like_params import of_leaves, replaced, zeros_like_params
 from cliffs.clipping._numbers import Number, at, check, hypot, root_mean
 from cliffs.clipping._outcome import Outcome
-from cliffs.clipping._safe_norm import Axis, each_quotient, leaf_norms, sum_over_devices
+from cliffs.clipping._safe_norm import Axis, each_quotient, entries, leaf_norms
 from cliffs.clipping._strategy import Gradient, NonFinite, strategy
 
 
@@ -54,7 +54,7 @@ def clip_update_rms(
     - `b2`: the decay of the second moment, in `[0, 1)`; likewise; that of the Adam inside.
     - `eps`: the least root of a moment that counts, `>= 0`; likewise.
     - `nonfinite`: see `cliffs.clipping.NonFinite`; a bad gradient enters no moment and does not reach `inner`.
-    - `axis_name`: see `clip_by_global_norm`; the mean is then that over all pieces. What `inner` does is its own affair.
+    - `axis_name`: see `clip_by_global_norm`; the mean is then that over all pieces, and `inner` sees its own piece.
 
     **Returns** an `optax.GradientTransformationExtraArgs` with `UpdateRmsState`. The moment is kept here a second time,
     because the state of `inner` is private to it.
@@ -104,8 +104,7 @@ def clip_update_rms(
         kept["rms"] = replaced(gradient, state.rms, [new for new, _ in pairs])
         dtype = gradient.norm.value.dtype
         sizes = leaf_norms([ratio for _, ratio in pairs], dtype, axis_name).value
-        counts = [sum_over_devices(x, jnp.asarray(x.size, dtype), axis_name) for x in clean]
-        sizes = sizes / jnp.sqrt(jnp.stack(counts))
+        sizes = sizes / jnp.sqrt(entries(clean, dtype, axis_name))
         limit = jnp.asarray(at(max_rms, state.count), dtype)
         over = sizes > limit
         factors = each_quotient(jnp.where(over, limit, 1.0), jnp.where(over, sizes, 1.0))
