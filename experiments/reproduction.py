@@ -48,7 +48,8 @@ def budget(name: str) -> str:
     command = f"`uv run python -m experiments {name.split('/')[1]}`"
     if found is None:
         return f"{command}: open"
-    return f"{command}: {found.seconds:.0f} s on {found.machine['device']}, {found.machine['cores']} cores"
+    since = " since it was last resumed" if found.settings.get("checkpoint") else ""
+    return f"{command}: {found.seconds:.0f} s{since} on {found.machine['device']}, {found.machine['cores']} cores"
 
 
 def section(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]], *below: str) -> str:

@@ -35,6 +35,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
 RESULTS = pathlib.Path(os.environ.get("CLIFFS_RESULTS_DIR", ROOT / "results"))
 KINDS = ("figures", "training", "hypotheses", "benchmarks")
+PLACES = ("data_dir", "checkpoint", "file")
+"""Settings that say where things lie on one machine: only their names are recorded."""
 
 
 def command_line(arguments: Sequence[str]) -> None:
@@ -160,10 +162,14 @@ def record(
     """Write metrics.json and arrays.npz."""
     from cliffs.records import save_record
 
+    settings = dataclasses.asdict(config)
+    for name in PLACES:
+        if settings.get(name) is not None:
+            settings[name] = pathlib.Path(settings[name]).name
     save_record(
         folder,
         metrics=result.metrics,
-        settings=dataclasses.asdict(config),
+        settings=settings,
         seconds=seconds,
         seed=getattr(config, "seed", None),
         arrays=getattr(result, "arrays", None),

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -172,3 +173,18 @@ def test_integration_a_script_runs_by_its_path(path):
     assert run.returncode == 0, run.stderr
     assert "--" in run.stdout
     assert textwrap.shorten(runner.listing(), 40) not in run.stdout
+
+
+def test_property_a_record_names_no_place_of_this_machine(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        data_dir: str = str(tmp_path / "corpora")
+        checkpoint: str | None = None
+        updates: int = 3
+
+    class Done(NamedTuple):
+        metrics: dict
+
+    runner.record("figures/toy", Settings(), Done({"x": 1.0}), 0.1, folder=tmp_path / "out")
+    assert load_record(tmp_path / "out").settings == {"data_dir": "corpora", "checkpoint": None, "updates": 3}
+    assert str(tmp_path) not in (tmp_path / "out" / "metrics.json").read_text()
