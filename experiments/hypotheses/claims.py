@@ -32,7 +32,7 @@ class Config(Trials):
     thresholds: tuple[float, ...] = (INF, 100.0, 10.0, 5.0, 1.0, 0.1)
     init: str = "smart_tanh"
     learning_rate: float = 0.1
-    updates: int = 5_000
+    updates: int = 3_000
     evaluate_every: int = 250
     seeds: int = 20
     omega_length: int = 200

@@ -21,7 +21,7 @@ ALL_CORES = True
 class Config(Trials):
     """Temporal order: success against length, for three initialisations and three methods."""
 
-    lengths: tuple[int, ...] = (10, 20, 30, 50, 80)
+    lengths: tuple[int, ...] = (10, 20, 30, 50)
     inits: tuple[str, ...] = ("sigmoid", "basic_tanh", "smart_tanh")
 
 
