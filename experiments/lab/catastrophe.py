@@ -1,0 +1,184 @@
+"""A small network meets a cliff: the same seed and the same batches, with and without clipping."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cliffs import recurrent, tasks, training
+from cliffs.clipping import clip_by_global_norm
+from cliffs.landscape import gradient_direction, surface
+from experiments.lab import look
+
+IDEA = """
+A small network learns to tell the order of two symbols 20 steps apart. Its error falls, until one update meets a
+**cliff**: the gradient is suddenly huge, and a step along it throws the network far away. The second run is the same in
+everything, but its gradients are clipped.
+"""
+BEHIND = (
+    "clipping.clip_by_global_norm",
+    "training.train_step",
+    "tasks.temporal_order",
+    "landscape.surface",
+)
+
+UNITS, STEPS, BATCH, UPDATES = 16, 20, 10, 400
+POINTS = 241
+NAMES = ("without clipping", "with clipping")
+STEP = recurrent.rnn_step("tanh")
+LOSS = training.classification_loss(STEP)
+CHANCE = float(np.log(4))
+
+
+class Result(NamedTuple):
+    """Two runs that differ in the threshold alone."""
+
+    seed: int
+    threshold: float
+    rate: float
+    loss: np.ndarray
+    """`[2, UPDATES]`, without and with clipping, before each update."""
+    norm: np.ndarray
+    """`[2, UPDATES]`, of the gradient before clipping."""
+    cliff: int
+    """The update of the run without clipping after which its loss is highest above what it was."""
+    offsets: np.ndarray
+    """Distances from that network, downhill along the gradient of its batch."""
+    line: np.ndarray
+    """The loss of that batch there."""
+    steps: tuple[float, float]
+    """How far the update without, and with, clipping goes along that line."""
+
+
+def sample(key: jax.Array) -> tasks.SequenceBatch:
+    """One batch of the paper's temporal-order task."""
+    return tasks.temporal_order(key, BATCH, STEPS)
+
+
+def _keys(seed: Any) -> tuple[jax.Array, jax.Array]:
+    return jax.random.fold_in(jax.random.key(seed), 0), jax.random.fold_in(jax.random.key(seed), 1)
+
+
+def _init(key: jax.Array) -> recurrent.ModelParams:
+    glorot = recurrent.glorot()
+    return recurrent.init_model(key, 6, UNITS, 4, w_rec=recurrent.orthogonal(), w_in=glorot, w_out=glorot)
+
+
+@jax.jit
+def _train(seed, threshold, rate):
+    first, batches = _keys(seed)
+
+    def run(limit):
+        optimizer = optax.chain(clip_by_global_norm(limit), optax.sgd(rate))
+
+        def body(state, _):
+            new, metrics = training.train_step(state, sample(jax.random.fold_in(batches, state.step)), LOSS, optimizer)
+            return new, (metrics.loss, metrics.grad_norm, state.params)
+
+        return jax.lax.scan(body, training.init_train_state(_init(first), optimizer), length=UPDATES)[1]
+
+    return jax.vmap(run)(jnp.stack([jnp.inf, threshold]))
+
+
+@jax.jit
+def _slice(params, seed, update, reach):
+    batch = sample(jax.random.fold_in(_keys(seed)[1], update))
+    loss = training.at_batch(LOSS, batch)
+    downhill = jax.tree.map(lambda g: -g, gradient_direction(loss, params))
+    offsets = reach * jnp.linspace(-0.25, 1.25, POINTS)
+    return offsets, surface(loss, params, [downhill], [offsets], gradient=False, chunk_size=POINTS).loss
+
+
+@functools.lru_cache(maxsize=64)
+def compute(seed: int, threshold: float, rate: float) -> Result:
+    """`UPDATES` updates of both runs, and the loss along the gradient where the run without clipping is thrown back."""
+    loss, norm, params = _train(seed, jnp.float32(threshold), jnp.float32(rate))
+    loss, norm = np.asarray(loss), np.asarray(norm)
+    # How much higher the loss is over the next updates than over those before: one batch alone is noise.
+    wide = 8
+    mean = np.convolve(np.nan_to_num(loss[0], nan=50.0), np.ones(wide) / wide, mode="valid")
+    rise = mean[wide:] - mean[:-wide]
+    near = int(np.argmax(rise)) + wide
+    around = np.arange(max(near - wide, 0), min(near + wide, UPDATES))
+    cliff = int(around[np.argmax(np.nan_to_num(norm[0, around], nan=0.0))])
+    steps = rate * norm[0, cliff], rate * min(norm[0, cliff], threshold)
+    there = jax.tree.map(lambda p: p[0, cliff], params)
+    offsets, line = _slice(there, seed, cliff, jnp.float32(steps[0]))
+    return Result(
+        seed=seed,
+        threshold=threshold,
+        rate=rate,
+        loss=loss,
+        norm=norm,
+        cliff=cliff,
+        offsets=np.asarray(offsets),
+        line=np.asarray(line),
+        steps=(float(steps[0]), float(steps[1])),
+    )
+
+
+def told(result: Result) -> str:
+    """The sentence under the picture."""
+    k, norm = result.cliff, result.norm[0]
+    usual = float(np.nanmedian(norm[max(0, k - 60) : k + 1]))
+    ends = [float(np.nanmean(x[-40:])) for x in result.loss]
+    clipped = 100 * float((result.norm[1] > result.threshold).mean())
+    return (
+        f"At update {k} the gradient's norm is **{look.brief(norm[k])}**, "
+        f"{look.brief(norm[k] / usual, 2)} times the usual. "
+        f"Over the last 40 updates the error is **{look.brief(ends[0])}** without clipping "
+        f"and **{look.brief(ends[1])}** with it (chance: 1.39); {clipped:.0f} % of the updates were clipped."
+    )
+
+
+def figures(result: Result, dark: bool) -> dict[str, Any]:
+    """Loss and norm of both runs, and the cliff itself."""
+    c, drawn = look.colors(dark), {}
+    colors = (c["unclipped"], c["clipped"])
+    numbers = {
+        "seed": result.seed,
+        "threshold": result.threshold,
+        "cliff": result.cliff,
+        "norm": result.norm[0, result.cliff],
+        "end": [x[-40:].mean() for x in result.loss],
+    }
+    k = np.arange(UPDATES)
+    for title, values, unit in (
+        ("Error: one run falls off the cliff", result.loss, "error (nats)"),
+        ("Gradient norm before clipping", result.norm, "‖gradient‖ (1)"),
+    ):
+        panel = look.panel(dark, "update", unit, ylog=True, height=310, **numbers)
+        for name, row, color in zip(NAMES, values, colors):
+            look.line(panel, k, np.maximum(row, 1e-7), color, name, width=1.6)
+        if unit.startswith("error"):
+            look.line(panel, [0, UPDATES], [CHANCE] * 2, c["soft"], "chance", dash="dot", width=1.5)
+        else:
+            look.line(panel, [0, UPDATES], [result.threshold] * 2, c["soft"], "threshold", dash="dot", width=1.5)
+            look.dots(
+                panel,
+                [result.cliff],
+                [result.norm[0, result.cliff]],
+                c["ink"],
+                "the cliff",
+                symbol="circle-open",
+                size=13,
+            )
+        drawn[title] = panel
+    panel = look.panel(
+        dark,
+        "distance downhill along the gradient (weights, Euclidean)",
+        "error of that batch (nats)",
+        height=310,
+        **numbers,
+    )
+    look.line(panel, result.offsets, result.line, c["ink"], width=1.8)
+    for name, step, color in zip(("the update without clipping", "with clipping"), result.steps, colors):
+        look.dots(panel, [step], [np.interp(step, result.offsets, result.line)], color, name, size=12)
+    look.dots(
+        panel, [0], [np.interp(0, result.offsets, result.line)], c["ink"], "before", symbol="circle-open", size=12
+    )
+    drawn[f"The cliff: the error along the gradient at update {result.cliff}"] = panel
+    return drawn

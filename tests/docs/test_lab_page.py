@@ -1,0 +1,146 @@
+"""experiments/lab.py in a browser: every tab loads, answers with the library's numbers, asks for nothing else."""
+
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+from experiments.lab import clipping, descent
+
+ROOT = pathlib.Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+TABS = ("Catastrophe", "Cliff", "Descent", "Rules", "Omega", "Growth", "Training", "Bifurcations")
+# What a tab's first picture says of itself, and in which one.
+META = "() => [...document.querySelectorAll('.lab .js-plotly-plot')].map(p => p.layout.meta)"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The lab, served on a free port of this machine."""
+    pytest.importorskip("marimo", reason="marimo is not installed: pip install '.[lab]'")
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("no browser is installed: apt-get install chromium")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("lab") / "server.log").open("w")
+    command = [sys.executable, "-m", "marimo", "-q", "run", "experiments/lab.py", "--headless", "--no-token"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "XLA_FLAGS": ""}
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=1)
+            break
+        except OSError:
+            assert server.poll() is None, pathlib.Path(log.name).read_text()
+            time.sleep(0.25)
+    yield url
+    server.terminate()
+    server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def chromium(address):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium, address):
+    """Opens the lab; afterwards no error may have been logged, and no request made to another machine."""
+    errors, requests, pages = [], [], []
+
+    def open_page(width=1280, dark=False):
+        page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
+        page.set_default_timeout(120_000)
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("websocket", lambda socket: requests.append(socket.url.replace("ws:", "http:")))
+        page.goto(address)
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert not errors
+    assert not [url for url in requests if not url.startswith((address, "data:", "blob:"))]
+
+
+def show(page, tab):
+    """Chooses a tab and waits for its pictures."""
+    page.get_by_role("tab", name=tab).click()
+    module = {"Training": "training_run", "Rules": "clipping"}.get(tab, tab.lower())
+    page.wait_for_selector(f".lab[data-tab={module}] .js-plotly-plot .xaxislayer-above text")
+    return page.evaluate(META)
+
+
+def test_integration_every_tab_loads_in_both_themes_and_nothing_is_cut(opened, tmp_path):
+    for width, dark in ((1280, False), (390, True)):
+        page = opened(width, dark)
+        for tab in TABS:
+            metas = show(page, tab)
+            assert metas
+            assert all(metas), tab
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
+            cut = page.evaluate(
+                """() => [...document.querySelectorAll('.lab .js-plotly-plot text')].filter(text => {
+                    const t = text.getBoundingClientRect();
+                    const s = text.closest('.js-plotly-plot').getBoundingClientRect();
+                    return t.width && (t.left < s.left - 1 || t.right > s.right + 1 || t.bottom > s.bottom + 1);
+                }).map(text => text.textContent)"""
+            )
+            assert not cut, (tab, cut)
+            page.screenshot(path=tmp_path / f"lab_{tab}_{width}_{'dark' if dark else 'light'}.png", full_page=True)
+
+
+def test_integration_a_slider_changes_the_numbers_to_the_librarys(opened):
+    page = opened()
+    before = show(page, "Descent")[0]
+    slider = page.locator(".lab").get_by_role("slider").nth(1)
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"() => ({META})()[0].threshold > {before['threshold']} * 1.9")
+    meta = page.evaluate(META)[0]
+    found = descent.compute(*meta["start"], meta["threshold"], meta["rate"])
+    np.testing.assert_allclose(meta["longest"], [path.longest for path in found.paths], rtol=1e-9)
+    np.testing.assert_allclose(meta["end"], [[path.w[-1], path.b[-1]] for path in found.paths], rtol=1e-9)
+
+
+def test_integration_a_drag_and_the_arrow_keys_move_the_gradient(opened):
+    page = opened()
+    before = show(page, "Rules")[0]
+    handle = page.locator(".pad .handle")
+    grip = handle.bounding_box()
+    x, y = grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 60, y - 40, steps=6)
+    page.mouse.up()
+    page.wait_for_function(f"() => ({META})()[0].gradient[0] < {before['gradient'][0]} - 0.3")
+    handle.focus()
+    page.keyboard.press("Shift+ArrowDown")
+    page.wait_for_timeout(1000)
+    meta = page.evaluate(META)[0]
+    found = clipping.compute(*meta["gradient"], *(meta[k] for k in ("threshold", "usual", "multiplier")))
+    for name, outcome in found.outcomes.items():
+        np.testing.assert_allclose(list(meta[name].values()), outcome, rtol=1e-9, atol=1e-12)
+    grip = handle.bounding_box()
+    assert abs(grip["x"] + grip["width"] / 2 - (x - 60)) < 2
