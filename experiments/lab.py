@@ -6,7 +6,7 @@ What is computed and drawn stands in experiments/lab/, a file for each tab; here
 import marimo
 
 __generated_with = "0.25.2"
-app = marimo.App(width="full", app_title="cliffs lab")
+app = marimo.App(width="full", app_title="cliffs lab", css_file="lab/page.css", html_head_file="lab/head.html")
 
 with app.setup:
     import os
@@ -56,15 +56,16 @@ with app.setup:
 def _():
     theme = mo.ui.anywidget(Theme())
     nav = mo.ui.tabs(dict.fromkeys(TABS, ""), value=TABS[0])
-    mo.vstack([mo.md("# cliffs lab: why gradients explode, and what clipping does"), nav, theme], gap=0.5)
+    title = mo.Html('<h1 class="lab-title">cliffs lab: why gradients explode, and what clipping does</h1>')
+    mo.vstack([title, nav, theme], gap=0.25)
     return nav, theme
 
 
 @app.cell
 def _():
-    seed_1 = slider("seed", range(20), 0)
+    seed_1 = slider("seed", range(40), 19)
     threshold_1 = slider("threshold", decades(0.1, 100), 1.0)
-    rate_1 = slider("learning rate", decades(0.03, 3), 0.3)
+    rate_1 = slider("learning rate", decades(0.01, 1), 0.1)
     return rate_1, seed_1, threshold_1
 
 
@@ -168,7 +169,7 @@ def _():
             init=mo.ui.dropdown(list(training_run.INITS), value=first_7.init, label="initial weights (tanh cell)"),
             strategy=mo.ui.dropdown(training_run.STRATEGIES, value=first_7.strategy, label="clipping strategy"),
             threshold=slider("threshold τ", decades(0.01, 100), first_7.threshold),
-            rate=slider("learning rate", decades(0.003, 3), first_7.rate),
+            rate=slider("learning rate", decades(0.001, 10), first_7.rate),
             seed=slider("seed", range(10), first_7.seed),
         )
         .form(submit_button_label="Train")

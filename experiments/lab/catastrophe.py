@@ -25,12 +25,14 @@ BEHIND = (
     "landscape.surface",
 )
 
-UNITS, STEPS, BATCH, UPDATES = 16, 20, 10, 400
+UNITS, STEPS, BATCH, UPDATES = 24, 20, 10, 800
 POINTS = 241
 NAMES = ("without clipping", "with clipping")
 STEP = recurrent.rnn_step("tanh")
 LOSS = training.classification_loss(STEP)
 CHANCE = float(np.log(4))
+SMOOTH = 10
+"""Updates that the drawn error is a mean of."""
 
 
 class Result(NamedTuple):
@@ -98,7 +100,7 @@ def compute(seed: int, threshold: float, rate: float) -> Result:
     loss, norm, params = _train(seed, jnp.float32(threshold), jnp.float32(rate))
     loss, norm = np.asarray(loss), np.asarray(norm)
     # How much higher the loss is over the next updates than over those before: one batch alone is noise.
-    wide = 8
+    wide = 20
     mean = np.convolve(np.nan_to_num(loss[0], nan=50.0), np.ones(wide) / wide, mode="valid")
     rise = mean[wide:] - mean[:-wide]
     near = int(np.argmax(rise)) + wide
@@ -145,40 +147,33 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
         "norm": result.norm[0, result.cliff],
         "end": [x[-40:].mean() for x in result.loss],
     }
-    k = np.arange(UPDATES)
-    for title, values, unit in (
-        ("Error: one run falls off the cliff", result.loss, "error (nats)"),
-        ("Gradient norm before clipping", result.norm, "‖gradient‖ (1)"),
-    ):
-        panel = look.panel(dark, "update", unit, ylog=True, height=310, **numbers)
-        for name, row, color in zip(NAMES, values, colors):
-            look.line(panel, k, np.maximum(row, 1e-7), color, name, width=1.6)
-        if unit.startswith("error"):
-            look.line(panel, [0, UPDATES], [CHANCE] * 2, c["soft"], "chance", dash="dot", width=1.5)
-        else:
-            look.line(panel, [0, UPDATES], [result.threshold] * 2, c["soft"], "threshold", dash="dot", width=1.5)
-            look.dots(
-                panel,
-                [result.cliff],
-                [result.norm[0, result.cliff]],
-                c["ink"],
-                "the cliff",
-                symbol="circle-open",
-                size=13,
-            )
-        drawn[title] = panel
+    panel = look.panel(dark, "update", f"error (nats), mean of {SMOOTH} updates", height=310, **numbers)
+    seen = np.stack([np.convolve(row, np.ones(SMOOTH) / SMOOTH, "valid") for row in result.loss])
+    at = np.arange(SMOOTH - 1, UPDATES)
+    for name, row, color in zip(NAMES, seen, colors):
+        look.line(panel, at, row, color, name)
+    look.line(panel, [0, UPDATES], [CHANCE] * 2, c["soft"], "chance", dash="dot", width=1.5)
+    before = seen[0, max(result.cliff - SMOOTH, 0)]
+    look.dots(panel, [result.cliff], [before], c["ink"], "the cliff", symbol="circle-open", size=13)
+    panel.update_yaxes(range=[0, 1.15 * max(CHANCE, float(np.nanmax(seen)))])
+    drawn["Error: one run falls off the cliff"] = panel
+
+    panel = look.panel(dark, "update", "‖gradient‖ (1)", ylog=True, height=310, **numbers)
+    for name, row, color in zip(NAMES, result.norm, colors):
+        look.line(panel, np.arange(UPDATES), np.maximum(row, 1e-7), color, name, width=1.3)
+    look.line(panel, [0, UPDATES], [result.threshold] * 2, c["ink"], "threshold", dash="dot", width=1.6)
+    norm = result.norm[0, result.cliff]
+    look.dots(panel, [result.cliff], [norm], c["ink"], "the cliff", symbol="circle-open", size=13)
+    look.decades(panel, result.norm, [result.threshold])
+    drawn["Gradient norm before clipping"] = panel
+
     panel = look.panel(
-        dark,
-        "distance downhill along the gradient (weights, Euclidean)",
-        "error of that batch (nats)",
-        height=310,
-        **numbers,
+        dark, "distance downhill (weights, Euclidean)", "error of that batch (nats)", height=310, **numbers
     )
     look.line(panel, result.offsets, result.line, c["ink"], width=1.8)
-    for name, step, color in zip(("the update without clipping", "with clipping"), result.steps, colors):
-        look.dots(panel, [step], [np.interp(step, result.offsets, result.line)], color, name, size=12)
-    look.dots(
-        panel, [0], [np.interp(0, result.offsets, result.line)], c["ink"], "before", symbol="circle-open", size=12
-    )
-    drawn[f"The cliff: the error along the gradient at update {result.cliff}"] = panel
+    places = (0.0, *result.steps)
+    for name, step, color in zip(("before", "after the update", "after the clipped one"), places, (c["ink"], *colors)):
+        symbol = "circle" if step else "circle-open"
+        look.dots(panel, [step], [np.interp(step, result.offsets, result.line)], color, name, symbol=symbol, size=12)
+    drawn[f"The cliff itself: error along the gradient of update {result.cliff}"] = panel
     return drawn

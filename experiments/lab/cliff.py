@@ -203,7 +203,8 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
         ("width", result.wall.width, result.width, -1),
     ):
         unit = "|∂E/∂b| at the peak (1)" if name == "height" else "width at half height, in b (1)"
-        numbers = {"w": result.w, "T": result.length, "multiplier": result.wall.multiplier, name: here}
+        numbers = {"w": result.w, "T": result.length, "multiplier": result.wall.multiplier}
+        numbers |= {"peak": result.peak, "wide": result.width, "here": result.here}
         panel = look.panel(dark, "length T (steps)", unit, ylog=True, height=290, **numbers)
         if law is not None:
             constant = law.peak_constant if sign > 0 else law.width_constant
@@ -213,5 +214,6 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
         if result.resolved:
             look.dots(panel, [result.length], [here], c["unclipped"], f"T = {result.length}", size=12)
         panel.update_xaxes(range=[0, MAX_LENGTH + 4])
+        look.decades(panel, *(trace.y for trace in panel.data))
         drawn[f"The wall's {name} against T"] = panel
     return drawn

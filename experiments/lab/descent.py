@@ -153,5 +153,6 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
             )
         if part == "norm":
             look.line(panel, [0, UPDATES - 1], [result.threshold] * 2, c["soft"], "threshold", dash="dot", width=1.5)
+        look.decades(panel, *(trace.y for trace in panel.data))
         drawn[title] = panel
     return drawn

@@ -123,7 +123,11 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
     bars.add_bar(x=t, y=seen - 1, base=1.0, marker={"color": color}, showlegend=False)
     look.line(bars, [0, STEPS + 1], [1, 1], c["soft"], dash="dot", width=1.5)
     reach = max(1.0, np.abs(np.log10(seen)).max() * 1.1)
-    bars.update_yaxes(range=[-reach, reach], title_text="‖dE/dx<sub>t</sub>‖ / ‖dE/dx<sub>T</sub>‖ (1)")
+    bars.update_yaxes(
+        range=[-reach, reach],
+        dtick=max(1, int(np.ceil(reach / 3))),
+        title_text="‖dE/dx<sub>t</sub>‖ / ‖dE/dx<sub>T</sub>‖ (1)",
+    )
     bars.update_xaxes(range=[0, STEPS + 1])
     ranks = np.arange(1, UNITS + 1)
     matrix = look.panel(dark, "rank", "singular value of W (1)", height=300, **numbers)

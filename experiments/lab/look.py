@@ -58,7 +58,7 @@ def panel(
         "zeroline": False,
         "automargin": True,
     }
-    power = {"type": "log", "exponentformat": "power", "dtick": None, "nticks": 7, "minor": {"ticks": ""}}
+    power = {"type": "log", "exponentformat": "power", "dtick": 1, "minor": {"ticks": ""}}
     figure = go.Figure()
     figure.update_layout(
         template="none",
@@ -68,7 +68,7 @@ def panel(
         paper_bgcolor=look["card"],
         plot_bgcolor=look["card"],
         font={"color": look["ink"], "family": FONT, "size": 13},
-        legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 12}},
+        showlegend=False,  # the page writes it above the picture, where it can wrap
         hoverlabel={"bgcolor": look["card"], "font": {"color": look["ink"]}},
         dragmode=False,
         meta=plain(numbers),
@@ -78,6 +78,16 @@ def panel(
     figure.update_xaxes(**axis | (power if xlog else {}), title_text=x)
     figure.update_yaxes(**axis | (power if ylog else {}), title_text=y)
     return figure
+
+
+def decades(figure: Any, *values: Any, least: float = 2.0) -> None:
+    """The range of a logarithmic y-axis around these numbers, at least so many powers of ten, with at most 7 labels."""
+    seen = np.concatenate([np.ravel(np.asarray(v, float)) for v in values])
+    logs = np.log10(seen[np.isfinite(seen) & (seen > 0)])
+    low, high = (float(logs.min()), float(logs.max())) if logs.size else (0.0, 0.0)
+    short = max(0.0, least - (high - low)) / 2
+    low, high = low - short - 0.05 * (high - low), high + short + 0.08 * (high - low)
+    figure.update_yaxes(range=[low, high], dtick=max(1, math.ceil((high - low) / 7)))
 
 
 def line(figure: Any, x: Any, y: Any, color: str, name: str = "", *, dash: str = "solid", width: float = 2) -> None:

@@ -134,6 +134,7 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
     look.line(panel, [1, STEPS], [1, 1], c["soft"], "keeps its size", dash="dot", width=1.5)
     for name, net, color, dash in zip(names, result.networks, (c["unclipped"], c["clipped"]), ("dash", "solid")):
         look.line(panel, np.arange(1, STEPS + 1), np.exp(net.growth), color, name, dash=dash, width=2.6)
+    look.decades(panel, *(np.exp(net.growth) for net in result.networks))
     drawn["Growth through time"] = panel
     top = float(max(n.surface.max() for n in result.networks))
     axis = np.linspace(-REACH, REACH, POINTS)

@@ -1,12 +1,9 @@
 """How a tab is laid out: the idea, the picture with its controls, what the numbers say, more pictures. Needs marimo."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import marimo as mo
-
-CSS = (pathlib.Path(__file__).parent / "page.css").read_text()
 
 
 def page(tab: Any, found: Any, controls: Sequence[Any], dark: bool, pad: Any = None) -> Any:
@@ -21,16 +18,33 @@ def page(tab: Any, found: Any, controls: Sequence[Any], dark: bool, pad: Any = N
         f'<p class="behind">Computed by {names}.</p></div>'
     )
     cards = "".join(
-        f'<figure class="card"><figcaption>{title}</figcaption>{_html(figure)}</figure>'
+        f'<figure class="card"><figcaption>{title}</figcaption>{_key(figure)}{_html(figure)}</figure>'
         for title, figure in tab.figures(found, dark).items()
     )
     idea = f'<div class="idea">{_markdown(tab.IDEA)}</div>'
     main = f'<div class="main{" single" if pad is None else ""}">{picture}{side}</div>'
     theme = "lab dark" if dark else "lab"
     name = tab.__name__.split(".")[-1]
-    return mo.Html(
-        f'<style>{CSS}</style><div class="{theme}" data-tab="{name}">{idea}{main}<div class="cards">{cards}</div></div>'
-    )
+    return mo.Html(f'<div class="{theme}" data-tab="{name}">{idea}{main}<div class="cards">{cards}</div></div>')
+
+
+def _key(figure: Any) -> str:
+    """The legend, as words that wrap where the picture is narrow."""
+    rows = []
+    for trace in figure.data:
+        if not trace.showlegend:
+            continue
+        if trace.mode == "lines":
+            dash = {"dash": "7 4", "dot": "2 3"}.get(trace.line.dash, "")
+            shape = f'<line x1="0" x2="26" y1="6" y2="6" stroke-width="2.4" stroke-dasharray="{dash}"/>'
+            color, fill = trace.line.color, "none"
+        else:
+            color, hollow = trace.marker.color, str(trace.marker.symbol).endswith("-open")
+            square = str(trace.marker.symbol).startswith("square")
+            form = '<rect x="9" y="2" width="8" height="8"' if square else '<circle cx="13" cy="6" r="4"'
+            shape, fill = f'{form} stroke-width="2"/>', "none" if hollow else color
+        rows.append(f'<li><svg stroke="{color}" fill="{fill}">{shape}</svg>{trace.name}</li>')
+    return f'<ul class="key">{"".join(rows)}</ul>' if rows else ""
 
 
 def _html(thing: Any) -> str:
