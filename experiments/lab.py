@@ -128,7 +128,7 @@ def _(multiplier_4, nav, pad_4, theme, threshold_4, usual_4):
 
 @app.cell
 def _():
-    weight_5 = slider("λ, weight of Ω", [0.0, *decades(0.01, 10)], 1.0)
+    weight_5 = slider("λ, weight of Ω", [0.0, *decades(0.01, 10)], 2.0)
     scale_5 = slider("scale of the initial recurrent weights", between(0.5, 2, 0.05), 1.5)
     seed_5 = slider("seed", range(10), 0)
     return scale_5, seed_5, weight_5
@@ -161,32 +161,46 @@ def _(nav, scale_6, seed_6, theme, units_6):
 @app.cell
 def _():
     first_7 = training_run.Choice()
-    form_7 = (
-        mo.md("{task} {cell} {init} {strategy} {threshold} {rate} {seed}")
-        .batch(
-            task=mo.ui.dropdown(list(training_run.TASKS), value=first_7.task, label="task"),
-            cell=mo.ui.dropdown(training_run.CELLS, value=first_7.cell, label="cell"),
-            init=mo.ui.dropdown(list(training_run.INITS), value=first_7.init, label="initial weights (tanh cell)"),
-            strategy=mo.ui.dropdown(training_run.STRATEGIES, value=first_7.strategy, label="clipping strategy"),
-            threshold=slider("threshold τ", decades(0.01, 100), first_7.threshold),
-            rate=slider("learning rate", decades(0.001, 10), first_7.rate),
-            seed=slider("seed", range(10), first_7.seed),
-        )
-        .form(submit_button_label="Train")
-    )
+    task_7 = mo.ui.dropdown(list(training_run.TASKS), value=first_7.task, label="task")
+    cell_7 = mo.ui.dropdown(training_run.CELLS, value=first_7.cell, label="cell")
+    init_7 = mo.ui.dropdown(list(training_run.INITS), value=first_7.init, label="initial weights")
+    strategy_7 = mo.ui.dropdown(training_run.STRATEGIES, value=first_7.strategy, label="clipping strategy")
+    threshold_7 = slider("threshold τ", decades(0.01, 100), first_7.threshold)
+    rate_7 = slider("learning rate", decades(0.001, 10), first_7.rate)
+    seed_7 = slider("seed", range(10), first_7.seed)
+    train_7 = mo.ui.run_button(label="Train", kind="success")
+    controls_7 = [task_7, cell_7, init_7, strategy_7, threshold_7, rate_7, seed_7, train_7]
+    shown_7 = {"choice": first_7}
     finished_7 = {}
-    return finished_7, form_7
+    return cell_7, controls_7, finished_7, init_7, rate_7, seed_7, shown_7, strategy_7, task_7, threshold_7, train_7
 
 
 @app.cell
-def _(finished_7, form_7, nav, theme):
+def _(
+    cell_7,
+    controls_7,
+    finished_7,
+    init_7,
+    nav,
+    rate_7,
+    seed_7,
+    shown_7,
+    strategy_7,
+    task_7,
+    theme,
+    threshold_7,
+    train_7,
+):
     mo.stop(nav.value != "Training")
-    choice_7 = training_run.Choice(**(form_7.value or {}))
+    if train_7.value:
+        words_7 = (task_7.value, cell_7.value, init_7.value, strategy_7.value)
+        shown_7["choice"] = training_run.Choice(*words_7, threshold_7.value, rate_7.value, seed_7.value)
+    choice_7 = shown_7["choice"]
     if choice_7 not in finished_7:
         for history_7 in training_run.train(choice_7):
-            mo.output.replace(page(training_run, history_7, [form_7], theme.dark))
-            finished_7[choice_7] = history_7
-    page(training_run, finished_7[choice_7], [form_7], theme.dark)
+            mo.output.replace(page(training_run, history_7, controls_7, theme.dark))
+        finished_7[choice_7] = history_7
+    page(training_run, finished_7[choice_7], controls_7, theme.dark)
     return
 
 

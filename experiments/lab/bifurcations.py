@@ -10,6 +10,7 @@ import numpy as np
 from cliffs import recurrent
 from cliffs.dynamics import (
     BifurcationDiagram,
+    Stepping,
     basins_of_attraction,
     bifurcation_curve,
     bifurcation_diagram,
@@ -34,6 +35,7 @@ BEHIND = (
 W_RANGE, B_RANGE = (-9.0, 9.0), (-8.0, 8.0)
 STARTS = np.linspace(-9.0, 9.0, 25)[:, None]
 STEPS = 40
+STEPPING = Stepping(max_step=0.02)
 BASIN_POINTS = 181
 
 
@@ -78,7 +80,7 @@ def curves() -> list[Curve]:
         ):
             params = OneUnitParams(w, b)
             paths = ("w", "b")
-            curve = bifurcation_curve(kind, one_unit_step, params, paths, (bounds, B_RANGE), jnp.array([x]))
+            curve = bifurcation_curve(kind, one_unit_step, params, paths, (bounds, (-14.0, 14.0)), jnp.array([x]))
             cusps = [tuple(map(float, p.parameters)) for p in curve.special if p.kind == "cusp"]
             found.append(Curve(kind, *curve.parameters.T, cusps))
     return found
@@ -89,7 +91,7 @@ def diagram(w: float) -> BifurcationDiagram:
     """All branches of fixed points along the bias at this weight."""
     with jax.enable_x64(True):
         params = OneUnitParams(w, 0.0)
-        return bifurcation_diagram(one_unit_step, params, "b", B_RANGE, jnp.asarray(STARTS))
+        return bifurcation_diagram(one_unit_step, params, "b", B_RANGE, jnp.asarray(STARTS), stepping=STEPPING)
 
 
 def compute(w: float, b: float, x0: float) -> Result:
@@ -118,11 +120,12 @@ def compute(w: float, b: float, x0: float) -> Result:
 def told(result: Result) -> str:
     """The sentence under the picture."""
     kinds = [f"{len(a)}-cycle" if len(a) > 1 else "resting state" for a in result.attractors]
-    count = {1: "one attractor", 2: "two attractors"}.get(len(kinds), f"{len(kinds)} attractors")
+    words = {0: "no attractor", 1: f"one {kinds[0]}" if kinds else "", 2: "two resting states"}
+    count = words.get(len(kinds), f"{len(kinds)} attractors") if len(set(kinds)) < 2 else f"two attractors, {kinds}"
     multipliers = ", ".join(look.brief(m) for m in result.multipliers)
     end = result.states[-1]
     return (
-        f"At *w* = {look.brief(result.w)}, *b* = {look.brief(result.b)} the map has **{count}** ({', '.join(kinds)}); "
+        f"At *w* = {look.brief(result.w)}, *b* = {look.brief(result.b)} the map has **{count}**; "
         f"multipliers of its fixed points: {multipliers}. "
         f"From *x*₀ = {look.brief(result.x0)} the state comes to {look.brief(end)}."
     )

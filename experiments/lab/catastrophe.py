@@ -14,9 +14,9 @@ from cliffs.landscape import gradient_direction, surface
 from experiments.lab import look
 
 IDEA = """
-A small network learns to tell the order of two symbols 20 steps apart. Its error falls, until one update meets a
-**cliff**: the gradient is suddenly huge, and a step along it throws the network far away. The second run is the same in
-everything, but its gradients are clipped.
+A small network learns the order of two symbols in sequences of 20 steps. Its error falls, until one update meets a
+**cliff**: the gradient is suddenly large, and a step along it throws the network far away. The second run is the same
+in everything, but its gradients are clipped.
 """
 BEHIND = (
     "clipping.clip_by_global_norm",
@@ -46,7 +46,7 @@ class Result(NamedTuple):
     norm: np.ndarray
     """`[2, UPDATES]`, of the gradient before clipping."""
     cliff: int
-    """The update of the run without clipping after which its loss is highest above what it was."""
+    """The update with which the run without clipping loses what it has learned."""
     offsets: np.ndarray
     """Distances from that network, downhill along the gradient of its batch."""
     line: np.ndarray
@@ -96,16 +96,10 @@ def _slice(params, seed, update, reach):
 
 @functools.lru_cache(maxsize=64)
 def compute(seed: int, threshold: float, rate: float) -> Result:
-    """`UPDATES` updates of both runs, and the loss along the gradient where the run without clipping is thrown back."""
+    """`UPDATES` updates of both runs, and the loss along the gradient where the one without clipping is thrown back."""
     loss, norm, params = _train(seed, jnp.float32(threshold), jnp.float32(rate))
     loss, norm = np.asarray(loss), np.asarray(norm)
-    # How much higher the loss is over the next updates than over those before: one batch alone is noise.
-    wide = 20
-    mean = np.convolve(np.nan_to_num(loss[0], nan=50.0), np.ones(wide) / wide, mode="valid")
-    rise = mean[wide:] - mean[:-wide]
-    near = int(np.argmax(rise)) + wide
-    around = np.arange(max(near - wide, 0), min(near + wide, UPDATES))
-    cliff = int(around[np.argmax(np.nan_to_num(norm[0, around], nan=0.0))])
+    cliff = _find(loss[0])
     steps = rate * norm[0, cliff], rate * min(norm[0, cliff], threshold)
     there = jax.tree.map(lambda p: p[0, cliff], params)
     offsets, line = _slice(there, seed, cliff, jnp.float32(steps[0]))
@@ -122,15 +116,29 @@ def compute(seed: int, threshold: float, rate: float) -> Result:
     )
 
 
+def _find(loss: np.ndarray, wide: int = 20) -> int:
+    """The update with which a run loses what it has learned.
+
+    The mean of `wide` updates rises most there, since one batch alone is noise; near it the update with the largest
+    rise from its batch to the next.
+    """
+    loss = np.nan_to_num(loss, nan=50.0)
+    mean = np.convolve(loss, np.ones(wide) / wide, mode="valid")
+    middle = int(np.argmax(mean[wide:] - mean[:-wide])) + wide
+    near = np.arange(max(middle - wide, 0), min(middle + wide, len(loss) - 1))
+    return int(near[np.argmax(loss[near + 1] - loss[near])])
+
+
 def told(result: Result) -> str:
     """The sentence under the picture."""
     k, norm = result.cliff, result.norm[0]
     usual = float(np.nanmedian(norm[max(0, k - 60) : k + 1]))
     ends = [float(np.nanmean(x[-40:])) for x in result.loss]
+    jump = [look.brief(result.loss[0, i], 2) for i in (k, k + 1)]
     clipped = 100 * float((result.norm[1] > result.threshold).mean())
     return (
         f"At update {k} the gradient's norm is **{look.brief(norm[k])}**, "
-        f"{look.brief(norm[k] / usual, 2)} times the usual. "
+        f"{look.brief(norm[k] / usual, 2)} times the usual, and the error jumps from {jump[0]} to {jump[1]}. "
         f"Over the last 40 updates the error is **{look.brief(ends[0])}** without clipping "
         f"and **{look.brief(ends[1])}** with it (chance: 1.39); {clipped:.0f} % of the updates were clipped."
     )

@@ -33,7 +33,7 @@ FUNCTIONS = {
     "EMA": "clip_by_ema_norm",
 }
 COLORS = {"norm": "clipped", "value": "unclipped", "leaf": "third", "EMA": "fourth"}
-REACH = 5.0
+REACH = 4.0
 
 
 class Outcome(NamedTuple):
@@ -133,11 +133,11 @@ def view(result: Result, dark: bool) -> dict[str, Any]:
     shapes = {"norm": _circle(t), "value": _box(t, t * ENTRIES**0.5), "leaf": _box(t, t), "EMA": _circle(result.ema)}
     dashes = {"norm": [], "value": [7, 4], "leaf": [2, 3], "EMA": [9, 3, 2, 3]}
     lines = [
-        {**shapes[name], "color": c[COLORS[name]], "width": 1.4, "dash": dashes[name], "name": f"{name} limit"}
+        {**shapes[name], "color": c[COLORS[name]], "width": 1.4, "dash": dashes[name], "name": f"by {name}"}
         for name in RULES
     ]
     origin = [0.0, 0.0]
-    arrows = [{"from": origin, "to": [result.bias, result.weight], "color": c["ink"], "width": 2, "name": "gradient"}]
+    arrows = [{"from": origin, "to": [result.bias, result.weight], "color": c["ink"], "width": 2}]
     for name in ("EMA", "value", "leaf", "norm"):
         o = result.outcomes[name]
         arrows.append({"from": origin, "to": [o.bias, o.weight], "color": c[COLORS[name]], "width": 3, "text": name})
@@ -150,7 +150,8 @@ def view(result: Result, dark: bool) -> dict[str, Any]:
         "handle": "gradient",
         "free": "xy",
         "step": [0.1, 0.1],
-        "aspect": 0.8,
+        "equal": True,
+        "aspect": 0.72,
     }
 
 
@@ -163,7 +164,7 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
     numbers |= {"usual": result.usual, "multiplier": result.multiplier}
     size = float(np.hypot(result.bias, result.weight))
     for title, part, unit in (
-        ("By how much each rule turns the gradient", "angle", "angle (degrees)"),
+        ("By how much each rule turns it", "angle", "angle to the gradient (degrees)"),
         ("What is left of its length", "norm", "norm after clipping (1)"),
     ):
         values = [getattr(result.outcomes[name], part) for name in names]

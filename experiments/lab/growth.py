@@ -101,12 +101,12 @@ def verdict(result: Result) -> str:
 def told(result: Result) -> str:
     """The sentence under the picture."""
     change = look.brief(result.growth)
-    necessary = "may explode" if result.can_explode else "cannot explode"
+    necessary = "above 1, so it could explode" if result.can_explode else "so it cannot explode"
     largest = look.brief(result.singular[0])
     return (
         f"On its way back through {STEPS} steps the gradient **{verdict(result)}**: "
         f"its norm is multiplied by {change}. "
-        f"The largest singular value is {largest}, so by the paper's condition the gradient {necessary}."
+        f"By the paper's condition: the largest singular value is {largest}, {necessary}."
     )
 
 
@@ -138,7 +138,7 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
     look.line(product, [0, UNITS + 1], [0, 0], c["soft"], dash="dot", width=1.5)
     look.dots(product, ranks, result.log_product / np.log(10), color, size=7)
     return {
-        f"Gradient with respect to the state at each step (the error is at t = {STEPS})": bars,
-        "Singular values of the recurrent matrix": matrix,
-        "Singular values of the whole way": product,
+        f"Gradient of the error at t = {STEPS} by step": bars,
+        "Singular values of the matrix W": matrix,
+        "Singular values of all steps together": product,
     }

@@ -14,7 +14,8 @@ from experiments.lab import look
 
 IDEA = """
 The penalty **Ω** asks that the gradient keep its length from step to step. The same network is trained on the same
-batches without and with it: the product of the Jacobians stops growing, and **the surface loses its cliffs**.
+batches without and with it: the product of the Jacobians grows less, and **the error surface loses its steepest
+walls**.
 """
 BEHIND = (
     "penalties.unroll_with_omega",
@@ -23,9 +24,9 @@ BEHIND = (
     "landscape.surface",
 )
 
-UNITS, STEPS, BATCH, UPDATES = 16, 20, 8, 80
-RATE, MAX_NORM = 0.05, 1.0
-POINTS, REACH = 31, 1.0
+UNITS, STEPS, BATCH, UPDATES = 16, 20, 8, 500
+RATE, MAX_NORM = 0.1, 1.0
+POINTS, REACH = 41, 0.3
 STEP = recurrent.rnn_step("tanh")
 
 
@@ -35,8 +36,8 @@ class Network(NamedTuple):
     loss: float
     growth: np.ndarray
     """`[STEPS]`: logarithm of the largest singular value of the first t Jacobians' product, mean over sequences."""
-    surface: np.ndarray
-    """The error on a slice through the network, `[POINTS, POINTS]`."""
+    slopes: np.ndarray
+    """`||grad E||` on a slice through the network, `[POINTS, POINTS]`: the steepness of its error surface."""
     steepest: float
     """The largest gradient norm on that slice: how rough the surface is."""
     omega: float
@@ -90,7 +91,7 @@ def _measure(params, seed):
     offsets = [jnp.linspace(-REACH, REACH, POINTS)] * 2
     seen = surface(loss, params, directions, offsets, chunk_size=POINTS)
     value = penalties.exact_omega(STEP, params.rnn, start, batch.inputs, error=_error(params, batch))
-    return loss(params), rate, seen.loss, seen.grad_norm.max(), value / STEPS
+    return loss(params), rate, seen.grad_norm, seen.grad_norm.max(), value / STEPS
 
 
 def network(weight: float, scale: float, seed: int) -> Network:
@@ -129,32 +130,22 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
         "growth": [n.growth[-1] for n in result.networks],
         "steepest": [n.steepest for n in result.networks],
     }
-    names = ("without Ω", f"with Ω, λ = {look.brief(result.weight)}")
+    names = ("without Ω", "with Ω")
     panel = look.panel(dark, "steps of time", "norm of the Jacobian product (1)", ylog=True, height=320, **numbers)
     look.line(panel, [1, STEPS], [1, 1], c["soft"], "keeps its size", dash="dot", width=1.5)
     for name, net, color, dash in zip(names, result.networks, (c["unclipped"], c["clipped"]), ("dash", "solid")):
         look.line(panel, np.arange(1, STEPS + 1), np.exp(net.growth), color, name, dash=dash, width=2.6)
     look.decades(panel, *(np.exp(net.growth) for net in result.networks))
     drawn["Growth through time"] = panel
-    top = float(max(n.surface.max() for n in result.networks))
     axis = np.linspace(-REACH, REACH, POINTS)
+    bar = {"title": {"text": "‖gradient‖ (1)", "side": "right", "font": {"size": 13}}, "thickness": 12}
+    bar |= {"tickvals": [-1, 0, 1, 2], "ticktext": ["0.1", "1", "10", "100"], "tickfont": {"color": c["soft"]}}
     for name, net in zip(names, result.networks):
         panel = look.panel(
             dark, "random direction 1 (relative)", "random direction 2 (relative)", height=320, **numbers
         )
-        panel.add_heatmap(
-            z=np.round(net.surface.T, 4).tolist(),
-            x=axis,
-            y=axis,
-            zmin=0,
-            zmax=top,
-            colorscale="Cividis",
-            colorbar={
-                "title": {"text": "error (nats)", "side": "right"},
-                "thickness": 12,
-                "tickfont": {"color": c["soft"]},
-            },
-        )
+        z = np.round(np.log10(np.maximum(net.slopes.T, 1e-9)), 3)
+        panel.add_heatmap(z=z.tolist(), x=axis, y=axis, zmin=-1, zmax=2, colorscale="Cividis", colorbar=bar)
         look.dots(panel, [0], [0], "#ffffff", symbol="circle-open", size=11)
-        drawn[f"Error surface {name}"] = panel
+        drawn[f"Surface's steepness {name}"] = panel
     return drawn

@@ -24,7 +24,11 @@ function render({ model, el }) {
   const scale = v => (v.log ? Math.log10 : x => x);
   const X = x => margin.left + (scale(view.x)(x) - ends(view.x)[0]) / span(view.x) * inner()[0];
   const Y = y => margin.top + (1 - (scale(view.y)(y) - ends(view.y)[0]) / span(view.y)) * inner()[1];
-  const ends = axis => axis.range.map(scale(axis));
+  const ends = axis => {
+    if (!view.equal || axis !== view.x) return axis.range.map(scale(axis));
+    const half = span(view.y) / 2 * inner()[0] / inner()[1]; // one unit is as long in both directions
+    return [-half, half];
+  };
   const span = axis => ends(axis)[1] - ends(axis)[0];
   const inner = () => [width - margin.left - margin.right, height - margin.top - margin.bottom];
   const back = (axis, share) => { const v = ends(axis)[0] + share * span(axis); return axis.log ? 10 ** v : v; };
@@ -55,7 +59,7 @@ function render({ model, el }) {
 
   function move(x, y) {
     const clamp = (v, [a, b]) => Math.min(Math.max(v, a), b);
-    point = [clamp(x, view.x.range), view.free === "curve" ? point[1] : clamp(y, view.y.range)];
+    point = [clamp(x, view.x.log ? view.x.range : ends(view.x)), view.free === "curve" ? point[1] : clamp(y, view.y.range)];
     place();
     // One message each 40 ms, and always the last.
     const tell = () => { waiting = 0; sent = performance.now(); model.set("point", [...point]); model.save_changes(); };

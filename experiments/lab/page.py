@@ -8,24 +8,24 @@ import marimo as mo
 
 def page(tab: Any, found: Any, controls: Sequence[Any], dark: bool, pad: Any = None) -> Any:
     """One tab: `tab` is its module, `found` what it has computed, `pad` the canvas that shows its `view`."""
-    if pad is not None:
-        pad.widget.view = tab.view(found, dark)
-    picture = "" if pad is None else f'<div class="card">{_html(pad)}</div>'
     names = ", ".join(f"<code>cliffs.{name}</code>" for name in tab.BEHIND)
     side = (
         f'<div class="card side"><div class="controls">{"".join(map(_html, controls))}</div>'
         f'<div class="told" aria-live="polite">{_markdown(tab.told(found))}</div>'
         f'<p class="behind">Computed by {names}.</p></div>'
     )
-    cards = "".join(
+    cards = [
         f'<figure class="card"><figcaption>{title}</figcaption>{_key(figure)}{_html(figure)}</figure>'
         for title, figure in tab.figures(found, dark).items()
-    )
-    idea = f'<div class="idea">{_markdown(tab.IDEA)}</div>'
-    main = f'<div class="main{" single" if pad is None else ""}">{picture}{side}</div>'
-    theme = "lab dark" if dark else "lab"
-    name = tab.__name__.split(".")[-1]
-    return mo.Html(f'<div class="{theme}" data-tab="{name}">{idea}{main}<div class="cards">{cards}</div></div>')
+    ]
+    if pad is None:
+        body = f'<div class="single">{side}</div><div class="cards">{"".join(cards)}</div>'
+    else:
+        pad.widget.view = tab.view(found, dark)
+        left = f'<div class="card canvas">{_html(pad)}</div>{"".join(cards[1:])}'
+        body = f'<div class="both"><div class="column">{left}</div><div class="column">{side}{cards[0]}</div></div>'
+    theme, name = "lab dark" if dark else "lab", tab.__name__.split(".")[-1]
+    return mo.Html(f'<div class="{theme}" data-tab="{name}"><div class="idea">{_markdown(tab.IDEA)}</div>{body}</div>')
 
 
 def _key(figure: Any) -> str:

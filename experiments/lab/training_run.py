@@ -15,7 +15,7 @@ from experiments.lab import look
 
 IDEA = """
 Choose and press **Train**: error and gradient norm are drawn while the network learns, and `diagnose` reads the norms
-as a practitioner would. Without a strategy the tanh network meets its cliffs; the gated cells rarely do.
+as a practitioner would. Try the strategy "none", then a gated cell.
 """
 BEHIND = (
     "diagnosis.diagnose",
