@@ -104,7 +104,8 @@ def _():
 @app.cell
 def _(nav, pad_3, rate_3, theme, threshold_3):
     mo.stop(nav.value != "Descent")
-    found_3 = descent.compute(*pad_3.value["point"], threshold_3.value, rate_3.value)
+    _x, _y = pad_3.value["point"]
+    found_3 = descent.compute(_x, _y, threshold_3.value, rate_3.value)
     page(descent, found_3, [threshold_3, rate_3], theme.dark, pad_3)
     return
 
@@ -121,7 +122,8 @@ def _():
 @app.cell
 def _(multiplier_4, nav, pad_4, theme, threshold_4, usual_4):
     mo.stop(nav.value != "Rules")
-    found_4 = clipping.compute(*pad_4.value["point"], threshold_4.value, usual_4.value, multiplier_4.value)
+    _x, _y = pad_4.value["point"]
+    found_4 = clipping.compute(_x, _y, threshold_4.value, usual_4.value, multiplier_4.value)
     page(clipping, found_4, [threshold_4, usual_4, multiplier_4], theme.dark, pad_4)
     return
 
@@ -214,7 +216,8 @@ def _():
 @app.cell
 def _(nav, pad_8, theme, x0_8):
     mo.stop(nav.value != "Bifurcations")
-    found_8 = bifurcations.compute(*pad_8.value["point"], x0_8.value)
+    _x, _y = pad_8.value["point"]
+    found_8 = bifurcations.compute(_x, _y, x0_8.value)
     page(bifurcations, found_8, [x0_8], theme.dark, pad_8)
     return
 

@@ -82,7 +82,8 @@ def curves() -> list[Curve]:
             paths = ("w", "b")
             curve = bifurcation_curve(kind, one_unit_step, params, paths, (bounds, (-14.0, 14.0)), jnp.array([x]))
             cusps = [tuple(map(float, p.parameters)) for p in curve.special if p.kind == "cusp"]
-            found.append(Curve(kind, *curve.parameters.T, cusps))
+            weights, biases = curve.parameters.T
+            found.append(Curve(kind, weights, biases, cusps))
     return found
 
 
@@ -102,17 +103,18 @@ def compute(w: float, b: float, x0: float) -> Result:
         states = recurrent.unroll(one_unit_step, params, jnp.asarray(float(x0)), length=STEPS)
         grid = state_grid(jnp.zeros(1), [jnp.ones(1)], [jnp.linspace(-9.0, 9.0, BASIN_POINTS)])
         basins = basins_of_attraction(one_unit_step, params, grid)
+        attractors: Any = basins.attractors
     return Result(
         w=w,
         b=b,
         x0=x0,
         fixed=np.asarray(found.points)[:, 0],
-        multipliers=found.multipliers[:, 0].real,
+        multipliers=np.real(np.asarray(found.multipliers)[:, 0]),
         states=np.append(x0, np.asarray(states)),
         diagram=diagram(w),
         starts=np.asarray(grid)[:, 0],
         labels=basins.labels,
-        attractors=[np.ravel(a.points) for a in basins.attractors],
+        attractors=[np.ravel(a.points) for a in attractors],
         run=descent.compute(5.0, -2.3, 0.1, 0.1),
     )
 

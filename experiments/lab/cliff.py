@@ -32,7 +32,7 @@ BEHIND = (
     "landscape.boundary_multiplier",
 )
 
-LENGTHS = np.array([15, 25, 35, 45, 55, 65, 80, 95])
+LENGTHS = np.array([25, 32, 40, 50, 60, 70, 85, 100])
 """T at which the law is fitted."""
 MAX_LENGTH = 120
 REACH = 0.6
@@ -117,7 +117,8 @@ def wall(w: float) -> Wall:
         if good.sum() >= 4:
             kept = jax.tree.map(lambda x: x[good], rows)
             law = cliff_law(LENGTHS[good], kept, multiplier=multiplier, corrections=2)
-    return Wall(boundary, multiplier, *(np.where(good, x, np.nan) for x in (rows.peak, rows.width)), law)
+    peak, width = (np.where(good, x, np.nan) for x in (rows.peak, rows.width))
+    return Wall(boundary, multiplier, peak, width, law)
 
 
 def compute(w: float, length: int, here: float) -> Result:

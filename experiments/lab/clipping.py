@@ -61,7 +61,7 @@ class Result(NamedTuple):
     outcomes: dict[str, Outcome]
 
 
-def gradient(bias: Any, weight: Any) -> dict[str, jax.Array]:
+def gradient(bias: Any, weight: Any) -> dict[str, Any]:
     """Two leaves: one entry, and `ENTRIES` equal ones with the norm `|weight|`."""
     return {"bias": jnp.reshape(bias, 1), "weight": jnp.full(ENTRIES, weight / ENTRIES**0.5)}
 
@@ -85,7 +85,7 @@ def _apply(bias, weight, threshold, usual, multiplier):
     }
     size = clipping.tree_norm(grads).value
 
-    def outcome(tree: Any) -> dict[str, jax.Array]:
+    def outcome(tree: Any) -> dict[str, Any]:
         norm = clipping.tree_norm(tree).value
         cosine = optax.tree.vdot(tree, grads) / jnp.maximum(norm * size, 1e-30)
         part = tree["weight"].sum() / ENTRIES**0.5
@@ -159,7 +159,7 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
     """Angle and norm by rule."""
     c, drawn = look.colors(dark), {}
     names = list(reversed(RULES))
-    numbers = {name: result.outcomes[name]._asdict() for name in RULES}
+    numbers: dict[str, Any] = {name: result.outcomes[name]._asdict() for name in RULES}
     numbers |= {"gradient": [result.bias, result.weight], "threshold": result.threshold}
     numbers |= {"usual": result.usual, "multiplier": result.multiplier}
     size = float(np.hypot(result.bias, result.weight))

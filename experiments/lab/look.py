@@ -150,7 +150,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.7g}")
 
 
-def shades(values: np.ndarray, low: float, high: float) -> Sequence[int]:
+def shades(values: Any, low: float, high: float) -> Sequence[int]:
     """`values` as 0 .. 255 between two numbers, row by row from the top, for the canvas."""
     share = (np.asarray(values, float) - low) / (high - low)
     return np.clip(np.nan_to_num(share, nan=1.0) * 255, 0, 255).astype(np.uint8).ravel().tolist()

@@ -91,7 +91,8 @@ def _measure(params, seed):
     offsets = [jnp.linspace(-REACH, REACH, POINTS)] * 2
     seen = surface(loss, params, directions, offsets, chunk_size=POINTS)
     value = penalties.exact_omega(STEP, params.rnn, start, batch.inputs, error=_error(params, batch))
-    return loss(params), rate, seen.grad_norm, seen.grad_norm.max(), value / STEPS
+    slopes = jnp.asarray(seen.grad_norm)
+    return loss(params), rate, slopes, slopes.max(), value / STEPS
 
 
 def network(weight: float, scale: float, seed: int) -> Network:

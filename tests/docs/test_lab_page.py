@@ -119,7 +119,8 @@ def test_integration_a_slider_changes_the_numbers_to_the_librarys(opened):
         page.keyboard.press("ArrowRight")
     page.wait_for_function(f"() => ({META})()[0].threshold > {before['threshold']} * 1.9")
     meta = page.evaluate(META)[0]
-    found = descent.compute(*meta["start"], meta["threshold"], meta["rate"])
+    w, b = meta["start"]
+    found = descent.compute(w, b, meta["threshold"], meta["rate"])
     np.testing.assert_allclose(meta["longest"], [path.longest for path in found.paths], rtol=1e-9)
     np.testing.assert_allclose(meta["end"], [[path.w[-1], path.b[-1]] for path in found.paths], rtol=1e-9)
 
@@ -139,7 +140,8 @@ def test_integration_a_drag_and_the_arrow_keys_move_the_gradient(opened):
     page.keyboard.press("Shift+ArrowDown")
     page.wait_for_timeout(1000)
     meta = page.evaluate(META)[0]
-    found = clipping.compute(*meta["gradient"], *(meta[k] for k in ("threshold", "usual", "multiplier")))
+    bias, weight = meta["gradient"]
+    found = clipping.compute(bias, weight, meta["threshold"], meta["usual"], meta["multiplier"])
     for name, outcome in found.outcomes.items():
         np.testing.assert_allclose(list(meta[name].values()), outcome, rtol=1e-9, atol=1e-12)
     grip = handle.bounding_box()
