@@ -200,8 +200,8 @@ def _(
     choice_7 = shown_7["choice"]
     if choice_7 not in finished_7:
         for history_7 in training_run.train(choice_7):
+            finished_7[choice_7] = history_7
             mo.output.replace(page(training_run, history_7, controls_7, theme.dark))
-        finished_7[choice_7] = history_7
     page(training_run, finished_7[choice_7], controls_7, theme.dark)
     return
 

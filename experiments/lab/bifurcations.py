@@ -81,7 +81,7 @@ def curves() -> list[Curve]:
             params = OneUnitParams(w, b)
             paths = ("w", "b")
             curve = bifurcation_curve(kind, one_unit_step, params, paths, (bounds, (-14.0, 14.0)), jnp.array([x]))
-            cusps = [tuple(map(float, p.parameters)) for p in curve.special if p.kind == "cusp"]
+            cusps = [(float(p.parameters[0]), float(p.parameters[1])) for p in curve.special if p.kind == "cusp"]
             weights, biases = curve.parameters.T
             found.append(Curve(kind, weights, biases, cusps))
     return found
