@@ -25,11 +25,19 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 FLAGS += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
 # Resolves to the milliseconds from the next key press to the first frame with other numbers in a picture.
 WATCH = """() => {
-  const seen = () => JSON.stringify([...document.querySelectorAll(".lab .js-plotly-plot")].map(p => p.layout.meta));
+  // The pictures are in shadow trees, which a selector does not enter.
+  const inside = root => [...root.querySelectorAll("*")].flatMap(
+    node => [node, ...(node.shadowRoot ? inside(node.shadowRoot) : [])]);
+  const plots = inside(document.querySelector(".lab")).filter(n => n.classList.contains("js-plotly-plot"));
+  const seen = () => JSON.stringify(plots.map(p => p.layout.meta));
   const before = seen();
-  window.answered = new Promise(done => addEventListener("keydown", () => {
+  window.answered = new Promise((done, fail) => addEventListener("keydown", () => {
     const begun = performance.now();
-    const look = () => (seen() !== before ? done(performance.now() - begun) : requestAnimationFrame(look));
+    const look = () => {
+      if (seen() !== before) done(performance.now() - begun);
+      else if (performance.now() - begun > 30000) fail("no picture has changed for 30 seconds");
+      else requestAnimationFrame(look);
+    };
     requestAnimationFrame(look);
   }, { capture: true, once: true }));
 }"""

@@ -164,7 +164,14 @@ def view(result: Result, dark: bool) -> dict[str, Any]:
 def figures(result: Result, dark: bool) -> dict[str, Any]:
     """The diagram along the bias, the cobweb, and the basins under it."""
     c, drawn = look.colors(dark), {}
-    numbers = {"w": result.w, "b": result.b, "fixed": result.fixed, "multipliers": result.multipliers}
+    numbers = {
+        "w": result.w,
+        "b": result.b,
+        "x0": result.x0,
+        "end": result.states[-1],
+        "fixed": result.fixed,
+        "multipliers": result.multipliers,
+    }
     drawn[f"Fixed points against the bias, at w = {look.brief(result.w)}"] = _diagram(result, c, dark, numbers)
     drawn["Cobweb: the states one by one, and the basins"] = _cobweb(result, c, dark, numbers)
     return drawn

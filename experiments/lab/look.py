@@ -52,32 +52,35 @@ def panel(
         "linecolor": look["soft"],
         "tickcolor": look["soft"],
         "tickfont": {"color": look["soft"], "size": 12},
-        "title": {"font": {"color": look["ink"], "size": 13}, "standoff": 8},
         "showline": True,
         "ticks": "outside",
         "zeroline": False,
         "automargin": True,
     }
     power = {"type": "log", "exponentformat": "power", "dtick": 1, "minor": {"ticks": ""}}
-    figure = go.Figure()
-    figure.update_layout(
-        template="none",
-        height=height,
-        autosize=True,
-        margin={"l": 12, "r": 14, "t": 12, "b": 12},
-        paper_bgcolor=look["card"],
-        plot_bgcolor=look["card"],
-        font={"color": look["ink"], "family": FONT, "size": 13},
-        showlegend=False,  # the page writes it above the picture, where it can wrap
-        hoverlabel={"bgcolor": look["card"], "font": {"color": look["ink"]}},
-        dragmode=False,
-        meta=plain(numbers),
+
+    def title(text: str) -> dict[str, Any]:
+        return {"title": {"text": text, "font": {"color": look["ink"], "size": 13}, "standoff": 8}}
+
+    layout = {
+        "template": "none",
+        "height": height,
+        "autosize": True,
+        "margin": {"l": 12, "r": 14, "t": 12, "b": 12},
+        "paper_bgcolor": look["card"],
+        "plot_bgcolor": look["card"],
+        "font": {"color": look["ink"], "family": FONT, "size": 13},
+        "showlegend": False,  # the page writes it above the picture, where it can wrap
+        "hoverlabel": {"bgcolor": look["card"], "font": {"color": look["ink"]}},
+        "dragmode": False,
+        "meta": plain(numbers),
         # A zoom by the double click survives new numbers.
-        uirevision="kept",
-    )
-    figure.update_xaxes(**axis | (power if xlog else {}), title_text=x)
-    figure.update_yaxes(**axis | (power if ylog else {}), title_text=y)
-    return figure
+        "uirevision": "kept",
+        "xaxis": axis | title(x) | (power if xlog else {}),
+        "yaxis": axis | title(y) | (power if ylog else {}),
+    }
+    # All at once: each later change of a layout costs plotly milliseconds.
+    return go.Figure(layout=layout)
 
 
 def decades(figure: Any, *values: Any, least: float = 2.0) -> None:

@@ -24,9 +24,9 @@ BEHIND = (
     "landscape.surface",
 )
 
-UNITS, STEPS, BATCH, UPDATES = 16, 20, 8, 500
+UNITS, STEPS, BATCH, UPDATES = 16, 20, 8, 400
 RATE, MAX_NORM = 0.1, 1.0
-POINTS, REACH = 41, 0.3
+POINTS, REACH = 31, 0.3
 STEP = recurrent.rnn_step("tanh")
 
 

@@ -18,8 +18,14 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 TABS = ("Catastrophe", "Cliff", "Descent", "Rules", "Omega", "Growth", "Training", "Bifurcations")
-# What a tab's first picture says of itself, and in which one.
-META = "() => [...document.querySelectorAll('.lab .js-plotly-plot')].map(p => p.layout.meta)"
+# The pictures are in shadow trees, which a selector does not enter.
+PLOTS = """(() => {
+    const inside = root => [...root.querySelectorAll('*')].flatMap(
+        node => [node, ...(node.shadowRoot ? inside(node.shadowRoot) : [])]);
+    return inside(document.querySelector('.lab')).filter(n => n.classList.contains('js-plotly-plot'));
+})()"""
+# The numbers that each picture says it shows.
+META = f"() => {PLOTS}.map(plot => plot.layout.meta)"
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +106,10 @@ def test_integration_every_tab_loads_in_both_themes_and_nothing_is_cut(opened, t
             assert all(metas), tab
             assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
             cut = page.evaluate(
-                """() => [...document.querySelectorAll('.lab .js-plotly-plot text')].filter(text => {
-                    const t = text.getBoundingClientRect();
-                    const s = text.closest('.js-plotly-plot').getBoundingClientRect();
+                f"""() => {PLOTS}.flatMap(plot => [...plot.querySelectorAll('text')].filter(text => {{
+                    const t = text.getBoundingClientRect(), s = plot.getBoundingClientRect();
                     return t.width && (t.left < s.left - 1 || t.right > s.right + 1 || t.bottom > s.bottom + 1);
-                }).map(text => text.textContent)"""
+                }}).map(text => text.textContent))"""
             )
             assert not cut, (tab, cut)
             page.screenshot(path=tmp_path / f"lab_{tab}_{width}_{'dark' if dark else 'light'}.png", full_page=True)
