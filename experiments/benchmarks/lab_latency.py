@@ -73,7 +73,7 @@ def served() -> Iterator[str]:
     try:
         for _ in range(240):
             with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
                 break
             time.sleep(0.25)
         yield f"http://127.0.0.1:{port}"

@@ -25,7 +25,7 @@ BEHIND = (
     "landscape.surface",
 )
 
-UNITS, STEPS, BATCH, UPDATES = 24, 20, 10, 800
+UNITS, STEPS, BATCH, UPDATES = 24, 20, 10, 600
 POINTS = 241
 NAMES = ("without clipping", "with clipping")
 STEP = recurrent.rnn_step("tanh")

@@ -38,22 +38,21 @@ def address(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("lab") / "server.log").open("w")
+    file = tmp_path_factory.mktemp("lab") / "server.log"
     command = [sys.executable, "-m", "marimo", "-q", "run", "experiments/lab.py", "--headless", "--no-token"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "XLA_FLAGS": ""}
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     url = f"http://127.0.0.1:{port}"
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=1)
-            break
-        except OSError:
-            assert server.poll() is None, pathlib.Path(log.name).read_text()
-            time.sleep(0.25)
-    yield url
-    server.terminate()
-    server.wait(20)
+    with file.open("w") as log, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as server:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=1).close()
+                break
+            except OSError:
+                assert server.poll() is None, file.read_text()
+                time.sleep(0.25)
+        yield url
+        server.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def test_integration_every_tab_loads_in_both_themes_and_nothing_is_cut(opened, t
 def test_integration_a_slider_changes_the_numbers_to_the_librarys(opened):
     page = opened()
     before = show(page, "Descent")[0]
-    slider = page.locator(".lab").get_by_role("slider").nth(1)
+    slider = page.locator(".lab .controls").get_by_role("slider").first
     slider.focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
