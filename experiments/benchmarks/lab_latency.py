@@ -126,7 +126,8 @@ def run(config: Config, say: Any = print) -> Result:
                 rows.append((f"{tab}: {name}", f"{found['median']:.0f}, {found['worst']:.0f}; {first:.1f}"))
                 say(" ".join(rows[-1]))
         browser.close()
-    return Result({"controls": metrics, "cores": os.cpu_count(), "chromium": version(chromium)}, rows)
+    machine = {"cores": os.cpu_count(), "load_average": os.getloadavg()[0], "chromium": version(chromium)}
+    return Result({"controls": metrics, **machine}, rows)
 
 
 def version(chromium: str) -> str:

@@ -180,6 +180,6 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
         if part == "norm":
             panel.add_vline(x=size, line={"color": c["ink"], "width": 1.5, "dash": "dash"})
             look.label(panel, size, 1, "gradient", c["ink"], yref="paper", yanchor="bottom")
-        panel.update_layout(bargap=0.35, margin_t=24)
+        panel.update_layout(bargap=0.35, margin_t=24, margin_l=48)
         drawn[title] = panel
     return drawn

@@ -55,7 +55,6 @@ def panel(
         "showline": True,
         "ticks": "outside",
         "zeroline": False,
-        "automargin": True,
     }
     power = {"type": "log", "exponentformat": "power", "dtick": 1, "minor": {"ticks": ""}}
 
@@ -66,7 +65,7 @@ def panel(
         "template": "none",
         "height": height,
         "autosize": True,
-        "margin": {"l": 12, "r": 14, "t": 12, "b": 12},
+        "margin": {"l": 68, "r": 14, "t": 12, "b": 48},
         "paper_bgcolor": look["card"],
         "plot_bgcolor": look["card"],
         "font": {"color": look["ink"], "family": FONT, "size": 13},

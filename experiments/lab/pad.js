@@ -153,7 +153,7 @@ function render({ model, el }) {
     g.fillStyle = theme.soft;
     g.textAlign = "center";
     g.textBaseline = "top";
-    for (const [v, text] of ticks(view.x, w / 58)) {
+    for (const [v, text] of ticks(view.x, w / 45)) {
       grid(g, theme, X(v), margin.top, X(v), margin.top + h);
       g.fillText(text, X(v), margin.top + h + 6);
     }

@@ -30,8 +30,8 @@ LENGTH = 20
 CELLS = ("tanh", "LSTM, forget bias 1", "GRU")
 INITS = {
     "orthogonal": recurrent.orthogonal(),
-    "Gaussian 0.1 (basic tanh)": recurrent.gaussian(0.1),
-    "sparse, radius 0.95 (smart tanh)": recurrent.sparse_spectral(),
+    "basic tanh": recurrent.gaussian(0.1),
+    "smart tanh": recurrent.sparse_spectral(),
     "identity + noise": recurrent.identity_plus_noise(),
     "Gaussian 0.01": recurrent.gaussian(0.01),
 }
