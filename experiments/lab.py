@@ -216,6 +216,7 @@ def _():
 @app.cell
 def _(nav, pad_8, theme, x0_8):
     mo.stop(nav.value != "Bifurcations")
+    bifurcations.warm()
     _x, _y = pad_8.value["point"]
     found_8 = bifurcations.compute(_x, _y, x0_8.value)
     page(bifurcations, found_8, [x0_8], theme.dark, pad_8)

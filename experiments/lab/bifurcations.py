@@ -95,12 +95,24 @@ def diagram(w: float) -> BifurcationDiagram:
         return bifurcation_diagram(one_unit_step, params, "b", B_RANGE, jnp.asarray(STARTS), stepping=STEPPING)
 
 
+@functools.lru_cache(maxsize=1)
+def warm() -> None:
+    """Compiles once what the corners of the plane need (two states, a cycle of two), so that no drag waits for it."""
+    for w, b in ((-6.2, 3.0), (6.2, -4.0), (5.0, -2.5), (0.0, 0.0)):
+        compute(w, b, 0.5)
+
+
+@jax.jit
+def _states(params: OneUnitParams, x0: jax.Array) -> jax.Array:
+    return recurrent.unroll(one_unit_step, params, x0, length=STEPS)
+
+
 def compute(w: float, b: float, x0: float) -> Result:
     """Fixed points, states, basins and branches, in float64."""
     with jax.enable_x64(True):
         params = OneUnitParams(jnp.asarray(float(w)), jnp.asarray(float(b)))
         found = find_fixed_points(one_unit_step, params, jnp.asarray(STARTS))
-        states = recurrent.unroll(one_unit_step, params, jnp.asarray(float(x0)), length=STEPS)
+        states = _states(params, jnp.asarray(float(x0)))
         grid = state_grid(jnp.zeros(1), [jnp.ones(1)], [jnp.linspace(-9.0, 9.0, BASIN_POINTS)])
         basins = basins_of_attraction(one_unit_step, params, grid)
         attractors: Any = basins.attractors
