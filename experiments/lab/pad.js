@@ -49,6 +49,8 @@ function render({ model, el }) {
     handle.style.left = `${X(point[0])}px`;
     handle.style.top = `${Math.min(Math.max(Y(y), margin.top), height - margin.bottom)}px`;
     const words = `${view.handle}: ${view.x.label.split(" ")[0]} ${+point[0].toPrecision(4)}`;
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `${view.y.label} against ${view.x.label}`);
     handle.setAttribute("aria-label", `${view.handle}, move by the arrow keys`);
     handle.setAttribute("aria-valuetext", view.free === "curve" ? words : `${words}, ${+point[1].toPrecision(4)}`);
     handle.setAttribute("aria-valuenow", String(+point[0].toPrecision(6)));

@@ -1,6 +1,7 @@
 """A small training run of one's own: task, cell, initialisation, clipping strategy; what `diagnose` says of it."""
 
 import functools
+import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -74,6 +75,11 @@ class History(NamedTuple):
             return None
 
 
+def _recurrent_kernel(path: str) -> bool:
+    """The square matrices of a gated cell, one a gate, where rules on the recurrent matrix look for them."""
+    return path.startswith("rnn/h") and path.endswith("/kernel")
+
+
 @functools.lru_cache(maxsize=32)
 def _programs(task: str, cell: str, init: str, strategy: str) -> tuple[Any, Any]:
     draw, features, outputs, make_loss = TASKS[task]
@@ -89,10 +95,10 @@ def _programs(task: str, cell: str, init: str, strategy: str) -> tuple[Any, Any]
         if strategy == NO_CLIPPING:
             return optax.sgd(rate)
         info = clipping.STRATEGIES[strategy]
+        gated = {"select", "recurrent"} & set(inspect.signature(info.factory).parameters) if cell != "tanh" else ()
+        rule = info.make(threshold, **dict.fromkeys(gated, _recurrent_kernel))
         # Rules on the matrix act on the parameters after the update.
-        return optax.chain(
-            *((optax.sgd(rate), info.make(threshold)) if info.on_matrix else (info.make(threshold), optax.sgd(rate)))
-        )
+        return optax.chain(optax.sgd(rate), rule) if info.on_matrix else optax.chain(rule, optax.sgd(rate))
 
     @jax.jit
     def begin(seed, threshold, rate):
@@ -142,7 +148,12 @@ def figures(history: History, dark: bool) -> dict[str, Any]:
     """Loss, share wrong and gradient norm."""
     c, drawn = look.colors(dark), {}
     found = history.diagnosis()
-    numbers = {"updates": len(history.loss), "loss": history.loss[-1], "findings": found.names() if found else []}
+    numbers = {
+        "strategy": history.choice.strategy,
+        "updates": len(history.loss),
+        "loss": history.loss[-1],
+        "findings": found.names() if found else [],
+    }
     k = np.arange(len(history.loss))
     name = "error (nats)" if history.choice.task == "temporal order" else "squared error (1)"
     panel = look.panel(dark, "update", name, height=300, **numbers)

@@ -28,6 +28,39 @@ PLOTS = """(() => {
 META = f"() => {PLOTS}.map(plot => plot.layout.meta)"
 
 
+def cliff_numbers(meta):
+    """The law of the one-unit map at w = 5: 1.81847 m^T and 0.16121 m^-T."""
+    growth = meta["multiplier"] ** meta["T"]
+    np.testing.assert_allclose([meta["peak"] / growth, meta["wide"] * growth], [1.81847, 0.16121], rtol=0.02)
+
+
+def bifurcation_numbers(meta):
+    """Fixed points of x = w s(x) + b, with the multiplier w s(x) (1 - s(x))."""
+    x, s = np.array(meta["fixed"]), 1 / (1 + np.exp(-np.array(meta["fixed"])))
+    np.testing.assert_allclose(x, meta["w"] * s + meta["b"], atol=1e-9)
+    np.testing.assert_allclose(meta["multipliers"], meta["w"] * s * (1 - s), rtol=1e-7)
+
+
+def catastrophe_numbers(meta):
+    """One run at chance (log 4 nats), one that has learned."""
+    assert meta["end"][0] > 1.2
+    assert meta["end"][1] < 0.05
+
+
+def omega_numbers(meta):
+    """The penalty lowers what it penalises, and the steepest place of the surface with it."""
+    assert meta["omega"][1] < meta["omega"][0]
+    assert meta["steepest"][1] < meta["steepest"][0]
+
+
+SAYS = {
+    "Cliff": cliff_numbers,
+    "Bifurcations": bifurcation_numbers,
+    "Catastrophe": catastrophe_numbers,
+    "Omega": omega_numbers,
+}
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """The lab, served on a free port of this machine."""
@@ -103,6 +136,8 @@ def test_integration_every_tab_loads_in_both_themes_and_nothing_is_cut(opened, t
             metas = show(page, tab)
             assert metas
             assert all(metas), tab
+            if tab in SAYS:
+                SAYS[tab](metas[0])
             assert page.evaluate("document.documentElement.scrollWidth") <= width, tab
             cut = page.evaluate(
                 f"""() => {PLOTS}.flatMap(plot => [...plot.querySelectorAll('text')].filter(text => {{
@@ -112,6 +147,19 @@ def test_integration_every_tab_loads_in_both_themes_and_nothing_is_cut(opened, t
             )
             assert not cut, (tab, cut)
             page.screenshot(path=tmp_path / f"lab_{tab}_{width}_{'dark' if dark else 'light'}.png", full_page=True)
+
+
+def test_integration_a_run_is_drawn_while_it_goes_on_and_diagnosed(opened):
+    page = opened()
+    show(page, "Training")
+    page.wait_for_function(f"() => ({META})()[0].updates === 1000")
+    assert page.evaluate(META)[0]["findings"]
+    page.get_by_label("clipping strategy").select_option("none")
+    page.get_by_role("button", name="Train").click()
+    page.wait_for_function(f"() => ({META})()[0].strategy === 'none' && ({META})()[0].updates > 0")
+    page.wait_for_function(f"() => ({META})()[0].updates === 1000")
+    said = page.inner_text(".lab .told")
+    assert all(name in said for name in page.evaluate(META)[0]["findings"])
 
 
 def test_integration_a_slider_changes_the_numbers_to_the_librarys(opened):
