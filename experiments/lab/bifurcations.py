@@ -97,8 +97,8 @@ def diagram(w: float) -> BifurcationDiagram:
 
 @functools.lru_cache(maxsize=1)
 def warm() -> None:
-    """Compiles once what the corners of the plane need (two states, a cycle of two), so that no drag waits for it."""
-    for w, b in ((-6.2, 3.0), (6.2, -4.0), (5.0, -2.5), (0.0, 0.0)):
+    """Compiles once what the corners of the plane need (two states, a cycle, the cusp), so that no drag waits."""
+    for w, b in ((-6.2, 3.0), (-5.0, 0.42), (6.2, -4.0), (5.0, -2.5), (4.0, -2.0)):
         compute(w, b, 0.5)
 
 
@@ -109,10 +109,12 @@ def _states(params: OneUnitParams, x0: jax.Array) -> jax.Array:
 
 def compute(w: float, b: float, x0: float) -> Result:
     """Fixed points, states, basins and branches, in float64."""
+    # A browser's 5.0 arrives as the integer 5, for which programs would be compiled anew.
+    w, b, x0 = float(w), float(b), float(x0)
     with jax.enable_x64(True):
-        params = OneUnitParams(jnp.asarray(float(w)), jnp.asarray(float(b)))
+        params = OneUnitParams(jnp.asarray(w), jnp.asarray(b))
         found = find_fixed_points(one_unit_step, params, jnp.asarray(STARTS))
-        states = _states(params, jnp.asarray(float(x0)))
+        states = _states(params, jnp.asarray(x0))
         grid = state_grid(jnp.zeros(1), [jnp.ones(1)], [jnp.linspace(-9.0, 9.0, BASIN_POINTS)])
         basins = basins_of_attraction(one_unit_step, params, grid)
         attractors: Any = basins.attractors

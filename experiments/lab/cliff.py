@@ -123,6 +123,7 @@ def wall(w: float) -> Wall:
 
 def compute(w: float, length: int, here: float) -> Result:
     """The gradient's norm along the bias at this weight and T, the wall on it, and the numbers at the bias `here`."""
+    w, here = float(w), float(here)
     known = wall(w)
     # Ever finer towards the wall: it is far narrower than a pixel.
     near = np.concatenate([[0.0], np.geomspace(1e-13, REACH, 150)])
