@@ -62,6 +62,14 @@ def _():
 
 
 @app.cell
+def _(nav, theme):
+    # Nothing is computed before the browser has said whether it is dark.
+    dark = theme.value["dark"]
+    tab = None if dark is None else nav.value
+    return dark, tab
+
+
+@app.cell
 def _():
     seed_1 = slider("seed", range(40), 19)
     threshold_1 = slider("threshold", decades(0.1, 100), 1.0)
@@ -70,10 +78,10 @@ def _():
 
 
 @app.cell
-def _(nav, rate_1, seed_1, theme, threshold_1):
-    mo.stop(nav.value != "Catastrophe")
+def _(dark, rate_1, seed_1, tab, threshold_1):
+    mo.stop(tab != "Catastrophe")
     found_1 = catastrophe.compute(seed_1.value, threshold_1.value, rate_1.value)
-    page(catastrophe, found_1, [seed_1, threshold_1, rate_1], theme.dark)
+    page(catastrophe, found_1, [seed_1, threshold_1, rate_1], dark)
     return
 
 
@@ -86,10 +94,10 @@ def _():
 
 
 @app.cell
-def _(length_2, nav, pad_2, theme, w_2):
-    mo.stop(nav.value != "Cliff")
+def _(dark, length_2, pad_2, tab, w_2):
+    mo.stop(tab != "Cliff")
     found_2 = cliff.compute(w_2.value, length_2.value, pad_2.value["point"][0])
-    page(cliff, found_2, [w_2, length_2], theme.dark, pad_2)
+    page(cliff, found_2, [w_2, length_2], dark, pad_2)
     return
 
 
@@ -102,11 +110,11 @@ def _():
 
 
 @app.cell
-def _(nav, pad_3, rate_3, theme, threshold_3):
-    mo.stop(nav.value != "Descent")
+def _(dark, pad_3, rate_3, tab, threshold_3):
+    mo.stop(tab != "Descent")
     _x, _y = pad_3.value["point"]
     found_3 = descent.compute(_x, _y, threshold_3.value, rate_3.value)
-    page(descent, found_3, [threshold_3, rate_3], theme.dark, pad_3)
+    page(descent, found_3, [threshold_3, rate_3], dark, pad_3)
     return
 
 
@@ -120,11 +128,11 @@ def _():
 
 
 @app.cell
-def _(multiplier_4, nav, pad_4, theme, threshold_4, usual_4):
-    mo.stop(nav.value != "Rules")
+def _(dark, multiplier_4, pad_4, tab, threshold_4, usual_4):
+    mo.stop(tab != "Rules")
     _x, _y = pad_4.value["point"]
     found_4 = clipping.compute(_x, _y, threshold_4.value, usual_4.value, multiplier_4.value)
-    page(clipping, found_4, [threshold_4, usual_4, multiplier_4], theme.dark, pad_4)
+    page(clipping, found_4, [threshold_4, usual_4, multiplier_4], dark, pad_4)
     return
 
 
@@ -137,10 +145,10 @@ def _():
 
 
 @app.cell
-def _(nav, scale_5, seed_5, theme, weight_5):
-    mo.stop(nav.value != "Omega")
+def _(dark, scale_5, seed_5, tab, weight_5):
+    mo.stop(tab != "Omega")
     found_5 = omega.compute(weight_5.value, scale_5.value, seed_5.value)
-    page(omega, found_5, [weight_5, scale_5, seed_5], theme.dark)
+    page(omega, found_5, [weight_5, scale_5, seed_5], dark)
     return
 
 
@@ -153,13 +161,38 @@ def _():
 
 
 @app.cell
-def _(nav, scale_6, seed_6, theme, units_6):
-    mo.stop(nav.value != "Growth")
+def _(dark, scale_6, seed_6, tab, units_6):
+    mo.stop(tab != "Growth")
     found_6 = growth.compute(scale_6.value, seed_6.value, units_6.value)
-    page(growth, found_6, [scale_6, units_6, seed_6], theme.dark)
+    page(growth, found_6, [scale_6, units_6, seed_6], dark)
     return
 
 
+@app.cell
+def _():
+    x0_8 = slider("first state x₀", between(-5, 5, 0.1), 0.5)
+    pad_8 = pad(5.0, -2.5)
+    return pad_8, x0_8
+
+
+@app.cell
+def _(dark, pad_8, tab, x0_8):
+    mo.stop(tab != "Bifurcations")
+    _x, _y = pad_8.value["point"]
+    found_8 = bifurcations.compute(_x, _y, x0_8.value)
+    page(bifurcations, found_8, [x0_8], dark, pad_8)
+    return
+
+
+@app.cell
+def _(tab):
+    # Once the picture is there.
+    mo.stop(tab != "Bifurcations")
+    bifurcations.warm()
+    return
+
+
+# The one that takes its time is last: before its end the cells below would keep the former tab's pictures.
 @app.cell
 def _():
     first_7 = training_run.Choice()
@@ -179,21 +212,9 @@ def _():
 
 @app.cell
 def _(
-    cell_7,
-    controls_7,
-    finished_7,
-    init_7,
-    nav,
-    rate_7,
-    seed_7,
-    shown_7,
-    strategy_7,
-    task_7,
-    theme,
-    threshold_7,
-    train_7,
+    cell_7, controls_7, dark, finished_7, init_7, rate_7, seed_7, shown_7, strategy_7, tab, task_7, threshold_7, train_7
 ):
-    mo.stop(nav.value != "Training")
+    mo.stop(tab != "Training")
     if train_7.value:
         words_7 = (task_7.value, cell_7.value, init_7.value, strategy_7.value)
         shown_7["choice"] = training_run.Choice(*words_7, threshold_7.value, rate_7.value, seed_7.value)
@@ -201,25 +222,8 @@ def _(
     if choice_7 not in finished_7:
         for history_7 in training_run.train(choice_7):
             finished_7[choice_7] = history_7
-            mo.output.replace(page(training_run, history_7, controls_7, theme.dark))
-    page(training_run, finished_7[choice_7], controls_7, theme.dark)
-    return
-
-
-@app.cell
-def _():
-    x0_8 = slider("first state x₀", between(-5, 5, 0.1), 0.5)
-    pad_8 = pad(5.0, -2.5)
-    return pad_8, x0_8
-
-
-@app.cell
-def _(nav, pad_8, theme, x0_8):
-    mo.stop(nav.value != "Bifurcations")
-    bifurcations.warm()
-    _x, _y = pad_8.value["point"]
-    found_8 = bifurcations.compute(_x, _y, x0_8.value)
-    page(bifurcations, found_8, [x0_8], theme.dark, pad_8)
+            mo.output.replace(page(training_run, history_7, controls_7, dark))
+    page(training_run, finished_7[choice_7], controls_7, dark)
     return
 
 

@@ -23,7 +23,7 @@ class Pad(anywidget.AnyWidget):
 
 
 class Theme(anywidget.AnyWidget):
-    """Whether the page is dark, as the browser shows it."""
+    """Whether the page is dark, as the browser shows it; None until it has said so."""
 
     _esm = """
     function render({ model, el }) {
@@ -40,4 +40,4 @@ class Theme(anywidget.AnyWidget):
     }
     export default { render };
     """
-    dark: Any = traitlets.Bool(False).tag(sync=True)
+    dark: Any = traitlets.Bool(None, allow_none=True).tag(sync=True)
