@@ -219,11 +219,12 @@ def _(
         words_7 = (task_7.value, cell_7.value, init_7.value, strategy_7.value)
         shown_7["choice"] = training_run.Choice(*words_7, threshold_7.value, rate_7.value, seed_7.value)
     choice_7 = shown_7["choice"]
-    if choice_7 not in finished_7:
+    history_7 = finished_7.get(choice_7)
+    if history_7 is None:
         for history_7 in training_run.train(choice_7):
-            finished_7[choice_7] = history_7
             mo.output.replace(page(training_run, history_7, controls_7, dark))
-    page(training_run, finished_7[choice_7], controls_7, dark)
+        finished_7[choice_7] = history_7
+    page(training_run, history_7, controls_7, dark)
     return
 
 
