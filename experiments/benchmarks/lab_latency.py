@@ -90,7 +90,7 @@ def press(page: Any, control: Any, config: Config) -> list[float]:
         page.evaluate(WATCH)
         # To and fro: at an end of its range a slider would not answer.
         page.keyboard.press("ArrowRight" if k % 4 < 2 else "ArrowLeft")
-        times.append(page.evaluate("window.answered"))
+        times.append(round(page.evaluate("window.answered"), 1))
         page.wait_for_timeout(100)
     return times[config.warm :]
 

@@ -137,7 +137,11 @@ def told(result: Result) -> str:
     """The sentence under the picture."""
     kinds = [f"{len(a)}-cycle" if len(a) > 1 else "resting state" for a in result.attractors]
     words = {0: "no attractor", 1: f"one {kinds[0]}" if kinds else "", 2: "two resting states"}
-    count = words.get(len(kinds), f"{len(kinds)} attractors") if len(set(kinds)) < 2 else f"two attractors, {kinds}"
+    count = (
+        words.get(len(kinds), f"{len(kinds)} attractors")
+        if len(set(kinds)) < 2
+        else " and ".join(f"one {kind}" for kind in kinds)
+    )
     multipliers = ", ".join(look.brief(m) for m in result.multipliers)
     end = result.states[-1]
     return (

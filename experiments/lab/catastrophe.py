@@ -133,15 +133,24 @@ def told(result: Result) -> str:
     """The sentence under the picture."""
     k, norm = result.cliff, result.norm[0]
     usual = float(np.nanmedian(norm[max(0, k - 60) : k + 1]))
-    ends = [float(np.nanmean(x[-40:])) for x in result.loss]
-    jump = [look.brief(result.loss[0, i], 2) for i in (k, k + 1)]
+    ends = [look.brief(float(np.nanmean(x[-40:]))) for x in result.loss]
     clipped = 100 * float((result.norm[1] > result.threshold).mean())
+    what = f"No cliff is met in {UPDATES} updates"
+    if met(result):
+        jump = [look.brief(result.loss[0, i], 2) for i in (k, k + 1)]
+        what = (
+            f"At update {k} the gradient's norm is **{look.brief(norm[k])}**, {look.brief(norm[k] / usual, 2)} times "
+        )
+        what += f"the usual, and the error jumps from {jump[0]} to {jump[1]}"
     return (
-        f"At update {k} the gradient's norm is **{look.brief(norm[k])}**, "
-        f"{look.brief(norm[k] / usual, 2)} times the usual, and the error jumps from {jump[0]} to {jump[1]}. "
-        f"Over the last 40 updates the error is **{look.brief(ends[0])}** without clipping "
-        f"and **{look.brief(ends[1])}** with it (chance: 1.39); {clipped:.0f} % of the updates were clipped."
+        f"{what}. Over the last 40 updates the error is **{ends[0]}** without clipping and **{ends[1]}** with it "
+        f"(chance: 1.39); {clipped:.0f} % of the updates were clipped."
     )
+
+
+def met(result: Result) -> bool:
+    """Whether the error rose by half a nat or more with the update that is called the cliff."""
+    return bool(result.loss[0, result.cliff + 1] - result.loss[0, result.cliff] > 0.5)
 
 
 def figures(result: Result, dark: bool) -> dict[str, Any]:
@@ -164,7 +173,7 @@ def figures(result: Result, dark: bool) -> dict[str, Any]:
     before = seen[0, max(result.cliff - SMOOTH, 0)]
     look.dots(panel, [result.cliff], [before], c["ink"], "the cliff", symbol="circle-open", size=13)
     panel.update_yaxes(range=[0, 1.15 * max(CHANCE, float(np.nanmax(seen)))])
-    drawn["Error: one run falls off the cliff"] = panel
+    drawn["Error: one run falls off the cliff" if met(result) else "Error of both runs"] = panel
 
     panel = look.panel(dark, "update", "‖gradient‖ (1)", ylog=True, height=310, **numbers)
     for name, row, color in zip(NAMES, result.norm, colors):

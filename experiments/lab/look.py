@@ -131,7 +131,7 @@ def plain(value: Any) -> Any:
 def brief(value: float, digits: int = 3) -> str:
     """A number for a sentence: `0.0123`, `5751`, `1.2e-7` with a real minus and power of ten."""
     if not math.isfinite(value):
-        return "beyond float64" if value != value else ("∞" if value > 0 else "−∞")
+        return "not a number" if value != value else ("∞" if value > 0 else "−∞")
     if value == 0:
         return "0"
     exponent = math.floor(math.log10(abs(value)))
