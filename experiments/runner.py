@@ -163,9 +163,9 @@ def record(
     from cliffs.records import save_record
 
     settings = dataclasses.asdict(config)
-    for name in PLACES:
-        if settings.get(name) is not None:
-            settings[name] = pathlib.Path(settings[name]).name
+    for place in PLACES:
+        if settings.get(place) is not None:
+            settings[place] = pathlib.Path(settings[place]).name
     save_record(
         folder,
         metrics=result.metrics,

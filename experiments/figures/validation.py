@@ -50,7 +50,7 @@ class Config:
     """Of the logistic map; the last one is that of a cycle of period 2^(flips - 1)."""
     henon_periods: int = 10
     lyapunov_steps: int = 300_000
-    networks: int = 10
+    published: int = 10
     """Published two-dimensional networks to look for cycles in; the last one has cycles of order 83."""
     starts: int = 64
     branches: int = 1000
@@ -270,7 +270,7 @@ def branches(config: Config) -> Iterator[Row]:
 def piecewise_linear(config: Config) -> tuple[list[Row], FixedPoints]:
     """Numbers of cycles of published networks; also those of the last network, for the figure."""
     rows, found = [], None
-    published = json.loads(PUBLISHED.read_text())["plrnn"][: config.networks]
+    published = json.loads(PUBLISHED.read_text())["plrnn"][: config.published]
     with jax.enable_x64(True):
         for i, entry in enumerate(published):
             params = PLRNNParams(*(jnp.array(entry[k]) for k in ("a", "w", "h")))

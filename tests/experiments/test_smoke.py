@@ -11,7 +11,7 @@ from cliffs.records import load_record
 TINY = {
     "figures/error_surface": {"steps": 20, "points": 21, "fine_points": 21, "updates": 5, "wall_points": 6},
     "figures/input_driven": {"steps": 6, "wide_steps": 3, "batch": 50, "scan": 21, "grid": 21},
-    "figures/validation": {"groups": ("cascade", "branches"), "flips": 2, "networks": 2, "branches": 3},
+    "figures/validation": {"groups": ("cascade", "branches"), "flips": 2, "published": 2, "branches": 3},
     "hypotheses/cliff_law": {
         "w": (5.0,),
         "lengths": (20, 25, 30, 35),
