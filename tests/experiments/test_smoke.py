@@ -21,6 +21,23 @@ TINY = {
         "hidden": 5,
         "updates": 2,
     },
+    "hypotheses/clipping_bias": {
+        "thresholds": (1.0, 2.0),
+        "batches": (1, 4),
+        "momenta": (1.0, 0.1),
+        "updates": 40,
+        "runs": 4,
+    },
+    "hypotheses/noise_and_clipping": {
+        "dimension": 5,
+        "updates": 6,
+        "thresholds": (1.0, float("inf")),
+        "rates": 2,
+        "seeds": 4,
+        "hidden": 3,
+        "batch": 2,
+        "network_updates": 4,
+    },
     "hypotheses/cliff_scan": {"hidden": 4, "length": 5, "points": 5, "seeds": 2},
     "hypotheses/order_to_chaos": {
         "sizes": (8,),
@@ -78,6 +95,8 @@ ELSEWHERE = {
     "training/regularisation",
     "training/success_by_length",
     "training/temporal_order",
+    "training/threshold_transfer",
+    "training/transformer",
     "hypotheses/curvature_alignment",
     "hypotheses/stability_map",
 }
