@@ -125,7 +125,7 @@ def moments(excess: Any, c: Any, noises: Any) -> tuple[Any, Any]:
 def gain(config: Config, name: str, c: float, excess: float) -> float:
     """`mu^2 / nu`; infinite where the variance is."""
     whole = excess + variance(config, name)
-    inside, second = moments(jnp.asarray(excess), c, jnp.asarray(quantiles(config, name)))
+    inside, second = moments(jnp.asarray(excess), c, jnp.asarray(quantiles(config, name, 4000)))
     return float(inside**2 * whole / second)
 
 

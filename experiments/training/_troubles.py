@@ -44,12 +44,12 @@ class Setting:
     b1: float = 0.9
     b2: float = 0.999
     weight_decay: float = 0.01
-    bad_at: int = 70
-    bad_updates: int = 2
+    bad_at: int = 65
+    bad_updates: int = 5
     hot: float = 10.0
     """How many times too high the learning rate is in the hot warm-up."""
-    hot_updates: int = 20
-    noise: float = 1.0
+    hot_updates: int = 15
+    noise: float = 5.0
     """The noise is this norm over sqrt(chi-square / degrees): a multivariate Student t."""
     degrees: float = 1.5
     """Degrees of freedom of the noise: its variance is infinite up to 2."""
@@ -139,6 +139,8 @@ def extra_settings(config: Setting, name: str) -> dict[str, Any]:
         extra["warmup"] = config.rule_warmup
     if name in ("clip_by_group_norm", "clip_by_group_band"):
         extra["group"] = layer_of
+    if name == "clip_by_spectral_norm":  # a decomposition of 27 matrices at each update would take an hour by itself
+        extra["mode"] = "soft"
     if name == "spectral_normalize":
         extra["select"] = lambda path: "blocks" in path and path.endswith("kernel")
     return extra
