@@ -18,8 +18,8 @@ class Block(nnx.Module):
         self.attend = nnx.Linear(width, 3 * width, use_bias=False, rngs=rngs)
         self.mix = nnx.Linear(width, width, use_bias=False, rngs=rngs)
         self.norm_mlp = nnx.RMSNorm(width, rngs=rngs)
-        self.up = nnx.Linear(width, 2 * width, use_bias=False, rngs=rngs)
-        self.down = nnx.Linear(2 * width, width, use_bias=False, rngs=rngs)
+        self.up = nnx.Linear(width, width, use_bias=False, rngs=rngs)
+        self.down = nnx.Linear(width, width, use_bias=False, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, time, width = x.shape

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
 from cliffs import clipping, sweeps, training
 from experiments.training import _language
@@ -30,7 +29,7 @@ class Setting:
     layers: int = 4
     width: int = 128
     heads: int = 4
-    words: int = 24
+    words: int = 16
     """Of the language made in code."""
     text: str | None = None
     """A file of characters instead of that language."""
@@ -38,22 +37,22 @@ class Setting:
     test_rows: int = 32
     batch: int = 2
     length: int = 32
-    updates: int = 120
-    learning_rate: float = 3e-3
-    warmup: int = 10
+    updates: int = 80
+    learning_rate: float = 4e-3
+    warmup: int = 8
     b1: float = 0.9
     b2: float = 0.999
     weight_decay: float = 0.01
-    bad_at: int = 65
-    bad_updates: int = 5
+    bad_at: int = 40
+    bad_updates: int = 4
     hot: float = 10.0
     """How many times too high the learning rate is in the hot warm-up."""
-    hot_updates: int = 15
+    hot_updates: int = 12
     noise: float = 5.0
     """The noise is this norm over sqrt(chi-square / degrees): a multivariate Student t."""
     degrees: float = 1.5
     """Degrees of freedom of the noise: its variance is infinite up to 2."""
-    rule_warmup: int = 20
+    rule_warmup: int = 15
     """Of the rules that have one: theirs are made for longer runs."""
     seeds: int = 8
     seed: int = 0
@@ -100,11 +99,16 @@ def heavy_tailed_noise(noise: Noise) -> optax.GradientTransformation:
 
     def update(updates, count, params=None):
         k_place, k_tail = jax.random.split(jax.random.fold_in(noise.key, count))
-        flat, unflatten = ravel_pytree(updates)
-        place = jax.random.randint(k_place, (), 0, len(noise.gaussian) - flat.size + 1)
-        direction = jax.lax.dynamic_slice(noise.gaussian, (place,), (flat.size,))
+        leaves, tree = jax.tree.flatten(updates)
+        size = sum(x.size for x in leaves)
+        at = jax.random.randint(k_place, (), 0, len(noise.gaussian) - size + 1)
         tail = jnp.sqrt(jax.random.chisquare(k_tail, noise.degrees) / noise.degrees)
-        return unflatten(flat + direction * (noise.norm / flat.size**0.5 / tail)), count + 1
+        scale, noisy = noise.norm / size**0.5 / tail, []
+        for x in leaves:
+            direction = jax.lax.dynamic_slice(noise.gaussian, (at,), (x.size,)).reshape(x.shape)
+            noisy.append(x + scale * direction)
+            at += x.size
+        return jax.tree.unflatten(tree, noisy), count + 1
 
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
