@@ -10,12 +10,13 @@ Over all such noises of standard deviation s the worst is `s^2 / (4 c)` for `c >
 `min(s, s^2 / c)` of Koloskova, Hendrikx & Stich (2023), whose bounds hold for any threshold. Clipping the mean of a
 batch has a smaller bias, found here by bisection of the exact expectation over the batch. Error feedback clips the
 difference to an estimate: with one estimate for each example of a finite set it has no bias; on a noisy gradient it
-takes momentum to remove it. Everything exact is compared with SGD as it runs.
+takes momentum, and with `b1 (a + b) <= c` no difference is clipped any more once it runs. Everything exact is compared
+with SGD as it runs.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,8 @@ import optax
 
 from cliffs.clipping import clip_by_global_norm, clip_with_error_feedback
 from cliffs.plotting import COLORS, figure
+
+INF = float("inf")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Config:
     batches: tuple[int, ...] = (1, 4, 16, 64)
     threshold: float = 1.0
     """Where one threshold is looked at."""
-    momenta: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)
+    momenta: tuple[float, ...] = (1.0, 0.8, 0.6, 0.4, 0.3, 0.1)
     """b1 of error feedback: the weight of a new gradient in its average."""
     learning_rate: float = 0.01
     updates: int = 6000
@@ -61,38 +64,31 @@ class Result(NamedTuple):
 def run(config: Config, say: Any = print) -> Result:
     """By threshold, by batch, with error feedback."""
     c = config.threshold
+    found = measure(config, clip_by_global_norm, {"limit": config.thresholds}, 1)
     by_threshold = [
         {
             "threshold": t,
             "exact": fixed_point(config, t, 1, per_example=True),
             "closed_form": closed_form(config, t),
             "worst_case": worst_bias(sigma(config), t),
-            **measure(config, clip_by_global_norm(t), 1),
+            **mine,
         }
-        for t in config.thresholds
+        for t, mine in zip(config.thresholds, found)
     ]
     say("thresholds done")
     by_batch = []
     for batch in config.batches:
-        for per_example in (True, False):
-            rule = clip_by_global_norm(np.inf if per_example else c)
-            by_batch.append(
-                {
-                    "batch": batch,
-                    "clipped": "examples" if per_example else "batch",
-                    "exact": fixed_point(config, c, batch, per_example=per_example),
-                    **measure(config, rule, batch, max_example=c if per_example else np.inf),
-                }
-            )
+        found = measure(config, clip_by_global_norm, {"limit": (INF, c), "example": (c, INF)}, batch)
+        for what, mine in zip(("examples", "batch"), found):
+            exact = fixed_point(config, c, batch, per_example=what == "examples")
+            by_batch.append({"batch": batch, "clipped": what, "exact": exact, **mine})
     say("batches done")
-    feedback = [
-        {"b1": b1, **measure(config, clip_with_error_feedback(c, b1 if b1 < 1 else None), 1)} for b1 in config.momenta
-    ]
+    found = measure(config, lambda b1: clip_with_error_feedback(c, b1), {"limit": config.momenta}, 1)
     metrics = {
         "sigma": sigma(config),
         "by_threshold": by_threshold,
         "by_batch": by_batch,
-        "error_feedback_on_noise": feedback,
+        "error_feedback_on_noise": [{"b1": b1, **mine} for b1, mine in zip(config.momenta, found)],
         "finite_set": finite_set(config),
     }
     return Result(config, metrics, table(config, metrics))
@@ -138,18 +134,25 @@ def fixed_point(config: Config, c: float, batch: int, *, per_example: bool) -> f
 
 
 def measure(
-    config: Config, rule: optax.GradientTransformation, batch: int, max_example: float = float("inf")
-) -> dict[str, float]:
-    """The mean of x over the second half of many runs of SGD, and its standard error over runs."""
-    optimizer = optax.chain(rule, optax.sgd(config.learning_rate))
+    config: Config,
+    rule: Callable[[Any], optax.GradientTransformation],
+    settings: Mapping[str, Sequence[float]],
+    batch: int,
+) -> list[dict[str, float]]:
+    """The mean of x over the second half of many runs of SGD, and its standard error over runs, for each setting.
+
+    `rule(limit)` sees the mean of the batch's gradients, each clipped to `example` before, if given.
+    """
     b = config.p * config.a / (1 - config.p)
 
-    def one(key):
+    def one(setting, key):
+        optimizer = optax.chain(rule(setting["limit"]), optax.sgd(config.learning_rate))
+        most = setting.get("example", INF)
+
         def body(carry, step):
             x, state = carry
             rare = jax.random.bernoulli(jax.random.fold_in(key, step), config.p, (batch,))
-            gradients = x + jnp.where(rare, config.a, -b)
-            gradient = jnp.clip(gradients, -max_example, max_example).mean()
+            gradient = jnp.clip(x + jnp.where(rare, config.a, -b), -most, most).mean()
             updates, state = optimizer.update(gradient, state, x)
             return (optax.apply_updates(x, updates), state), x
 
@@ -158,8 +161,10 @@ def measure(
         return xs[config.updates // 2 :].mean()
 
     keys = jax.random.split(jax.random.key(config.seed), config.runs)
-    means = np.asarray(jax.jit(jax.vmap(one))(keys), float)
-    return {"measured": float(means.mean()), "standard_error": float(means.std(ddof=1) / math.sqrt(len(means)))}
+    columns = {name: jnp.asarray(values, jnp.float32) for name, values in settings.items()}
+    means = np.asarray(jax.jit(jax.vmap(jax.vmap(one, (None, 0)), (0, None)))(columns, keys), float)
+    errors = means.std(1, ddof=1) / math.sqrt(config.runs)
+    return [{"measured": float(m), "standard_error": float(e)} for m, e in zip(means.mean(1), errors)]
 
 
 def finite_set(config: Config) -> dict[str, dict[str, float | None]]:

@@ -27,7 +27,7 @@ TROUBLES = ("clean", "bad batch", "heavy-tailed noise")
 class Config(Setting):
     """Settings."""
 
-    pilot: int = 50
+    pilot: int = 30
     """Updates without clipping whose norms are read."""
     thresholds: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, INF)
     allowed: float = 0.01

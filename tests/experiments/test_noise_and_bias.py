@@ -37,7 +37,7 @@ def test_analytic_worst_two_point_noise_is_a_maximum_over_its_probability(c):
 
 def test_integration_sgd_stops_where_the_closed_form_says():
     config = clipping_bias.Config(updates=4000, runs=32)
-    found = clipping_bias.measure(config, clip_by_global_norm(1.5), 1)
+    found = clipping_bias.measure(config, clip_by_global_norm, {"limit": (1.5,)}, 1)[0]
     np.testing.assert_allclose(found["measured"], 0.1 * 1.5 / 0.9, atol=5 * found["standard_error"])
     assert found["standard_error"] < 0.02
 
