@@ -44,12 +44,12 @@ class Config:
     updates: int = 500
     thresholds: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, INF)
     """Of the residual for least squares, of the gradient for the network, in units of the noise's median size."""
-    rates: int = 12
+    rates: int = 8
     seeds: int = 32
     """An even number: the first half chooses the learning rate, the second half is reported."""
     hidden: int = 16
     batch: int = 16
-    network_updates: int = 300
+    network_updates: int = 200
     network_noise: float = 1.0
     """Median norm of the noise on the network's gradient."""
     seed: int = 0
