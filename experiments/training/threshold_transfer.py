@@ -29,7 +29,7 @@ class Config(Setting):
 
     pilot: int = 30
     """Updates without clipping whose norms are read."""
-    thresholds: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, INF)
+    thresholds: tuple[float, ...] = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0, INF)
     allowed: float = 0.01
     """How far above the grid's best the loss may end."""
 
