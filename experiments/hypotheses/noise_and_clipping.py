@@ -44,7 +44,7 @@ class Config:
     updates: int = 500
     thresholds: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, INF)
     """Of the residual for least squares, of the gradient for the network, in units of the noise's median size."""
-    rates: int = 8
+    rates: int = 10
     seeds: int = 32
     """An even number: the first half chooses the learning rate, the second half is reported."""
     hidden: int = 16
@@ -132,7 +132,7 @@ def gain(config: Config, name: str, c: float, excess: float) -> float:
 def least_squares(config: Config, name: str) -> dict[str, Any]:
     """The excess at the end by threshold, at the best learning rate: from SGD, and from the equation for its mean."""
     d, size = config.dimension, median_size(config)
-    rates = jnp.geomspace(0.02, 2.0, config.rates) / d
+    rates = jnp.geomspace(0.05, 20.0, config.rates) / d
     noises = jnp.asarray(quantiles(config, name))
 
     def descend(threshold, rate, key):
@@ -221,9 +221,9 @@ def draw(result: Result) -> dict[str, Any]:
         if np.isfinite(gains).all():
             axes[0].plot(metrics["gain"]["thresholds"], gains, color=color, label=name)
         r = metrics["least_squares"][name]
-        axes[1].plot(places, r["median"], "o", color=color, ms=4, label=f"{name}, SGD")
+        axes[1].plot(places, r["median"], "o", color=color, ms=4, label=name)
         known = [(x, y) for x, y in zip(places, r["equation"]) if y is not None]
-        axes[1].plot(*zip(*known), color=color, lw=1, label="equation")
+        axes[1].plot(*zip(*known), color=color, lw=1)
         for ax, which in zip(axes[2:], ("SGD", "Adam")):
             r = metrics["network"][f"{which}, {name}"]
             spread = [r["ratio"] - r["ratio_low"], r["ratio_high"] - r["ratio"]]
@@ -233,11 +233,14 @@ def draw(result: Result) -> dict[str, Any]:
     axes[0].set(
         xscale="log", xlabel="threshold c of the residual", ylabel="$\\mu^2/\\nu$", title="gain of a clipped step"
     )
-    axes[1].set(yscale="log", ylabel="excess at the end", title="least squares, each at its best rate")
+    axes[1].set(yscale="log", ylabel="excess at the end", title="least squares: SGD and the equation (lines)")
     for ax, which in zip(axes[2:], ("SGD", "Adam")):
         ax.axhline(1, color=COLORS["unstable"], lw=0.8)
         ax.set(yscale="log", ylabel="test loss / that without clipping", title=f"network, {which}")
     for ax in axes[1:]:
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:.2g}")
+        ax.tick_params(axis="y", which="both", labelsize=8)
         ax.set(xscale="log", xlabel="threshold / median size of the noise")
         ax.set_xticks(places, [f"{t:g}" if np.isfinite(t) else "none" for t in config.thresholds])
         ax.set_xticks([], minor=True)

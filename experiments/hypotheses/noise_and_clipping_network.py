@@ -16,7 +16,7 @@ from cliffs.training import init_train_state, train_step
 def network_losses(config: Any, which: str, degrees: float) -> np.ndarray:
     """Test losses at the end `[thresholds, rates, seeds]` of "SGD" or "Adam" with a multivariate t on the gradient."""
     median = 1.0 if math.isinf(degrees) else median_of_tail(degrees)
-    rates = jnp.geomspace(*((0.01, 3.0) if which == "SGD" else (0.001, 0.3)), config.rates)
+    rates = jnp.geomspace(*((0.003, 3.0) if which == "SGD" else (0.001, 0.3)), config.rates)
     teacher = weights(jax.random.key(config.seed + 99), config.hidden)
 
     def loss(params, inputs):
