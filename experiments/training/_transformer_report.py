@@ -110,6 +110,10 @@ def draw(metrics: dict[str, Any], arrays: dict[str, Any], config: Any) -> Any:
     axes[0, 0].set_yticklabels([name.replace("_", " ") for name in names], fontsize=8)
     handles, labels = axes[1, 0].get_legend_handles_labels()
     axes[1, 0].legend(handles, labels, fontsize=8)
+    axes[0, 0].plot([], [], "o-", color=COLORS["clipped"], label="default, 95 % interval of the mean")
+    axes[0, 0].plot([], [], "|", color=COLORS["unstable"], ms=7, label="two other settings")
+    axes[0, 0].plot([], [], color=COLORS["unclipped"], label="no clipping")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
     return fig
 
 
@@ -125,10 +129,12 @@ def _finals(ax: Any, rules: Any, names: list[str], default: dict[str, float], tr
             if mine:
                 ax.plot([low, high], [i, i], color=color, lw=2.5, alpha=0.4)
             ax.plot(cell["final"], i, "o" if mine else "|", color=color, ms=5 if mine else 7)
-    ax.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5), title=trouble, xlabel="final loss above the floor")
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    ax.xaxis.set_minor_formatter(lambda x, _: "")
+    ax.set(
+        yticks=range(len(names)),
+        ylim=(len(names) - 0.5, -0.5),
+        title=trouble,
+        xlabel="final loss above the floor (nats)",
+    )
 
 
 def _course(ax: Any, arrays: dict[str, Any], default: dict[str, float], trouble: str, config: Any) -> None:

@@ -143,7 +143,6 @@ def draw(result: Result) -> dict[str, Any]:
         best = found["best_loss"]
         within = best, best * (1 + result.config.allowed)
         ax.axhspan(*within, color=COLORS["good"], alpha=0.25, lw=0, label=f"best + {result.config.allowed:.0%}")
-        ax.axhline(result.metrics["floor"], color=COLORS["unstable"], ls=":", lw=1, label="floor of the language")
         ticks = [*finite, *([4 * max(finite)] if len(finite) < len(found["thresholds"]) else [])]
         names = [f"{t:g}" for t in finite] + ["none"]
         ax.set(xscale="log", title=trouble, xlabel="threshold of the global norm")
