@@ -10,7 +10,7 @@ TROUBLES = ("clean", "bad batch", "hot warm-up", "heavy-tailed noise")
 SHOWN = {
     "none": COLORS["unclipped"],
     "clip_by_global_norm": COLORS["clipped"],
-    "clip_by_zscore": COLORS["accent"],
+    "adaptive_grad_clip": COLORS["accent"],
     "clip_update_rms": COLORS["good"],
 }
 """The rules whose course is drawn, at their defaults."""
