@@ -195,12 +195,12 @@ def _descend(clip: Callable[[Any], Any], noises: Any) -> float:
     return float(jax.lax.scan(body, jnp.float32(1.0), length=2000)[0])
 
 
-def _descend_mean(rule: optax.GradientTransformation, noises: Any) -> float:
+def _descend_mean(rule: Any, noises: Any) -> float:
     body = lambda x, _: (x - 0.1 * rule.update((x + noises).mean(), rule.init(x))[0], None)  # noqa: E731
     return float(jax.lax.scan(body, jnp.float32(1.0), length=2000)[0])
 
 
-def _descend_with_state(rule: optax.GradientTransformation, noises: Any) -> float:
+def _descend_with_state(rule: Any, noises: Any) -> float:
     def body(carry, _):
         x, states = carry
         estimates, states = jax.vmap(lambda g, s: rule.update(g, s))(x + noises, states)

@@ -136,7 +136,7 @@ def least_squares(config: Config, name: str) -> dict[str, Any]:
     noises = jnp.asarray(quantiles(config, name))
 
     def descend(threshold, rate, key):
-        optimizer = optax.chain(clip_by_global_norm(threshold * size * math.sqrt(d)), optax.sgd(rate))
+        optimizer: Any = optax.chain(clip_by_global_norm(threshold * size * math.sqrt(d)), optax.sgd(rate))
         start = jnp.ones(d) / math.sqrt(d)
 
         def body(state, step):
@@ -145,9 +145,9 @@ def least_squares(config: Config, name: str) -> dict[str, Any]:
             noise = scale(config, name) * draw_noise(k_noise, NOISES[name])
             gradient = row * (row @ state - noise)
             updates, _ = optimizer.update(gradient, optimizer.init(state), state)
-            return optax.apply_updates(state, updates), None
+            return state + updates, None
 
-        end = jax.lax.scan(body, start, jnp.arange(config.updates))[0]
+        end: Any = jax.lax.scan(body, start, jnp.arange(config.updates))[0]
         return jnp.sum(end**2)
 
     def equation(threshold, rate):

@@ -26,12 +26,12 @@ def network_losses(config: Any, which: str, degrees: float) -> np.ndarray:
         k_start, k_run, k_test = jax.random.split(key, 3)
         step_rule = optax.sgd(rate) if which == "SGD" else optax.adam(rate)
 
-        def noisy(updates, count, params=None):
-            k_noise, k_tail = jax.random.split(jax.random.fold_in(k_run, 2 * count + 1))
+        def noisy(updates, state, params=None):
+            k_noise, k_tail = jax.random.split(jax.random.fold_in(k_run, 2 * state + 1))
             flat, unflatten = ravel_pytree(updates)
             tail = 1.0 if math.isinf(degrees) else jnp.sqrt(degrees / jax.random.chisquare(k_tail, degrees))
             length = config.network_noise * tail / median
-            return unflatten(flat + jax.random.normal(k_noise, flat.shape) * length / flat.size**0.5), count + 1
+            return unflatten(flat + jax.random.normal(k_noise, flat.shape) * length / flat.size**0.5), state + 1
 
         noise = optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), noisy)
         rule = optax.chain(noise, clip_by_global_norm(threshold * config.network_noise), step_rule)

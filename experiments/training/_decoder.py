@@ -53,7 +53,7 @@ class Functions(NamedTuple):
     """`init(key) -> params`, a dict of arrays: N(0, 1/fan-in), scales of norms 1."""
     loss: Callable[[Any, Any], Any]
     """`loss(params, rows [batch, time + 1]) -> nats per symbol`, each symbol from those before it."""
-    count: int
+    size: int
     """How many parameters."""
 
 

@@ -97,8 +97,8 @@ class Noise(NamedTuple):
 def heavy_tailed_noise(noise: Noise) -> optax.GradientTransformation:
     """Add a vector of Student's t: Gaussian of that norm, divided by one `sqrt(chi-square / degrees)` an update."""
 
-    def update(updates, count, params=None):
-        k_place, k_tail = jax.random.split(jax.random.fold_in(noise.key, count))
+    def update(updates, state, params=None):
+        k_place, k_tail = jax.random.split(jax.random.fold_in(noise.key, state))
         leaves, tree = jax.tree.flatten(updates)
         size = sum(x.size for x in leaves)
         at = jax.random.randint(k_place, (), 0, len(noise.gaussian) - size + 1)
@@ -108,7 +108,7 @@ def heavy_tailed_noise(noise: Noise) -> optax.GradientTransformation:
             direction = jax.lax.dynamic_slice(noise.gaussian, (at,), (x.size,)).reshape(x.shape)
             noisy.append(x + scale * direction)
             at += x.size
-        return jax.tree.unflatten(tree, noisy), count + 1
+        return jax.tree.unflatten(tree, noisy), state + 1
 
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
@@ -169,7 +169,7 @@ def train(config: Setting, text: Corpus, name: str, grid: Mapping[str, Any]) -> 
     model = functional(text.symbols, config.length, config.layers, config.width, config.heads)
 
     def init(run):
-        start = optimizer(config, name, run, jnp.zeros(2 * model.count))
+        start = optimizer(config, name, run, jnp.zeros(2 * model.size))
         return training.init_train_state(model.init(run_key(config, run, 0)), start)
 
     def update(state, run, data):
@@ -187,7 +187,7 @@ def train(config: Setting, text: Corpus, name: str, grid: Mapping[str, Any]) -> 
     def evaluate(state, run, data):
         return {"loss": model.loss(state.params, data["test"])}
 
-    gaussian = np.random.default_rng(config.seed).standard_normal(2 * model.count, np.float32)
+    gaussian = np.random.default_rng(config.seed).standard_normal(2 * model.size, np.float32)
     result = sweeps.sweep(
         init,
         update,

@@ -48,7 +48,9 @@ def run(config: Config, say: Any = print) -> Result:
     text = corpus(config)
     metrics: dict[str, Any] = {"floor": text.floor}
     arrays: dict[str, Any] = {}
-    rows = [("trouble", "suggested (median)", "loss with it", "best of the grid", "above the best, 95 % interval")]
+    rows: list[tuple[str, ...]] = [
+        ("trouble", "suggested (median)", "loss with it", "best of the grid", "above the best, 95 % interval")
+    ]
     for trouble in TROUBLES:
         begun = time.perf_counter()
         norms = pilot_norms(config, text, trouble)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from experiments import runner
-from experiments.training import _language, _troubles, threshold_transfer, transformer
+from experiments.training import _language, _transformer_report, _troubles, threshold_transfer, transformer
+from tests.untyped import untyped
 
 from cliffs.records import load_record
 from cliffs.sweeps import SweepResult
@@ -73,7 +74,9 @@ def test_analytic_jump_and_recovery_of_made_up_losses(monkeypatch):
     losses[2:4, 10:12] = 9.0  # the rubbish itself
     losses[2:4, 12:15] = 3.0
     none = np.full(8, -1)
-    metrics = StepMetrics(losses, losses, {"clipped": np.zeros((8, 30)), "norm": losses, "cosine": losses})
+    metrics = StepMetrics(
+        untyped(losses), untyped(losses), {"clipped": np.zeros((8, 30)), "norm": losses, "cosine": losses}
+    )
     fake = SweepResult(cases, {}, metrics, {"loss": losses[:, -1:]}, none, none, np.full(8, 30))
     monkeypatch.setattr(transformer, "train", lambda *args: fake)
     text = _troubles.Corpus(np.zeros((1, 1)), np.zeros((1, 1)), 27, 0.25)
@@ -86,7 +89,7 @@ def test_analytic_jump_and_recovery_of_made_up_losses(monkeypatch):
 
 def test_integration_troubles_change_a_run_from_their_first_update_on(tmp_path):
     """Runs of one seed see the same rows: the same losses to the bit before the trouble, others after."""
-    config = transformer.Config(**TINY, only=("clip_by_global_norm",), checkpoint=str(tmp_path / "kept"))
+    config = transformer.Config(**untyped(TINY), only=("clip_by_global_norm",), checkpoint=str(tmp_path / "kept"))
     result, folder = runner.execute("training/transformer", config, folder=tmp_path, report=False)
     arrays = load_record(folder).arrays
     losses = {t: arrays[f"none inf {t} loss"] for t in transformer.TROUBLES}
@@ -105,7 +108,7 @@ def test_integration_troubles_change_a_run_from_their_first_update_on(tmp_path):
 
 
 def test_integration_a_suggested_threshold_is_compared_with_a_grid(tmp_path):
-    config = threshold_transfer.Config(**TINY, pilot=20, thresholds=(0.5, float("inf")))
+    config = threshold_transfer.Config(**untyped(TINY), pilot=20, thresholds=(0.5, float("inf")))
     result, folder = runner.execute("training/threshold_transfer", config, folder=tmp_path, report=False)
     arrays = load_record(folder).arrays
     for trouble in threshold_transfer.TROUBLES:
@@ -119,3 +122,12 @@ def test_integration_a_suggested_threshold_is_compared_with_a_grid(tmp_path):
 def test_wrong_rule_is_named():
     with pytest.raises(ValueError, match=r"only must name some of .*'magic'"):
         transformer.rules(dataclasses.replace(transformer.Config(), only=("magic",)))
+
+
+def test_documented_page_has_the_recorded_numbers():
+    """The table of docs/which-clipping.md is that of the committed result."""
+    record = load_record(runner.ROOT / "results/training/transformer")
+    page = (runner.ROOT / "docs/which-clipping.md").read_text()
+    assert _transformer_report.markdown(record.metrics) in page
+    for name, reason in record.metrics["left_out"].items():
+        assert f"`{name}` ({reason})" in page
