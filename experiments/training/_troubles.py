@@ -114,7 +114,7 @@ def heavy_tailed_noise(noise: Noise) -> optax.GradientTransformation:
 
 
 def optimizer(config: Setting, name: str, run: Mapping[str, Any], gaussian: Any) -> optax.GradientTransformation:
-    """AdamW in its parts, with the rule under telemetry where it belongs: before Adam, around it, or last."""
+    """AdamW in its parts, with the rule under telemetry where it belongs: before Adam, or around it."""
 
     def rate(count):
         ramp = jnp.minimum((count + 1) / config.warmup, 1.0)
@@ -131,8 +131,6 @@ def optimizer(config: Setting, name: str, run: Mapping[str, Any], gaussian: Any)
     rule = clipping.with_telemetry(factory(run["threshold"], **extra))
     if name == "clip_update_rms":
         return optax.chain(noise, rule, *step)
-    if clipping.STRATEGIES[name].on_matrix:
-        return optax.chain(noise, adam, *step, rule)
     return optax.chain(noise, rule, adam, *step)
 
 
@@ -145,8 +143,6 @@ def extra_settings(config: Setting, name: str) -> dict[str, Any]:
         extra["group"] = layer_of
     if name == "clip_by_spectral_norm":  # a decomposition of 27 matrices at each update would take an hour by itself
         extra["mode"] = "soft"
-    if name == "spectral_normalize":
-        extra["select"] = lambda path: "blocks" in path and path.endswith("kernel")
     return extra
 
 
