@@ -23,7 +23,7 @@ ALL_CORES = True
 
 LEFT_OUT = {
     "clip_or_shrink": "shrinks a recurrent matrix, of which a transformer has none; without it, it is the global norm",
-    "spectral_normalize": "bounds the singular values of the same matrix; on all kernels it is another model, not a clip",
+    "spectral_normalize": "bounds the singular values of that matrix; on all kernels it is another model, no clip",
     "project_spectral_radius": "bounds the eigenvalues of a matrix that is applied again and again: there is none",
 }
 TROUBLES = report.TROUBLES
