@@ -8,12 +8,12 @@ from cliffs.plotting import COLORS, figure
 
 TROUBLES = ("clean", "bad batch", "hot warm-up", "heavy-tailed noise")
 SHOWN = {
-    "none": COLORS["unclipped"],
-    "clip_by_global_norm": COLORS["clipped"],
-    "adaptive_grad_clip": COLORS["accent"],
-    "clip_update_rms": COLORS["good"],
+    "none inf": COLORS["unclipped"],
+    "clip_by_global_norm 1": COLORS["clipped"],
+    "adaptive_grad_clip 0.01": COLORS["accent"],
+    "clip_by_spectral_norm 0.1": COLORS["good"],
 }
-"""The rules whose course is drawn, at their defaults."""
+"""The rules and settings whose course is drawn."""
 
 
 def table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -106,7 +106,7 @@ def draw(metrics: dict[str, Any], arrays: dict[str, Any], config: Any) -> Any:
         _finals(axes[0, column], rules, names, default, trouble)
         if column:
             axes[0, column].set_yticklabels([])
-        _course(axes[1, column], arrays, default, trouble, config)
+        _course(axes[1, column], arrays, trouble, config)
     axes[0, 0].set_yticklabels([name.replace("_", " ") for name in names], fontsize=8)
     handles, labels = axes[1, 0].get_legend_handles_labels()
     axes[1, 0].legend(handles, labels, fontsize=8)
@@ -120,12 +120,20 @@ def draw(metrics: dict[str, Any], arrays: dict[str, Any], config: Any) -> Any:
 def _finals(ax: Any, rules: Any, names: list[str], default: dict[str, float], trouble: str) -> None:
     none = rules["none"][default["none"]][trouble]
     ax.axvspan(*none["final_interval"], color=COLORS["unclipped"], alpha=0.12, lw=0)
+    every = [(cell[trouble]["final"], cell[trouble]["final_interval"]) for r in rules.values() for cell in r.values()]
+    edge = 1.05 * max(high for final, (_, high) in every if final <= 1.4 * none["final"])  # the others are named there
     ax.axvline(none["final"], color=COLORS["unclipped"], lw=1)
     for i, name in enumerate(names):
         for threshold, cells in rules[name].items():
             cell, mine = cells[trouble], threshold == default[name]
             color = COLORS["unclipped"] if name == "none" else COLORS["clipped"] if mine else COLORS["unstable"]
             low, high = cell["final_interval"]
+            if cell["final"] > edge:
+                if mine:
+                    beyond = f"{cell['final']:.2f} \N{RIGHTWARDS ARROW}"
+                    place = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "center"}
+                    ax.text(0.99, i, beyond, fontsize=8, **place)
+                continue
             if mine:
                 ax.plot([low, high], [i, i], color=color, lw=2.5, alpha=0.4)
             ax.plot(cell["final"], i, "o" if mine else "|", color=color, ms=5 if mine else 7)
@@ -137,18 +145,23 @@ def _finals(ax: Any, rules: Any, names: list[str], default: dict[str, float], tr
     )
 
 
-def _course(ax: Any, arrays: dict[str, Any], default: dict[str, float], trouble: str, config: Any) -> None:
+def _course(ax: Any, arrays: dict[str, Any], trouble: str, config: Any) -> None:
     width = config.window
-    for name, color in SHOWN.items():
-        if name not in default:
+    for label, color in SHOWN.items():
+        if f"{label} {trouble} loss" not in arrays:
             continue
-        label = f"{name} {default[name]:g}"
         losses = arrays[f"{label} {trouble} loss"]
         if trouble != "clean":
             losses = losses - arrays[f"{label} clean loss"]
         kernel = np.ones(width) / width
         course = np.convolve(losses, kernel, "valid")
-        ax.plot(np.arange(len(course)) + width - 1, course, color=color, lw=1.3, label=name.replace("_", " "))
+        ax.plot(
+            np.arange(len(course)) + width - 1,
+            course,
+            color=color,
+            lw=1.3,
+            label=label.replace("_", " ").replace(" inf", ""),
+        )
     if trouble == "bad batch":
         ax.axvspan(config.bad_at, config.bad_at + config.bad_updates, color=COLORS["accent"], alpha=0.3, lw=0)
     if trouble == "hot warm-up":
