@@ -107,7 +107,8 @@ def test_integration_troubles_change_a_run_from_their_first_update_on(tmp_path):
     assert again.metrics["cells"] == result.metrics["cells"]
 
 
-def test_integration_a_suggested_threshold_is_compared_with_a_grid(tmp_path):
+def test_integration_a_suggested_threshold_is_compared_with_a_grid(tmp_path, monkeypatch):
+    monkeypatch.setattr(threshold_transfer, "TROUBLES", ("bad batch", "heavy-tailed noise"))
     config = threshold_transfer.Config(**untyped(TINY), pilot=20, thresholds=(0.5, float("inf")))
     result, folder = runner.execute("training/threshold_transfer", config, folder=tmp_path, report=False)
     arrays = load_record(folder).arrays
