@@ -34,6 +34,23 @@ TINY = {
         "omega_seeds": 1,
         "glorot_draws": 10,
     },
+    "hypotheses/clipping_bias": {
+        "thresholds": (1.0, 2.0),
+        "batches": (1, 4),
+        "momenta": (1.0, 0.1),
+        "updates": 40,
+        "runs": 4,
+    },
+    "hypotheses/noise_and_clipping": {
+        "dimension": 5,
+        "updates": 6,
+        "thresholds": (1.0, float("inf")),
+        "rates": 2,
+        "seeds": 4,
+        "hidden": 3,
+        "batch": 2,
+        "network_updates": 4,
+    },
     "hypotheses/cliff_scan": {"hidden": 4, "length": 5, "points": 5, "seeds": 2},
     "hypotheses/order_to_chaos": {
         "sizes": (8,),
@@ -127,6 +144,8 @@ ELSEWHERE = {
     "training/regularisation",
     "training/success_by_length",
     "training/temporal_order",
+    "training/threshold_transfer",
+    "training/transformer",
     "hypotheses/curvature_alignment",
     "hypotheses/stability_map",
 }
@@ -147,6 +166,8 @@ def test_integration_an_experiment_runs_from_settings_to_figures(name, tmp_path,
         every = module.networks
         few = ("Glorot, tanh", "LSTM, forget bias 1")
         monkeypatch.setattr(module, "networks", lambda config: {k: every(config)[k] for k in few})
+    if name == "hypotheses/noise_and_clipping":  # every noise is three programs
+        monkeypatch.setattr(module, "NOISES", {"Gaussian": float("inf"), "t, 1.5 degrees": 1.5})
     result, folder = runner.execute(name, dataclasses.replace(module.Config(), **TINY[name]))
     record = load_record(folder)
     assert record.name == name
