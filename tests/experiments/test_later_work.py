@@ -29,7 +29,7 @@ def test_analytic_claims_about_training_are_judged_by_their_counts():
     assert [c.verdict for c in verdicts.values()] == [
         "holds",  # 40 % of the unclipped runs are lost
         "only at threshold 5",  # 97 % below it
-        "holds",  # 18 of 20 within the best one's interval
+        "holds on 1 of 1 tasks with runs that learn",  # 18 of 20 within the best one's interval
         "holds",
         "holds",  # clipped takes 0.75 of the updates
     ]
@@ -39,10 +39,16 @@ def test_analytic_claims_about_training_are_judged_by_their_counts():
     assert list(verdicts.values()) == [
         "only for some of the tasks",
         "only at threshold 5",
-        "holds on 1 of 2 tasks",
+        "holds on 1 of 2 tasks with runs that learn",
         "does not",
         "does not",
     ]
+    none = {"a hard task": [row(INF, 0, 0), row(5.0, 0, 0), row(1.0, 0, 0)]}
+    for rows in none.values():
+        for each in rows:
+            each["solved_at"] = np.array([-1, -1])
+    verdicts = {c.claim: c.verdict for c in claims.of_training(none)}
+    assert list(verdicts.values()) == ["does not", "only at threshold 5, 1", "open", "open", "open"]
 
 
 def test_documented_claims_without_a_record_are_open(tmp_path):
