@@ -99,13 +99,13 @@ def train(config: Config, task: str, length: int) -> Any:
 def row_of(config: Config, result: Any, threshold: float) -> dict[str, Any]:
     """One threshold: how many solved the task, how many were lost, and how many steps were clipped.
 
-    Lost: the loss is no longer finite, or its mean since the last evaluation is above that before the first one, in a
-    run that has not solved its task.
+    Lost: the loss is no longer finite, or its mean since the last evaluation is 5 % above that before the first one (a
+    plateau scatters by less), in a run that has not solved its task.
     """
     mine = np.isclose(result.grid["max_norm"], threshold)
     log = read_telemetry(result.state)
     loss = np.ma.filled(np.ma.masked_invalid(result.metrics.loss[mine]), INF)
-    thrown_out = (loss[:, -1] > loss[:, 0]) & (result.solved_at[mine] < 0)
+    thrown_out = (loss[:, -1] > 1.05 * loss[:, 0]) & (result.solved_at[mine] < 0)
     lost = int(((result.diverged_at[mine] >= 0) | thrown_out).sum())
     low, high = wilson_interval(lost, config.seeds)
     clipped = np.asarray(log["clip_count"])[mine] / np.maximum(np.asarray(log["compared_count"])[mine], 1)
@@ -155,13 +155,13 @@ def of_training(tables: dict[str, list[dict[str, Any]]]) -> list[Claim]:
     none = {name: _ask(table, INF) for name, table in tables.items()}
     clipped = {name: [row for row in table if row["threshold"] < INF] for name, table in tables.items()}
     best = {name: max(rows, key=lambda r: r["solved"]) for name, rows in clipped.items()}
-    # Where no run learns at any threshold, nothing can be said of thresholds.
-    learned = [name for name, row in best.items() if row["solved"]]
+    # Where few runs learn at any threshold, nothing can be said of thresholds.
+    learned = [name for name, row in best.items() if 2 * row["solved"] >= row["runs"]]
 
     def lost(row: dict[str, Any]) -> str:
         return f"{100 * row['lost'] / row['runs']:.0f} % [{100 * row['lost_low']:.0f}, {100 * row['lost_high']:.0f}]"
 
-    inside = [r["lost_low"] <= 0.6 and r["lost_high"] >= 0.3 for r in none.values()]
+    inside = [0.3 <= r["lost"] / r["runs"] <= 0.6 for r in none.values()]
     claims = [
         Claim(
             "30 to 60 % of the unclipped runs are lost, next to none of the clipped ones",
@@ -190,7 +190,7 @@ def of_training(tables: dict[str, list[dict[str, Any]]]) -> list[Claim]:
                     f"{n}: {row['solved']} of {row['runs']} at 5, {best[n]['solved']} at {best[n]['threshold']:g}"
                     for n, row in five.items()
                 ),
-                "open" if not near else f"holds on {sum(near)} of {len(near)} tasks with runs that learn",
+                "open" if not near else f"holds on {sum(near)} of {len(near)} tasks that half of the runs learn",
             )
         )
     claims.append(
@@ -268,7 +268,8 @@ def page(config: Config, claims: list[Claim]) -> str:
         "",
         f"{config.seeds} seeds, {config.hidden} tanh units ({config.init}), rate {config.learning_rate}, batches of "
         f"{config.batch}, {config.updates} updates of {tasks}. Intervals are 95 %: Wilson's for shares, the "
-        "bootstrap's for means. Lost: no longer finite, or the loss ends above where it began.",
+        "bootstrap's for means. Lost: no longer finite, or the loss ends 5 % above where it began. Open: "
+        "among others where less than half of the runs learn at any threshold.",
         "",
         "| claim | measured | verdict |",
         "| --- | --- | --- |",
