@@ -5,7 +5,6 @@ when less than `success_error` of them are wrong.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,7 +17,8 @@ import optax
 from cliffs import penalties, spectra, training
 from cliffs.plotting import COLORS
 from cliffs.stats import wilson_interval
-from cliffs.sweeps import Checkpoint, SweepResult, sweep
+from cliffs.sweeps import SweepResult
+from experiments.training._resumable import whole_sweep
 
 INF = float("inf")
 STYLES: dict[str, dict[str, Any]] = {
@@ -117,22 +117,8 @@ def train(
         return {"error": error, "solved": error < config.success_error}
 
     options: dict[str, Any] = {"evaluate_every": config.evaluate_every, "record_every": config.evaluate_every}
-    if config.checkpoint is not None:
-        options["checkpoint"] = Checkpoint(pathlib.Path(config.checkpoint) / name, every_seconds=30)
-    result = sweep(
-        first,
-        update,
-        dict(grid),
-        config.updates,
-        evaluate=evaluate,
-        stop_when_solved=True,
-        record={"loss": "mean", "grad_norm": "max"},
-        **options,
-    )
-    if not result.complete:
-        # What was not run must not be counted as not solved.
-        raise KeyboardInterrupt(f"{name}: {'; '.join(result.notes)}")
-    return result
+    options |= {"evaluate": evaluate, "stop_when_solved": True, "record": {"loss": "mean", "grad_norm": "max"}}
+    return whole_sweep(first, update, grid, config.updates, folder=config.checkpoint, name=name, **options)
 
 
 def count(result: SweepResult, mine: np.ndarray) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import optax
 
 from cliffs import recurrent, tasks, training
 from cliffs.data import CharacterCorpus, load_penn_treebank, load_text8, read_text8
-from cliffs.sweeps import Checkpoint, SweepResult, product_grid, sweep
+from cliffs.sweeps import SweepResult, product_grid
+from experiments.training._resumable import whole_sweep
 
 ALL_CORES = True
 INF = float("inf")
@@ -143,12 +144,8 @@ def train(config: Config) -> tuple[SweepResult, dict[str, np.ndarray]]:
 
     axes = {"learning_rate": config.learning_rates, "max_norm": [config.threshold, INF]}
     grid = product_grid(**axes, seed=list(range(config.seeds)))
-    options: dict[str, Any] = {"evaluate_every": config.evaluate_every, "data": data}
-    if config.checkpoint is not None:
-        options["checkpoint"] = Checkpoint(pathlib.Path(config.checkpoint), every_seconds=30)
-    result = sweep(init, update, grid, config.updates, evaluate=evaluate, **options)
-    if not result.complete:
-        raise KeyboardInterrupt("; ".join(result.notes))
+    options: dict[str, Any] = {"evaluate": evaluate, "evaluate_every": config.evaluate_every, "data": data}
+    result = whole_sweep(init, update, grid, config.updates, folder=config.checkpoint, **options)
     bits = result.metrics.loss / config.piece_length / np.log(2)
     return result, {"train": bits.reshape(len(bits), -1, config.evaluate_every).mean(-1), **result.evaluations}
 

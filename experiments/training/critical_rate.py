@@ -7,7 +7,6 @@ seed is the largest rate at which it learns, and beta is fitted to the medians o
 """
 
 import dataclasses
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,8 @@ import optax
 
 from cliffs import recurrent, training
 from cliffs.plotting import COLORS, figure
-from cliffs.sweeps import Checkpoint, product_grid, sweep
+from cliffs.sweeps import product_grid
+from experiments.training._resumable import whole_sweep
 
 ALL_CORES = True
 INF = float("inf")
@@ -114,15 +114,10 @@ def train(config: Config, delay: int) -> Any:
         return {"loss": value, "solved": value < config.solved_loss}
 
     options: dict[str, Any] = {"evaluate_every": config.evaluate_every, "record_every": config.evaluate_every}
-    if config.checkpoint is not None:
-        options["checkpoint"] = Checkpoint(pathlib.Path(config.checkpoint) / f"delay_{delay}", every_seconds=30)
+    options |= {"folder": config.checkpoint, "name": f"delay_{delay}"}
     grid = product_grid(max_norm=config.thresholds, rate=config.rates, seed=list(range(config.seeds)))
-    result = sweep(
-        init, update, grid, config.updates, evaluate=evaluate, stop_when_solved=True, record={"loss": "last"}, **options
-    )
-    if not result.complete:
-        raise KeyboardInterrupt(f"delay {delay}: {'; '.join(result.notes)}")
-    return result
+    options |= {"evaluate": evaluate, "stop_when_solved": True, "record": {"loss": "last"}}
+    return whole_sweep(init, update, grid, config.updates, **options)
 
 
 def border(config: Config, solved: np.ndarray) -> np.ndarray:
@@ -177,6 +172,7 @@ def draw(result: Result) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    import pathlib
     import sys
 
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))

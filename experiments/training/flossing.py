@@ -7,7 +7,6 @@ then during it. Every arm but the first is clipped.
 """
 
 import dataclasses
-import pathlib
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +18,8 @@ import optax
 from cliffs import penalties, recurrent, spectra, tasks, training
 from cliffs.plotting import figure
 from cliffs.stats import bootstrap_interval
-from cliffs.sweeps import Checkpoint, product_grid, sweep
+from cliffs.sweeps import product_grid
+from experiments.training._resumable import whole_sweep
 from experiments.training._trials import INF
 
 ALL_CORES = True
@@ -188,14 +188,10 @@ def train(config: Config, delay: int) -> Any:
         right = (logits(state.params, states) > 0) == (batch.targets > 0.5)
         return {"accuracy": average(right, batch)}
 
-    options: dict[str, Any] = {"evaluate_every": 1}
-    if config.checkpoint is not None:
-        options["checkpoint"] = Checkpoint(pathlib.Path(config.checkpoint) / f"delay_{delay}", every_seconds=30)
     grid = product_grid(arm=list(range(len(ARMS))), seed=list(range(config.seeds)))
-    result = sweep(init, update, grid, config.updates // config.floss_every, evaluate=evaluate, **options)
-    if not result.complete:
-        raise KeyboardInterrupt(f"delay {delay}: {'; '.join(result.notes)}")
-    return result
+    options: dict[str, Any] = {"evaluate": evaluate, "evaluate_every": 1}
+    options |= {"folder": config.checkpoint, "name": f"delay_{delay}"}
+    return whole_sweep(init, update, grid, config.updates // config.floss_every, **options)
 
 
 def draw(result: Result) -> dict[str, Any]:
@@ -215,6 +211,7 @@ def draw(result: Result) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    import pathlib
     import sys
 
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))

@@ -8,7 +8,6 @@ distance of binned occupation), and is its largest Lyapunov exponent that of the
 """
 
 import dataclasses
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +18,8 @@ import optax
 from cliffs import recurrent, spectra, training
 from cliffs.plotting import COLORS, figure
 from cliffs.stats import bootstrap_interval
-from cliffs.sweeps import Checkpoint, product_grid, sweep
+from cliffs.sweeps import product_grid
+from experiments.training._resumable import whole_sweep
 
 ALL_CORES = True
 LORENZ_EXPONENT = 0.9056
@@ -181,14 +181,10 @@ def train(config: Config, data: np.ndarray) -> Any:
 
     now_and_then = max(1, config.evaluate_every // config.every)
     options: dict[str, Any] = {"evaluate_every": now_and_then, "record_every": now_and_then}
-    if config.checkpoint is not None:
-        options["checkpoint"] = Checkpoint(pathlib.Path(config.checkpoint), every_seconds=30)
     grid = product_grid(arm=list(range(len(ARMS))), seed=list(range(config.seeds)))
     groups = config.updates // config.every
-    result = sweep(init, update, grid, groups, evaluate=evaluate, record={"loss": "mean"}, **options)
-    if not result.complete:
-        raise KeyboardInterrupt("; ".join(result.notes))
-    return result
+    options |= {"evaluate": evaluate, "record": {"loss": "mean"}}
+    return whole_sweep(init, update, grid, groups, folder=config.checkpoint, **options)
 
 
 def judge(config: Config, both: Any, start: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -229,6 +225,7 @@ def draw(result: Result) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    import pathlib
     import sys
 
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))

@@ -6,7 +6,6 @@ loss summed over a piece) is in the configuration below. The paper's scale diffe
 """
 
 import dataclasses
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,8 @@ import optax
 
 from cliffs import recurrent, tasks, training
 from cliffs.data import load_polyphonic
-from cliffs.sweeps import Checkpoint, SweepResult, product_grid, sweep
+from cliffs.sweeps import SweepResult, product_grid
+from experiments.training._resumable import whole_sweep
 
 ALL_CORES = True
 INF = float("inf")
@@ -126,11 +126,8 @@ def train(config: Config) -> tuple[SweepResult, dict[str, np.ndarray]]:
     axes = {"learning_rate": config.learning_rates, "max_norm": [config.threshold, INF]}
     grid = product_grid(**axes, seed=list(range(config.seeds)))
     options: dict[str, Any] = {"evaluate": evaluate, "evaluate_every": count, "data": data}
-    if config.checkpoint is not None:
-        options["checkpoint"] = Checkpoint(pathlib.Path(config.checkpoint) / config.dataset, every_seconds=30)
-    result = sweep(init, update, grid, count * config.epochs, **options)
-    if not result.complete:
-        raise KeyboardInterrupt(f"{config.dataset}: {'; '.join(result.notes)}")
+    options |= {"folder": config.checkpoint, "name": config.dataset}
+    result = whole_sweep(init, update, grid, count * config.epochs, **options)
     met = result.metrics.loss.reshape(len(grid["seed"]), -1, count).sum(-1) / pieces.mask.sum()
     return result, {"train": met, **result.evaluations}
 
@@ -147,6 +144,7 @@ def piece_orders(config: Config, song: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    import pathlib
     import sys
 
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))

@@ -189,6 +189,28 @@ def test_invariance_gradients_of_a_norm_over_devices_are_those_of_the_whole():
     np.testing.assert_allclose(jax.grad(spread)(x), 2 * x, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["clip_by_ema_max", "clip_update_rms", "clip_by_block_rms"])
+def test_invariance_derivatives_through_a_rule_over_devices_are_those_of_the_whole(name):
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("x")
+    x = jnp.array([0.5, -2.0, 1.0, 0.3, 3.0, -0.7, 0.2, 1.5])  # the largest entry lies on the second device
+    weights = jnp.linspace(1.0, 2.0, 8)
+
+    def second(axis_name):
+        def run(x):
+            rule = on_trees(STRATEGIES[name].make(0.5, axis_name=axis_name))
+            state = rule.init(x)
+            _, state = rule.update(0.3 * x, state, x)
+            return rule.update(x, state, x)[0]
+
+        return run
+
+    spread = jax.shard_map(second("x"), mesh=mesh, in_specs=spec, out_specs=spec)
+    got, want = (jax.grad(lambda x, f=f: weights @ f(x))(x) for f in (spread, second(None)))
+    assert np.abs(want - weights).max() > 0.1  # the rule is at work
+    np.testing.assert_allclose(got, want, rtol=2e-4, atol=1e-5)
+
+
 def test_documented_every_strategy_is_in_the_registry_and_takes_a_threshold_first():
     exported = {n for n in vars(clipping) if n.startswith(("clip", "soft_clip", "spectral", "project", "adaptive"))}
     assert exported == set(STRATEGIES)
