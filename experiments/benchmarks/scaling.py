@@ -139,9 +139,9 @@ def draw(result: Result) -> dict[str, Any]:
     from cliffs.plotting import figure
 
     fig, axes = figure(1, 2, size=(10, 3.8))
-    for ax, name, label in (
-        (axes[0], "networks", "updates of a network a second"),
-        (axes[1], "length", "steps of a network a second"),
+    for ax, name, label, title in (
+        (axes[0], "networks", "updates of a network a second", "more networks cost no speed"),
+        (axes[1], "length", "steps of a network a second", "long sequences leave the caches"),
     ):
         points = result.metrics[name]
         ax.plot(list(points), list(points.values()), "o-")
@@ -149,7 +149,7 @@ def draw(result: Result) -> dict[str, Any]:
         ax.set_xticks(list(points), [str(x) for x in points])
         ax.set_ylim(0, 1.15 * max(points.values()))
         ax.set_xlabel("networks in the sweep" if name == "networks" else "length of the sequences")
-        ax.set_ylabel(label)
+        ax.set(ylabel=label, title=title)
     return {"scaling": fig}
 
 
