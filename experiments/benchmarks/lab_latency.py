@@ -49,7 +49,7 @@ class Config:
 
     tabs: tuple[str, ...] = ("Catastrophe", "Cliff", "Descent", "Rules", "Omega", "Growth", "Bifurcations")
     """Not Training, which answers to its button with a run of its own."""
-    presses: int = 12
+    presses: int = 30
     warm: int = 3
     """Presses before those that count: programs compile, caches fill."""
 
