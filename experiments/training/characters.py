@@ -43,6 +43,8 @@ class Config:
     threshold: float = 45.0
     std: float = 0.05
     """Of all initial weights."""
+    final_rate: float = 1.0
+    """The rate falls evenly on a log scale to this share of itself; 1 is a constant rate."""
     updates: int = 2000
     evaluate_every: int = 250
     seeds: int = 1
@@ -119,7 +121,9 @@ def train(config: Config) -> tuple[SweepResult, dict[str, np.ndarray]]:
 
     def optimizer(run):
         """Clipped SGD; a threshold of infinity is plain SGD."""
-        return optax.chain(optax.clip_by_global_norm(run["max_norm"]), optax.sgd(run["learning_rate"]))
+        schedule = optax.exponential_decay(1.0, config.updates, config.final_rate)
+        clip, rate = optax.clip_by_global_norm(run["max_norm"]), optax.sgd(run["learning_rate"])
+        return optax.chain(clip, optax.scale_by_schedule(schedule), rate)
 
     def loss(params, batch):
         hidden, piece = batch
@@ -145,7 +149,8 @@ def train(config: Config) -> tuple[SweepResult, dict[str, np.ndarray]]:
     axes = {"learning_rate": config.learning_rates, "max_norm": [config.threshold, INF]}
     grid = product_grid(**axes, seed=list(range(config.seeds)))
     options: dict[str, Any] = {"evaluate": evaluate, "evaluate_every": config.evaluate_every, "data": data}
-    result = whole_sweep(init, update, grid, config.updates, folder=config.checkpoint, **options)
+    options |= {"folder": config.checkpoint, "name": name_of(config).replace(" ", "_")}
+    result = whole_sweep(init, update, grid, config.updates, **options)
     bits = result.metrics.loss / config.piece_length / np.log(2)
     return result, {"train": bits.reshape(len(bits), -1, config.evaluate_every).mean(-1), **result.evaluations}
 
