@@ -35,7 +35,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
 RESULTS = pathlib.Path(os.environ.get("CLIFFS_RESULTS_DIR", ROOT / "results"))
 KINDS = ("figures", "training", "hypotheses", "benchmarks")
-PLACES = ("data_dir", "checkpoint", "file")
+PLACES = ("data_dir", "checkpoint", "file", "text8")
 """Settings that say where things lie on one machine: only their names are recorded."""
 
 

@@ -17,7 +17,7 @@ import optax
 
 from cliffs import recurrent, tasks, training
 from cliffs.data import CharacterCorpus, load_penn_treebank, load_text8, read_text8
-from cliffs.sweeps import SweepResult, product_grid
+from cliffs.sweeps import SweepResult
 from experiments.training._resumable import whole_sweep
 
 ALL_CORES = True
@@ -40,6 +40,8 @@ class Config:
     batch: int = 20
     learning_rates: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2)
     """Each of clipped and unclipped is reported at the rate with the best validation score."""
+    unclipped_rates: tuple[float, ...] = ()
+    """Of the unclipped runs, where these are to have others."""
     threshold: float = 45.0
     std: float = 0.05
     """Of all initial weights."""
@@ -146,8 +148,9 @@ def train(config: Config) -> tuple[SweepResult, dict[str, np.ndarray]]:
         params = state.train.params
         return {fold: tasks.bits_per_character(step, params, data[fold], start) for fold in ("valid", "test")}
 
-    axes = {"learning_rate": config.learning_rates, "max_norm": [config.threshold, INF]}
-    grid = product_grid(**axes, seed=list(range(config.seeds)))
+    arms = {config.threshold: config.learning_rates, INF: config.unclipped_rates or config.learning_rates}
+    runs = [(rate, limit, seed) for limit, rates in arms.items() for rate in rates for seed in range(config.seeds)]
+    grid = {name: np.array(column) for name, column in zip(("learning_rate", "max_norm", "seed"), zip(*runs))}
     options: dict[str, Any] = {"evaluate": evaluate, "evaluate_every": config.evaluate_every, "data": data}
     options |= {"folder": config.checkpoint, "name": name_of(config).replace(" ", "_")}
     result = whole_sweep(init, update, grid, config.updates, **options)

@@ -36,8 +36,9 @@ def chosen_runs(arrays: dict[str, np.ndarray], max_norm: float) -> np.ndarray:
     """The runs (one per seed) with this threshold, at the learning rate with the best mean validation score."""
     valid = np.where(np.isfinite(arrays["valid"]), arrays["valid"], INF).min(1)
     same = arrays["max_norm"] == max_norm
-    best = min(np.unique(arrays["learning_rate"]), key=lambda r: valid[same & (arrays["learning_rate"] == r)].mean())
-    return np.flatnonzero(same & (arrays["learning_rate"] == best))
+    rate = arrays["learning_rate"]
+    best = min(np.unique(rate[same]), key=lambda r: valid[same & (rate == r)].mean())
+    return np.flatnonzero(same & (rate == best))
 
 
 def summarise(result: SweepResult, curves: dict[str, np.ndarray], threshold: float) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from experiments import reproduce, runner
-from experiments.training import characters, music, music_order, music_table, natural_report
+from experiments.training import character_table, characters, music, music_order, music_table, natural_report
 
 from cliffs.sweeps import SweepResult, product_grid
 from cliffs.training import StepMetrics
@@ -22,6 +22,21 @@ def test_integration_characters_learn_and_are_summarised(data_dir):
     summary = natural_report.summarise(result, curves, config.threshold)
     assert summary["clipped"]["mean"]["valid"] == curves["valid"][clipped].min()
     assert len(summary["best_valid_of_each_run"]) == 2
+
+
+def test_integration_the_table_of_characters_has_each_arm_at_its_own_rate(data_dir, tmp_path):
+    config = character_table.Config(
+        str(data_dir), tasks=("ptb, fifth",), updates=(2,), evaluate_every=1, hidden=3, checkpoint=str(tmp_path)
+    )
+    result = character_table.run(config, say=lambda text: None)
+    task = result.metrics["ptb, fifth"]
+    assert 4 < task["clipped"]["test"]["mean"] < 6  # nothing is learned in two updates: about log2 of 49
+    assert result.arrays["ptb, fifth / valid"].shape == (2, 2)
+    # Clipped at 45 and at rate 0.1, not clipped at 0.05: not the same run.
+    assert task["clipped"]["test"]["mean"] != task["unclipped"]["test"]["mean"]
+    axes = character_table.draw(result)["character_table"].axes
+    assert [ax.get_title() for ax in axes] == ["ptb, fifth"]
+    assert [path.name for path in tmp_path.iterdir()] == ["Penn_Treebank_characters,_5_ahead"]
 
 
 def test_integration_music_learns_song_by_song(data_dir):

@@ -132,6 +132,7 @@ TINY = {
 ELSEWHERE = {
     "figures/bifurcation_diagram",
     "figures/cusp",
+    "training/character_table",
     "training/characters",
     "training/clipping_strategies",
     "training/gates",
