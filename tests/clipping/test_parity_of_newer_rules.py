@@ -86,8 +86,8 @@ def test_analytic_groups_share_one_band():
     _, state = rule.update(grads, rule.init(grads))
     updates, state = rule.update(jax.tree.map(lambda g: 2 * g, grads) | {"b1": None}, state)
     np.testing.assert_allclose([updates["a1"][0], updates["a2"][0]], [3.0, 4.0], rtol=1e-6)
-    np.testing.assert_allclose(state.averages["a"][0], (5 + 2 * 10) / 3, rtol=1e-6)
-    np.testing.assert_allclose(state.averages["b"][0], 1.0)
+    np.testing.assert_allclose(state.averages.of("a")[0], (5 + 2 * 10) / 3, rtol=1e-6)
+    np.testing.assert_allclose(state.averages.of("b")[0], 1.0)
 
 
 @pytest.mark.wrong_arguments
@@ -209,4 +209,4 @@ def test_analytic_the_start_of_an_average_is_corrected_for_a_scheduled_decay():
     state = rule.init(jnp.zeros(2))
     for _ in range(7):
         _, state = rule.update(jnp.array([2.0, 1.0]), state)
-        np.testing.assert_allclose(state.averages[""][0], 2.0, rtol=1e-6)
+        np.testing.assert_allclose(state.averages.of("")[0], 2.0, rtol=1e-6)

@@ -1,36 +1,64 @@
-"""Moving averages of one number per array: corrected for their start, and kept under the names of the arrays."""
+"""Moving averages of a few numbers per array: corrected for their start, and kept under the names of the arrays."""
 
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from cliffs.clipping._leaves import compute_dtype, is_number, named_leaves, stands_for_params
-from cliffs.clipping._safe_norm import each_leaf
+from cliffs.clipping._leaves import check_same_leaves, compute_dtype, number_names, stands_for_params
 from cliffs.clipping._strategy import Gradient
 
-Kept = dict[str, Float[Array, " numbers"]]
-"""From the path of an array to its few numbers."""
+
+class PerArray(NamedTuple):
+    """A few numbers for every array of a tree, all in one: a state of hundreds of scalars takes long to compile."""
+
+    names: Mapping[str, tuple[()]]
+    """The paths of the arrays, or names of groups. In the order of the sorted names come the columns of `values`. The
+    mapping has no leaves, so that names are part of a state's structure."""
+    values: Float[Array, "numbers arrays"]
+
+    def of(self, name: str) -> Float[Array, " numbers"]:
+        """The numbers of one array."""
+        if name not in self.names:
+            raise KeyError(f"{name!r} is none of {sorted(self.names)}")
+        return self.values[..., sorted(self.names).index(name)]
 
 
-def start(params: PyTree, numbers: int) -> Any:
-    """Zeros for every array of numbers, as many as asked for."""
+def start(params: PyTree, numbers: int, names_of: Callable[[PyTree], Iterable[str]] = number_names) -> Any:
+    """Zeros for every array of numbers, or under the names asked for, as many as asked for."""
     if stands_for_params(params):
         return jnp.zeros(0)
-    dtype = compute_dtype(params)
-    return {name: jnp.zeros((numbers,), dtype) for name, x in named_leaves(params) if is_number(x)}
+    names: dict[str, tuple[()]] = dict.fromkeys(names_of(params), ())
+    return PerArray(names, jnp.zeros((numbers, len(names)), compute_dtype(params)))
 
 
-def columns(gradient: Gradient, kept: Kept) -> tuple[Float[Array, " leaves"], ...]:
-    """The numbers of the gradient's arrays, those of one kind in one array."""
-    return tuple(lax.optimization_barrier(jnp.stack(gradient.of_each_leaf(kept, "the state"), axis=1)))
+def columns(gradient: Gradient, kept: PerArray) -> Float[Array, "numbers leaves"]:
+    """The numbers of the gradient's arrays."""
+    check_same_leaves(gradient.tree, gradient.names, sorted(kept.names), "the state")
+    return chosen(kept, gradient.names)
 
 
-def keep(gradient: Gradient, kept: Kept, *new: Float[Array, " leaves"]) -> Kept:
-    """The state with new numbers for the gradient's arrays; those without a gradient keep theirs."""
-    rows = zip(*(each_leaf(values) for values in new))
-    return kept | {name: jnp.stack(row) for name, row in zip(gradient.names, rows)}
+def chosen(kept: PerArray, names: list[str]) -> Float[Array, "numbers names"]:
+    """The numbers under these names, all known, in their order."""
+    known = sorted(kept.names)
+    return kept.values if names == known else kept.values[:, _places(names, known)]
+
+
+def replaced(kept: PerArray, names: list[str], new: Float[Array, "numbers names"]) -> PerArray:
+    """The same with new numbers under these names; those of the others stay."""
+    known = sorted(kept.names)
+    if names == known:
+        return kept._replace(values=new)
+    if len(names) == len(known):
+        return kept._replace(values=new[:, _places(known, names)])
+    return kept._replace(values=kept.values.at[:, _places(names, known)].set(new.astype(kept.values.dtype)))
+
+
+def _places(names: list[str], known: list[str]) -> np.ndarray:
+    place = {name: i for i, name in enumerate(known)}
+    return np.array([place[name] for name in names], int)
 
 
 def weighted(weight: Array, decay: Any) -> tuple[Array, Array]:

@@ -47,16 +47,22 @@ def clip(max_delta: Number, *, nonfinite: NonFinite = "propagate") -> optax.Grad
     def rule(gradient, state):
         limit = at(max_delta, state.count)
 
-        def one(x):
-            y = wide(x, compute_dtype(x))
-            bound = jnp.asarray(limit, y.real.dtype)
-            if not jnp.iscomplexobj(y):
-                return jnp.clip(y, -bound, bound).astype(x.dtype)
-            return jax.lax.complex(jnp.clip(y.real, -bound, bound), jnp.clip(y.imag, -bound, bound)).astype(x.dtype)
-
-        return Outcome([one(x) for x in gradient.clean]), state
+        new = [_clipped(x, jnp.asarray(limit, compute_dtype(x)), gradient.finite) for x in gradient.leaves]
+        return Outcome(new, passes_nonfinite=True), state
 
     return strategy(None, rule, nonfinite)
+
+
+# Here and below: traced once for all arrays of one shape.
+@jax.jit
+def _clipped(x: Array, bound: Array, finite: Array) -> Array:
+    """An array within its bound, as it was where the gradient is not finite."""
+    y = jnp.where(finite, wide(x, bound.dtype), 0)
+    if jnp.iscomplexobj(y):
+        cut = jax.lax.complex(jnp.clip(y.real, -bound, bound), jnp.clip(y.imag, -bound, bound))
+    else:
+        cut = jnp.clip(y, -bound, bound)
+    return jnp.where(finite, cut.astype(x.dtype), x)
 
 
 def clip_spikes(
@@ -111,23 +117,30 @@ def clip_spikes(
             # The root is kept, so the root of the correction belongs to it; at count 0 nothing is compared.
             left = 1 - jnp.asarray(a, root.dtype) ** jnp.maximum(count, 1)
             root = root / jnp.sqrt(left)
-
-        def one(x, rms):
-            y = wide(x, rms.dtype)
-            size = hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y)
-            bound = multiple(root, rms)
-            spike = late & (size > bound) & (rms > 0)
-            if jnp.iscomplexobj(y):
-                cut = y * (jnp.where(spike, bound, 1.0) / jnp.where(spike, size, 1.0))
-            else:
-                # The limit itself with the sign: no division, so no rounding above the limit.
-                cut = jnp.sign(y) * bound
-            seen = jnp.where(spike, bound, size)
-            moment = root_mean(rms, seen, jnp.asarray(a, rms.dtype))
-            return jnp.where(spike, cut.astype(x.dtype), x), moment
-
-        pairs = [one(x, r) for x, r in zip(gradient.clean, of_leaves(gradient, state.rms))]
+        decay_now = jnp.where(gradient.finite, jnp.asarray(a, root.dtype), 1)
+        late &= gradient.finite
+        pairs = [
+            _without_spikes(x, r, root.astype(r.dtype), decay_now.astype(r.dtype), late, gradient.finite)
+            for x, r in zip(gradient.leaves, of_leaves(gradient, state.rms))
+        ]
         rms = replaced(gradient, state.rms, [moment for _, moment in pairs])
-        return Outcome([new for new, _ in pairs]), state._replace(rms=rms)
+        outcome = Outcome([new for new, _ in pairs], passes_nonfinite=True, kept=("rms",))
+        return outcome, state._replace(rms=rms)
 
     return strategy(init, rule, nonfinite)
+
+
+@jax.jit
+def _without_spikes(x: Array, rms: Array, root: Array, decay: Array, late: Array, finite: Array) -> tuple[Array, Array]:
+    """An array with its spikes cut, and its new moment; where the gradient is not finite, what there was."""
+    # Zeros instead of what is not finite, which must not reach a derivative.
+    y = jnp.where(finite, wide(x, rms.dtype), 0)
+    size = hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y)
+    bound = multiple(root, rms)
+    spike = late & (size > bound) & (rms > 0)
+    if jnp.iscomplexobj(y):
+        cut = y * (jnp.where(spike, bound, 1.0) / jnp.where(spike, size, 1.0))
+    else:
+        # The limit itself with the sign: no division, so no rounding above the limit.
+        cut = jnp.sign(y) * bound
+    return jnp.where(spike, cut.astype(x.dtype), x), root_mean(rms, jnp.where(spike, bound, size), decay)

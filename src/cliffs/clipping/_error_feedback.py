@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
@@ -78,15 +79,16 @@ def clip_with_error_feedback(
     def rule(gradient, state):
         dtype = gradient.norm.value.dtype
         limit, step = (jnp.asarray(at(number, state.count), dtype) for number in (max_norm, b2))
+        # Where the gradient is not finite nothing moves.
+        step = jnp.where(gradient.finite, step, 0)
         old = of_leaves(gradient, state.estimate)
         new = [wide(x, h.real.dtype) for x, h in zip(gradient.clean, old)]
         if b1 is not None:
-            share = jnp.asarray(at(b1, state.count), dtype)
-            new = [(1 - share) * v + share * x for v, x in zip(of_leaves(gradient, state.average), new)]
-        # Half the difference, because the difference of two floats may be none.
-        halves = [0.5 * v - 0.5 * h for v, h in zip(new, old)]
+            share = jnp.where(gradient.finite, jnp.asarray(at(b1, state.count), dtype), 0)
+            new = [_mean(v, x, share) for v, x in zip(of_leaves(gradient, state.average), new)]
+        halves = [_half_way(v, h) for v, h in zip(new, old)]
         moves = clipped_whole(halves, whole_norm(halves, dtype, gradient.axis_name), 0.5 * limit).leaves
-        estimates = [(h + step * move) + step * move for h, move in zip(old, moves)]
+        estimates = [_moved(h, move, step) for h, move in zip(old, moves)]
         updates = [h.astype(x.dtype) for h, x in zip(estimates, gradient.leaves)]
 
         def change():
@@ -97,6 +99,23 @@ def clip_with_error_feedback(
         state = state._replace(estimate=replaced(gradient, state.estimate, estimates))
         if b1 is not None:
             state = state._replace(average=replaced(gradient, state.average, new))
-        return Outcome(updates, change), state
+        return Outcome(updates, change, kept=("average", "estimate")), state
 
     return strategy(init, rule, nonfinite, axis_name=axis_name)
+
+
+# All are traced once for all arrays of one shape.
+@jax.jit
+def _mean(average: Array, x: Array, share: Array) -> Array:
+    return (1 - share) * average + share * x
+
+
+@jax.jit
+def _half_way(v: Array, h: Array) -> Array:
+    """Half the difference, because the difference of two floats may be none."""
+    return 0.5 * v - 0.5 * h
+
+
+@jax.jit
+def _moved(h: Array, half: Array, step: Array) -> Array:
+    return (h + step * half) + step * half

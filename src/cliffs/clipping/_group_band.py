@@ -9,12 +9,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int
 
-from cliffs.clipping._averages import Kept, weighted
-from cliffs.clipping._leaves import compute_dtype, number_names, stands_for_params
+from cliffs.clipping._averages import PerArray, chosen, replaced, start, weighted
+from cliffs.clipping._leaves import number_names
 from cliffs.clipping._norms import of_groups
 from cliffs.clipping._numbers import Number, at, check, multiple
 from cliffs.clipping._outcome import Outcome, rescaled_parts
-from cliffs.clipping._safe_norm import Axis, each_leaf
+from cliffs.clipping._safe_norm import Axis
 from cliffs.clipping._strategy import NonFinite, by_leaf, strategy
 
 
@@ -22,8 +22,8 @@ class GroupBandState(NamedTuple):
     """State of `clip_by_group_band`."""
 
     count: Int[Array, ""]
-    averages: Kept
-    """From the name of a group to the average of its norm and the weight behind it, `1 - decay^t`."""
+    averages: PerArray
+    """For each group the average of its norm, and the weight behind it, `1 - decay^t`."""
 
 
 def clip_by_group_band(
@@ -94,25 +94,22 @@ def clip_by_group_band(
         return found
 
     def init(params):
-        count = jnp.zeros((), jnp.int32)
-        if stands_for_params(params):
-            return GroupBandState(count, jnp.zeros(0))  # pyright: ignore[reportArgumentType]
-        dtype = compute_dtype(params)
-        return GroupBandState(count, {name: jnp.zeros((2,), dtype) for name in members(number_names(params))})
+        averages = start(params, 2, names_of=lambda tree: members(number_names(tree)))
+        return GroupBandState(jnp.zeros((), jnp.int32), averages)
 
     def rule(gradient, state):
         groups = members(gradient.names)
         if not groups:
             return Outcome([]), state
-        unknown = [name for name in groups if name not in state.averages]
+        unknown = [name for name in groups if name not in state.averages.names]
         if unknown:
-            raise ValueError(f"the gradient has the group {unknown[0]!r}, the state {list(state.averages)}")
+            raise ValueError(f"the gradient has the group {unknown[0]!r}, the state {sorted(state.averages.names)}")
         count, dtype = state.count, gradient.norm.value.dtype
         places = list(groups.values())
-        chosen = np.array([indices[0] for indices in places], int)
+        first = np.array([indices[0] for indices in places], int)
         norms = of_groups(gradient.norms, places)
-        n = jnp.where(gradient.finite, norms.value[chosen], 0.0)
-        average, weight = jnp.stack([state.averages[name] for name in groups], axis=1).astype(dtype)
+        n = jnp.where(gradient.finite, norms.value[first], 0.0)
+        average, weight = chosen(state.averages, list(groups)).astype(dtype)
         share, weight = weighted(weight, at(decay, count))
 
         def within(average):
@@ -128,11 +125,11 @@ def clip_by_group_band(
         else:
             lengths = within(average)
             average = average + share * ((lengths if update == "clipped" else n) - average)
-        kept = [jnp.stack(pair) for pair in zip(each_leaf(average), each_leaf(weight))]
         group_of = np.zeros(len(gradient.leaves), int)
         for k, indices in enumerate(places):
             group_of[indices] = k
-        outcome = rescaled_parts(gradient.leaves, norms, lengths[group_of], gradient.finite, chosen)
-        return outcome, state._replace(averages=state.averages | dict(zip(groups, kept)))
+        outcome = rescaled_parts(gradient.leaves, norms, lengths[group_of], gradient.finite, first)
+        averages = replaced(state.averages, list(groups), jnp.stack([average, weight]))
+        return outcome, state._replace(averages=averages)
 
     return strategy(init, rule, nonfinite, measure=by_leaf, axis_name=axis_name)

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from cliffs.clipping._leaves import compute_dtype, is_number, named_leaves, stands_for_params
+from cliffs.clipping._averages import PerArray, columns, replaced, start
 from cliffs.clipping._numbers import Number, at, check, multiple
 from cliffs.clipping._outcome import Outcome, rescaled_parts
-from cliffs.clipping._safe_norm import Axis, each_leaf
+from cliffs.clipping._safe_norm import Axis
 from cliffs.clipping._strategy import NonFinite, by_leaf, strategy
 
 
@@ -17,8 +17,8 @@ class EmaLeafNormState(NamedTuple):
     """State of `clip_by_ema_leaf_norm`."""
 
     count: Int[Array, ""]
-    norms: dict[str, Float[Array, ""]]
-    """From the path of a leaf to the average of its norm."""
+    norms: PerArray
+    """For each leaf the average of its norm."""
 
 
 def clip_by_ema_leaf_norm(
@@ -56,7 +56,7 @@ def clip_by_ema_leaf_norm(
     >>> state = clip.init({"w": jnp.zeros(1)})
     >>> _, state = clip.update({"w": jnp.array([1.0])}, state)
     >>> updates, state = clip.update({"w": jnp.array([50.0])}, state)
-    >>> round(float(updates["w"][0]), 4), round(float(state.norms["w"]), 4)
+    >>> round(float(updates["w"][0]), 4), round(float(state.norms.of("w")[0]), 4)
     (1.05, 1.001)
     """
     check("multiplier", multiplier)
@@ -65,11 +65,7 @@ def clip_by_ema_leaf_norm(
     check("max_norm", max_norm)
 
     def init(params):
-        count = jnp.zeros((), jnp.int32)
-        if stands_for_params(params):
-            return EmaLeafNormState(count, jnp.zeros(0))  # pyright: ignore[reportArgumentType]
-        dtype = compute_dtype(params)
-        return EmaLeafNormState(count, {name: jnp.zeros((), dtype) for name, x in named_leaves(params) if is_number(x)})
+        return EmaLeafNormState(jnp.zeros((), jnp.int32), start(params, 1))
 
     def rule(gradient, state):
         if not gradient.leaves:
@@ -79,15 +75,14 @@ def clip_by_ema_leaf_norm(
         # In warm-up every leaf is multiplied by length / whole, in the order that keeps the quotient a float.
         length = jnp.minimum(whole, at(max_norm, count))
         over, size = whole > length, jnp.where(whole > 0, whole, 1.0)
-        gamma = jnp.stack(gradient.of_each_leaf(state.norms, "the state"))
+        (gamma,) = columns(gradient, state.norms)
         fresh = gamma <= 0
         scaled = jnp.where(over, own / size * jnp.where(over, length, 1.0), own)
         clipped = jnp.minimum(own, jnp.where(fresh, jnp.inf, multiple(k, gamma)))
         early = jnp.where(fresh, scaled, jnp.minimum(gamma, scaled))
         late = jnp.where(fresh, clipped, a * gamma + (1 - a) * clipped)
         lengths, averages = jnp.where(warm, scaled, clipped), jnp.where(warm, early, late)
-        norms = state.norms | dict(zip(gradient.names, each_leaf(averages)))
         outcome = rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite)
-        return outcome, state._replace(norms=norms)
+        return outcome, state._replace(norms=replaced(state.norms, gradient.names, averages[None]))
 
     return strategy(init, rule, nonfinite, measure=by_leaf, axis_name=axis_name)

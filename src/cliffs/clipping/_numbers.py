@@ -86,15 +86,36 @@ def hypot(a: Array, b: Array) -> Array:
     return jnp.where(positive, top * jnp.sqrt(a * a + b * b), 0.0)
 
 
+@jax.custom_jvp
 def root_mean(old: Array, new: Array, decay: Array) -> Array:
-    """`sqrt(decay old^2 + (1 - decay) new^2)` of non-negative numbers whose squares may be no floats."""
-    top = jax.lax.stop_gradient(jnp.maximum(old, new))
-    positive = top > jnp.finfo(top.dtype).tiny
+    """`sqrt(decay old^2 + (1 - decay) new^2)` of non-negative numbers whose squares may be no floats.
+
+    In float64, where numbers and device allow that: bringing the numbers near 1 first takes two quotients, which XLA
+    keeps in memory.
+    """
+    dtype = jnp.result_type(old, new)
+    if jnp.finfo(dtype).bits == 32 and jax.default_backend() != "tpu":
+        with jax.enable_x64(True):
+            a, b, share = (jax.lax.convert_element_type(x, jnp.float64) for x in (old, new, decay))
+            total = share * jnp.square(a) + (1 - share) * jnp.square(b)
+            return jax.lax.convert_element_type(jnp.sqrt(total), dtype)
+    top = jnp.maximum(old, new)
+    positive = top > jnp.finfo(dtype).tiny
     top = jnp.where(positive, top, 1.0)
-    old, new = jnp.where(positive, old / top, 1.0), jnp.where(positive, new / top, 1.0)
+    old, new = jnp.where(positive, old / top, 1.0), jnp.where(positive, new / top, 0.0)
     total = decay * jnp.square(old) + (1 - decay) * jnp.square(new)
-    some = positive & (total > 0)
-    return jnp.where(some, top * jnp.sqrt(jnp.where(some, total, 1.0)), 0.0)
+    return jnp.where(positive, top * jnp.sqrt(total), 0.0)
+
+
+@root_mean.defjvp
+def _root_mean_jvp(primals, tangents):
+    (old, new, decay), (d_old, d_new, d_decay) = primals, tangents
+    root = root_mean(old, new, decay)
+    some = root > jnp.finfo(root.dtype).tiny
+    # Both parts over the root: at most 1 over the root of their shares. 0 at the origin.
+    a, b = (jnp.where(some, x / jnp.where(some, root, 1.0), 0.0) for x in (old, new))
+    along = 0.5 * (a * old - b * new) * d_decay
+    return root, (decay * a * d_old + (1 - decay) * b * d_new + along).astype(root.dtype)
 
 
 @jax.custom_jvp

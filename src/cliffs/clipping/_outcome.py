@@ -39,6 +39,8 @@ class Outcome(NamedTuple):
     compared. Called only where somebody asks; what it says of a gradient that is not finite is not used."""
     passes_nonfinite: bool = False
     """Whether a gradient that is not finite comes out as it was, without a select."""
+    kept: tuple[str, ...] = ()
+    """Fields of the state that a gradient that is not finite leaves as they were, without a select."""
 
 
 class Report(NamedTuple):

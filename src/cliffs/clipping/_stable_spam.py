@@ -1,12 +1,14 @@
 """The two rules of Stable-SPAM: entries against the average of an array's largest entry, and steady norms."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cliffs.clipping._averages import Kept, columns, keep, start, weighted
+from cliffs.clipping._averages import PerArray, columns, replaced, start, weighted
 from cliffs.clipping._leaves import compute_dtype, wide
 from cliffs.clipping._numbers import Number, at, check, hypot, multiple, root_mean
 from cliffs.clipping._outcome import Outcome, rescaled_parts
@@ -18,8 +20,8 @@ class EmaMaxState(NamedTuple):
     """State of `clip_by_ema_max`."""
 
     count: Int[Array, ""]
-    averages: Kept
-    """From the path of an array to the average of its largest modulus and the weight behind it, `1 - decay^t`."""
+    averages: PerArray
+    """For each array the average of its largest modulus, and the weight behind it, `1 - decay^t`."""
 
 
 def clip_by_ema_max(
@@ -66,32 +68,47 @@ def clip_by_ema_max(
         if not gradient.leaves:
             return Outcome([]), state
         average, weight = columns(gradient, state.averages)
-        # A gradient that is not finite must not reach a derivative: its largest entries are found among zeros.
-        leaves = [wide(x, compute_dtype(x)) for x in gradient.clean]
-        sizes = [hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y) for y in leaves]
         tops = jnp.stack(
-            [max_over_devices(x, jnp.max(size).astype(average.dtype), axis_name) for x, size in zip(leaves, sizes)]
+            [max_over_devices(x, _largest(x, gradient.finite, average.dtype), axis_name) for x in gradient.leaves]
         )
         share, weight = weighted(weight, at(decay, state.count))
         average = average + share * (tops - average)
         limits = multiple(at(multiplier, state.count), average)
         over = tops > limits
         factors = each_quotient(jnp.where(over, limits, 1.0), jnp.where(over, tops, 1.0))
-        new = [
-            jnp.where(size > limit.astype(size.dtype), (y * factor.astype(size.dtype)).astype(x.dtype), x)
-            for x, y, size, limit, factor in zip(gradient.leaves, leaves, sizes, each_leaf(limits), factors)
-        ]
-        return Outcome(new), state._replace(averages=keep(gradient, state.averages, average, weight))
+        parts = zip(gradient.leaves, each_leaf(limits), factors)
+        new = [_scaled_above(x, limit, factor, gradient.finite) for x, limit, factor in parts]
+        averages = replaced(state.averages, gradient.names, jnp.stack([average, weight]))
+        return Outcome(new, passes_nonfinite=True), state._replace(averages=averages)
 
     return strategy(init, rule, nonfinite, axis_name=axis_name)
+
+
+def _sizes(x: Array, finite: Array) -> tuple[Array, Array]:
+    """Entries in a float's precision and their moduli; zeros where the gradient is not finite."""
+    y = jnp.where(finite, wide(x, compute_dtype(x)), 0)
+    return y, hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y)
+
+
+# Both are traced once for all arrays of one shape.
+@functools.partial(jax.jit, static_argnums=2)
+def _largest(x: Array, finite: Array, dtype: Any) -> Array:
+    return jnp.max(_sizes(x, finite)[1]).astype(dtype)
+
+
+@jax.jit
+def _scaled_above(x: Array, limit: Array, factor: Array, finite: Array) -> Array:
+    """Entries above the limit times the factor."""
+    y, size = _sizes(x, finite)
+    return jnp.where(size > limit.astype(size.dtype), (y * factor.astype(size.dtype)).astype(x.dtype), x)
 
 
 class AdaptiveNormState(NamedTuple):
     """State of `adaptive_grad_norm`."""
 
     count: Int[Array, ""]
-    averages: Kept
-    """From the path of an array to the average of its norm, its root mean square, and the weights behind the two."""
+    averages: PerArray
+    """For each array the average of its norm, its root mean square, and the weights behind the two."""
 
 
 def adaptive_grad_norm(
@@ -153,8 +170,8 @@ def adaptive_grad_norm(
         some = total > 0
         ratio = jnp.where(some, mean / jnp.where(some, total, 1.0), 0.0)
         lengths = jnp.asarray(at(norm, state.count), n.dtype) * ratio
-        new = (jnp.where(n > 0, a, b) for a, b in zip((mean, root, mean_weight, root_weight), old))
+        new = jnp.where(n > 0, jnp.stack([mean, root, mean_weight, root_weight]), old)
         outcome = rescaled_parts(gradient.leaves, gradient.norms, lengths, gradient.finite)
-        return outcome, state._replace(averages=keep(gradient, state.averages, *new))
+        return outcome, state._replace(averages=replaced(state.averages, gradient.names, new))
 
     return strategy(init, rule, nonfinite, measure=by_leaf, axis_name=axis_name)

@@ -163,8 +163,10 @@ def strategy(
         else:
             new = [jnp.where(finite, a, b) for a, b in zip(outcome.leaves, bad)]
         new_state = new_state._replace(count=optax.safe_increment(state.count))
-        used = finite | (instead is not None)
-        new_state = jax.tree.map(lambda a, b: jnp.where(used, a, b).astype(b.dtype), new_state, state)
+        if not instead:
+            parts = {k: _selected(finite, getattr(new_state, k), v) for k, v in state._asdict().items()}
+            new_state = new_state._replace(**{k: v for k, v in parts.items() if k not in outcome.kept})
+        new_state = jax.tree.map(lambda a, b: a.astype(b.dtype), new_state, state)
         for i, x in zip(places, new):
             flat[i] = x
         # "zero" has changed what came in: nothing known here is about that.
@@ -172,6 +174,10 @@ def strategy(
         return jax.tree.unflatten(treedef, flat), new_state, said
 
     return optax.GradientTransformationExtraArgs(init_state, _Update(run))
+
+
+def _selected(finite: Array, new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
 
 def _refuse(finite, count):

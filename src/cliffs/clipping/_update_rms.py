@@ -84,19 +84,12 @@ def clip_update_rms(
 
     def rule(gradient, state):
         share, weight = weighted(state.weight, at(b2, state.count))
-        clean = gradient.clean
-
-        def moved(x, rms):
-            y = wide(x, rms.dtype)
-            size = hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y)
-            new = root_mean(rms, size, (1 - share).astype(rms.dtype))
-            # At most 1 / sqrt(share) where the moment decides, and less where eps does: the squares are floats.
-            floor = jnp.maximum(new, jnp.asarray(at(eps, state.count), rms.dtype))
-            some = floor > 0
-            ratio = jnp.where(some, size / jnp.where(some, floor, 1.0), 0.0)
-            return new, ratio
-
-        pairs = [moved(x, rms) for x, rms in zip(clean, of_leaves(gradient, state.rms))]
+        decay = jnp.where(gradient.finite, 1 - share, 1)
+        least, clean = jnp.asarray(at(eps, state.count), decay.dtype), gradient.clean
+        pairs = [
+            _moment(x, rms, *(number.astype(rms.dtype) for number in (decay, least)))
+            for x, rms in zip(clean, of_leaves(gradient, state.rms))
+        ]
         updates, inner_state = _inner_updates(wrapped, gradient, clean, state.inner)
         kept = {"weight": weight, "inner": inner_state, "rms": state.rms}
         if not pairs:
@@ -108,12 +101,31 @@ def clip_update_rms(
         limit = jnp.asarray(at(max_rms, state.count), dtype)
         over = sizes > limit
         factors = each_quotient(jnp.where(over, limit, 1.0), jnp.where(over, sizes, 1.0))
-        new = [
-            (wide(u, compute_dtype(u)) * f.astype(compute_dtype(u))).astype(u.dtype) for f, u in zip(factors, updates)
-        ]
-        return Outcome(new), state._replace(**kept)
+        new = [_times(u, f) for f, u in zip(factors, updates)]
+        return Outcome(new, kept=("rms",)), state._replace(**kept)
 
     return strategy(init, rule, nonfinite, axis_name=axis_name)
+
+
+# Both are traced once for all arrays of one shape.
+@jax.jit
+def _moment(x: Array, rms: Array, decay: Array, eps: Array) -> tuple[Array, Array]:
+    """The new root of the moment, and the entries over it: at most `1 / sqrt(1 - decay)`, so their squares are floats.
+
+    Where eps decides they are less.
+    """
+    y = wide(x, rms.dtype)
+    size = hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y)
+    new = root_mean(rms, size, decay)
+    floor = jnp.maximum(new, eps)
+    some = floor > 0
+    return new, jnp.where(some, size / jnp.where(some, floor, 1.0), 0.0)
+
+
+@jax.jit
+def _times(x: Array, factor: Array) -> Array:
+    dtype = compute_dtype(x)
+    return (wide(x, dtype) * factor.astype(dtype)).astype(x.dtype)
 
 
 def _inner_updates(
