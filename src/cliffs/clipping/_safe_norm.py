@@ -160,11 +160,19 @@ def _value(relative: Array, scale: Array | None, dtype: Any) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _norm(x: Array, dtype: Any, axes: Axes, axis_name: Axis) -> Norm:
+def _sum_of_squares(x: Array, dtype: Any, axes: Axes, axis_name: Axis) -> tuple[Array, Array | None]:
+    """The sum of squares over a scale, and the scale; None stands for 1."""
     working, context = _working(dtype)
     with context:
         scale = None if _is_wide(dtype) else _power_of_two(x, dtype, axes, axis_name)
-        relative = jnp.sqrt(_squares(x, working, axes, axis_name, scale))
+        return _squares(x, working, axes, axis_name, scale), scale
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _norm(x: Array, dtype: Any, axes: Axes, axis_name: Axis) -> Norm:
+    total, scale = _sum_of_squares(x, dtype, axes, axis_name)
+    with _working(dtype)[1]:
+        relative = jnp.sqrt(total)
         return Norm(_value(relative, scale, dtype), relative, scale)
 
 
@@ -193,10 +201,10 @@ def leaf_norms(leaves: Sequence[Array], dtype: Any, axis_name: Axis = None) -> N
 
     @jax.custom_jvp
     def norms(leaves: list[Array]) -> Norm:
-        found = [_norm(x, dtype, None, axis_name) for x in leaves]
-        with in_working_precision(found[0]):
-            relative = jnp.stack([n.relative for n in found])
-            scales = [n.scale for n in found if n.scale is not None]
+        found = [_sum_of_squares(x, dtype, None, axis_name) for x in leaves]
+        with _working(dtype)[1]:
+            relative = jnp.sqrt(jnp.stack([total for total, _ in found]))
+            scales = [scale for _, scale in found if scale is not None]
             scale = jnp.stack(scales) if scales else None
             return Norm(_value(relative, scale, dtype), relative, scale)
 

@@ -86,8 +86,11 @@ def clip_update_rms(
         share, weight = weighted(state.weight, at(b2, state.count))
         decay = jnp.where(gradient.finite, 1 - share, 1)
         least, clean = jnp.asarray(at(eps, state.count), decay.dtype), gradient.clean
+        steps = (state.count + 1).astype(decay.dtype)
+        # XLA does not know this 1. A root over it is kept as it is, where it would else keep that in float64.
+        one = steps / steps
         pairs = [
-            _moment(x, rms, *(number.astype(rms.dtype) for number in (decay, least)))
+            _moment(x, rms, *(number.astype(rms.dtype) for number in (decay, least, one)))
             for x, rms in zip(clean, of_leaves(gradient, state.rms))
         ]
         updates, inner_state = _inner_updates(wrapped, gradient, clean, state.inner)
@@ -109,14 +112,14 @@ def clip_update_rms(
 
 # Both are traced once for all arrays of one shape.
 @jax.jit
-def _moment(x: Array, rms: Array, decay: Array, eps: Array) -> tuple[Array, Array]:
+def _moment(x: Array, rms: Array, decay: Array, eps: Array, one: Array) -> tuple[Array, Array]:
     """The new root of the moment, and the entries over it: at most `1 / sqrt(1 - decay)`, so their squares are floats.
 
     Where eps decides they are less.
     """
     y = wide(x, rms.dtype)
     size = hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y)
-    new = root_mean(rms, size, decay)
+    new = root_mean(rms, size, decay) / one
     floor = jnp.maximum(new, eps)
     some = floor > 0
     return new, jnp.where(some, size / jnp.where(some, floor, 1.0), 0.0)
