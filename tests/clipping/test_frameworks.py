@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import flax.linen as linen
+import flax.serialization
 import flax.training.train_state
 import jax
 import jax.numpy as jnp
@@ -253,3 +254,43 @@ def test_integration_tree_map_params_finds_what_copies_the_parameters(name):
     assert found == sorted(["matrix", "vector"] * STRATEGIES[name].copies)
     same = optax.tree_map_params(transform, lambda x: x, state)
     assert identical(same, state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_integration_flax_writes_and_reads_the_state(name):
+    params = {"w_rec": jnp.ones((2, 2)), "dense": {"b": jnp.ones(2)}}
+    transform = with_telemetry(STRATEGIES[name].make(LIMIT), per_leaf=True)
+    state = jax.tree.map(lambda x: x + 1 if x.dtype != bool else ~x, transform.init(params))
+    again = flax.serialization.from_bytes(transform.init(params), flax.serialization.to_bytes(state))
+    assert jax.tree.structure(again) == jax.tree.structure(state)
+    assert identical(again, state)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        clipping.clip_by_ema_leaf_norm(warmup=1, max_norm=1e6),
+        clipping.clip_by_ema_max(),
+        clipping.adaptive_grad_norm(),
+        clipping.clip_by_group_band(group=lambda path: path),
+    ],
+    ids=["ema_leaf_norm", "ema_max", "grad_norm", "group_band"],
+)
+def test_invariance_averages_belong_to_names_and_not_to_places(rule):
+    """`a/x` comes before `a-b` in the tree and after it among sorted names."""
+    first = {"a": {"x": jnp.array([1.0, 2.0])}, "a-b": jnp.array([-30.0, 5.0])}
+    second = {"a": {"x": jnp.array([4.0, -9.0])}, "a-b": None}
+    third = {"a": {"x": jnp.array([50.0, 2.0])}, "a-b": jnp.array([40.0, -300.0])}
+    together = rule.init(first)
+    apart = {key: rule.init({key: first[key]}) for key in first}
+    for gradient in (first, second, third):
+        updates, together = rule.update(gradient, together)
+        for key in (key for key in first if gradient[key] is not None):
+            alone, apart[key] = rule.update({key: gradient[key]}, apart[key])
+            assert identical(alone[key], updates[key])
+    _, kept = together
+    assert sorted(kept.names) == ["a-b", "a/x"]
+    for path in kept.names:
+        np.testing.assert_array_equal(kept.of(path), apart[path.split("/")[0]][1].of(path))
+    with pytest.raises(KeyError, match="'c' is none of"):
+        kept.of("c")
