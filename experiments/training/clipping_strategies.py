@@ -20,6 +20,7 @@ from cliffs import recurrent, sweeps, tasks, training
 from cliffs.diagnosis import diagnose
 from cliffs.plotting import COLORS, figure, plot_diagnosis
 from cliffs.stats import wilson_interval
+from experiments.training._resumable import whole_sweep
 
 ALL_CORES = True
 
@@ -37,6 +38,8 @@ class Config:
     evaluate_every: int = 200
     test_batch: int = 1000
     """Fresh sequences per evaluation; a run is solved when fewer than 1 % are wrong."""
+    checkpoint: str | None = None
+    """A folder: what was stopped goes on from there."""
 
 
 # The numeric argument that the sweep varies, for each strategy. AGC's, AdaGC's and the multiples are dimensionless.
@@ -113,7 +116,8 @@ def run_strategy(name: str, config: Config) -> sweeps.SweepResult:
 
     grid = sweeps.product_grid(threshold=np.array(STRATEGIES[name][1], np.float32), seed=np.arange(config.seeds))
     options = {"evaluate_every": config.evaluate_every, "stop_when_solved": True, "progress": False}
-    return sweeps.sweep(init, update, grid, config.updates, evaluate=evaluate, **options)
+    options |= {"folder": config.checkpoint, "name": name}
+    return whole_sweep(init, update, grid, config.updates, evaluate=evaluate, **options)
 
 
 def summarise(result: sweeps.SweepResult) -> list[dict]:

@@ -128,9 +128,9 @@ def draw(result: Result) -> dict[str, Any]:
     left.plot([s["largest"] for s in starts], places, "o", color="black", label="largest")
     left.plot([s["median"] for s in starts], places, "o", color="0.6", label="median")
     left.axvline(0, color="black", linewidth=0.8)
-    left.set_yticks(places, names)
-    left.set(xlabel="log(singular value) per step at the start (below -3 not shown)", xlim=(-3, 0.6))
-    left.legend(title="of the Jacobian product", loc="lower left")
+    left.set_yticks(places, [name[0].upper() + name[1:] for name in names])
+    left.set(xlabel="log(singular value) of the Jacobian product per step, at the start")
+    left.legend(loc="center left")
     for i, method in enumerate(chosen(result.config)):
         rows = [
             next(r for r in result.metrics["table"] if (r["init"], r["method"], r["best"]) == (name, method, True))

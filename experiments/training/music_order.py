@@ -4,6 +4,7 @@ The experiment `music` with fewer seeds: the songs in the order of the file, a c
 """
 
 import dataclasses
+import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ class Config:
     hidden: int = 100
     epochs: int = 28
     seeds: int = 2
+    checkpoint: str | None = None
+    """A folder: what was stopped goes on from there."""
 
 
 class Result(NamedTuple):
@@ -45,7 +48,9 @@ def run(config: Config, say: Any = print) -> Result:
 
     metrics, arrays, rows = {}, {}, []
     for name, changes in VARIANTS.items():
-        done = music.run(music.Config(**dataclasses.asdict(config), **changes))
+        if config.checkpoint is not None:
+            changes = {**changes, "checkpoint": str(pathlib.Path(config.checkpoint) / name.replace(" ", "_"))}
+        done = music.run(music.Config(**(dataclasses.asdict(config) | changes)))
         metrics[name] = done.metrics
         arrays |= {f"{name} / {k}": done.arrays[k] for k in ("train", "valid", "test", "max_norm")}
         rows += [(f"{name}: {quantity}", *rest) for quantity, *rest in done.rows]
@@ -69,7 +74,6 @@ def draw(result: Result) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    import pathlib
     import sys
 
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))

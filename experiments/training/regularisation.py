@@ -152,7 +152,9 @@ def draw(result: Result) -> dict[str, Any]:
                 label=name if row["best"] else None,
             )
     ax.axvline(0, color="black", linewidth=0.8)
+    # Most of those that learn lie within a tenth of 0.
+    ax.set_xscale("symlog", linthresh=0.1, linscale=2)
     ax.set(xlabel="growth of the Jacobian product: log(largest singular value) per step", ylim=(-3, 105))
     ax.set(ylabel="% of runs that solve the task", title=f"Temporal order, length {result.config.length}")
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="center left")
     return {"regularisation": fig}

@@ -14,7 +14,8 @@ import optax
 from cliffs import recurrent, tasks, training
 from cliffs.plotting import COLORS, figure
 from cliffs.stats import wilson_interval
-from cliffs.sweeps import SweepResult, product_grid, sweep
+from cliffs.sweeps import SweepResult, product_grid
+from experiments.training._resumable import whole_sweep
 
 ALL_CORES = True
 INF = float("inf")
@@ -40,6 +41,8 @@ class Config:
     success_error: float = 0.01
     """Solved: less than this share of fresh sequences wrong."""
     seed: int = 0
+    checkpoint: str | None = None
+    """A folder: what was stopped goes on from there."""
 
 
 PAPER = Config(
@@ -111,8 +114,8 @@ def train(config: Config) -> SweepResult:
         return {"error": error, "solved": error < config.success_error}
 
     grid = product_grid(max_norm=config.thresholds, seed=list(range(config.seeds)))
-    options = {"evaluate_every": config.evaluate_every, "stop_when_solved": True}
-    return sweep(init, update, grid, config.updates, evaluate=evaluate, **options)
+    options = {"evaluate_every": config.evaluate_every, "stop_when_solved": True, "folder": config.checkpoint}
+    return whole_sweep(init, update, grid, config.updates, evaluate=evaluate, **options)
 
 
 def count(config: Config, result: SweepResult, threshold: float) -> dict[str, Any]:
