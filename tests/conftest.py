@@ -22,6 +22,9 @@ os.environ.setdefault(
     + (" --xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib") == "0.10.2" else ""),
 )
 
+# Two threads for each device, as use_all_cores has it: with fewer, programs with batched decompositions may hang.
+os.environ.setdefault("PJRT_NPROC", "8")
+
 # Compiled programs are kept in the checkout, so that the test workers share them and a second run is quick.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(KEPT / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -1,5 +1,6 @@
 """Many runs as one program."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -179,6 +180,21 @@ def test_property_use_all_cores_before_and_after_jax_starts():
         check=True,
     )
     assert done.stdout.split() == ["3", "True"], done.stderr
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="the system does not list threads there")
+@pytest.mark.parametrize(("given", "threads"), [({}, 6), ({"NPROC": "3"}, 3)])
+def test_property_use_all_cores_leaves_threads_for_decompositions(given, threads):
+    """With a thread for each device alone, batched `jnp.linalg` calls on all of them may wait for each other for ever."""
+    code = (
+        "from cliffs.sweeps import use_all_cores; use_all_cores(3); import jax, os; jax.devices()\n"
+        "names = [open(f'/proc/self/task/{t}/comm').read().strip() for t in os.listdir('/proc/self/task')]\n"
+        "print(sum(name == 'tf_XLAEigen' for name in names))"
+    )
+    path = ":".join(p for p in sys.path if p)
+    environment = {"JAX_PLATFORMS": "cpu", "PATH": "", "PYTHONPATH": path, **given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert int(done.stdout) == threads, done.stderr
 
 
 @pytest.mark.wrong_arguments

@@ -20,6 +20,10 @@ def use_all_cores(count: int | None = None) -> int:
 
     One vmapped program of small matrices keeps one core busy; a sweep over n host devices keeps n.
 
+    XLA's pool gets two threads for each device (`PJRT_NPROC`, unless that or `NPROC` is set). With as many threads as
+    devices, programs with batched decompositions (`jnp.linalg.svd`, `solve`, `qr`, `eig`) may wait for ever: each call
+    keeps a thread of the pool and waits there for others to do its pieces.
+
     **Arguments**: `count`, the number of host devices; the cores that this process may use by default.
 
     **Returns** the number of devices asked for.
@@ -44,6 +48,8 @@ def use_all_cores(count: int | None = None) -> int:
             f"use_all_cores({count}) came too late: JAX has already started with {jax.local_device_count()} "
             f"{jax.default_backend()} device(s). Call it before the first JAX array or jit."
         ) from error
+    if not {"NPROC", "PJRT_NPROC"} & set(os.environ):
+        os.environ["PJRT_NPROC"] = str(max(available, 2 * count))  # read when JAX starts
     return count
 
 
