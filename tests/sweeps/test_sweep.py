@@ -185,7 +185,7 @@ def test_property_use_all_cores_before_and_after_jax_starts():
 @pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="the system does not list threads there")
 @pytest.mark.parametrize(("given", "threads"), [({}, 6), ({"NPROC": "3"}, 3)])
 def test_property_use_all_cores_leaves_threads_for_decompositions(given, threads):
-    """With a thread for each device alone, batched `jnp.linalg` calls on all of them may wait for each other for ever."""
+    """With one thread for each device, batched `jnp.linalg` calls on all of them may wait for each other for ever."""
     code = (
         "from cliffs.sweeps import use_all_cores; use_all_cores(3); import jax, os; jax.devices()\n"
         "names = [open(f'/proc/self/task/{t}/comm').read().strip() for t in os.listdir('/proc/self/task')]\n"
