@@ -156,5 +156,5 @@ def draw(result: Result) -> dict[str, Any]:
     ax.set_xscale("symlog", linthresh=0.1, linscale=2)
     ax.set(xlabel="growth of the Jacobian product: log(largest singular value) per step", ylim=(-3, 105))
     ax.set(ylabel="% of runs that solve the task", title=f"Temporal order, length {result.config.length}")
-    ax.legend(fontsize=8, loc="center left")
+    ax.legend(fontsize=8, loc="center", bbox_to_anchor=(0.43, 0.4))
     return {"regularisation": fig}
