@@ -178,8 +178,8 @@ def characters() -> str:
             f"{settings['clipped_rate']:g} clipped and {settings['unclipped_rate']:g} unclipped, falling to "
             f"{settings['final_rate']:g} of itself; "
             + ", ".join(f"{titles[k]}: {v:,} updates" for k, v in updates.items())
-            + " (a pass over the Penn Treebank has 1,382). The paper has five seeds, each at its best validation score, and "
-            f"does not say how many updates. {below[0]} {budget(name)}"
+            + " (a pass over the Penn Treebank has 1,382). The paper has five seeds, each at its best "
+            f"validation score, and does not say how many updates. {below[0]} {budget(name)}"
         ]
         if settings.get("text8"):
             below.append(f"text8: the part of it in {settings['text8']}, cut as the whole is.")
