@@ -111,14 +111,14 @@ def lengths() -> str:
     rows = [(init, str(n), *(words(cell[init, n, m]) for m in methods)) for init, n in keys]
     apart = "; ".join(f"{k}: {', '.join(map(str, v)) or 'none'}" for k, v in found.metrics["separate"].items())
     settings = found.settings
+    sigmoid = settings.get("sigmoid_rate", settings["learning_rate"])
     return section(
         "Figure 7 (ICML): success against length",
         ("initialisation", "T", *methods),
         rows,
         "Solved runs of all, with Wilson's 95 % interval in per cent. The figure's curves exist nowhere as numbers.",
-        f"Budget: {settings['updates']:,} updates at rate {settings['learning_rate']:g} ({settings['sigmoid_rate']:g} for "
-        f"sigmoid units), {settings['seeds']} seeds; the "
-        "paper has 5 million updates at rate 0.01 and 5 seeds, so we are short of its budget by a factor of "
+        f"Budget: {settings['updates']:,} updates at rate {settings['learning_rate']:g} ({sigmoid:g} for sigmoid units), "
+        f"{settings['seeds']} seeds; the paper has 5 million updates at rate 0.01 and 5 seeds, so we are short of its budget by a factor of "
         f"{5_000_000 // settings['updates']}. {budget(name)}",
         f"Lengths at which clipping's interval lies above that of plain SGD: {apart}.",
     )
