@@ -117,8 +117,9 @@ def lengths() -> str:
         ("initialisation", "T", *methods),
         rows,
         "Solved runs of all, with Wilson's 95 % interval in per cent. The figure's curves exist nowhere as numbers.",
-        f"Budget: {settings['updates']:,} updates at rate {settings['learning_rate']:g} ({sigmoid:g} for sigmoid units), "
-        f"{settings['seeds']} seeds; the paper has 5 million updates at rate 0.01 and 5 seeds, so we are short of its budget by a factor of "
+        f"Budget: {settings['updates']:,} updates at rate {settings['learning_rate']:g} (sigmoid units {sigmoid:g}), "
+        f"{settings['seeds']} seeds; the paper has 5 million updates at rate 0.01 and 5 seeds, so we are short of its "
+        "budget by a factor of "
         f"{5_000_000 // settings['updates']}. {budget(name)}",
         f"Lengths at which clipping's interval lies above that of plain SGD: {apart}.",
     )
