@@ -27,15 +27,8 @@ def test_documented_suggested_thresholds_transfer_as_the_page_says():
             f"| {trouble} | {m['suggested']['median']:.2g} | {m['best_threshold']:g} | {100 * m['above_best']:+.1f} % "
         )
         assert row + f"[{low:+.1f}, {high:+.1f}] |" in PAGE
-    count = {
-        key: sum(found[t][key] for t in ("clean", "bad batch", "heavy-tailed noise"))
-        for key in found["clean"]
-        if key in ("within", "surely_within")
-    }
-    assert (
-        f"within 1 % in {count['within']} of 3 cases, and surely so (by the interval) in {count['surely_within']}"
-        in PAGE
-    )
+    within, surely = (sum(found[t][key] for t in TROUBLES) for key in ("within", "surely_within"))
+    assert f"within 1 % in {within} of 3 cases, and surely so (by the interval) in {surely}" in PAGE
 
 
 def test_documented_gains_under_noise_are_those_measured():
