@@ -1,6 +1,6 @@
 """The command `cliffs`: `cliffs diagnose LOG` reads a log of gradient norms and says what it means.
 
-Only the standard library is imported before the arguments are read, so that `--help` answers at once.
+What reads and draws is imported after the arguments, so that a wrong one is named without matplotlib.
 """
 
 import argparse

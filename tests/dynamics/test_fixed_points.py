@@ -381,6 +381,16 @@ def test_property_starts_that_are_not_finite_are_left_out_and_counted(x64):
     assert clean.nonfinite == 0
 
 
+def test_property_starts_that_leave_to_infinity_do_no_harm():
+    def henon(params, x, u):
+        return jnp.stack([1 - 1.4 * x[0] ** 2 + x[1], 0.3 * x[0]])
+
+    starts = jnp.array([[1e10, -3e9], [0.6, 0.2], [-4e9, 2e10], [-1.1, -0.3]])
+    found = find_fixed_points(henon, None, starts, period=2)  # numpy warns of nothing, which would be an error here
+    assert found.converged > 0
+    assert np.isfinite(found.points).all()
+
+
 def test_property_a_map_that_is_not_finite_everywhere_has_its_other_fixed_points(x64):
     """sqrt(x) has the fixed points 1 (multiplier 1/2) and 0, where its slope is infinite; below 0 it is NaN."""
     found = find_fixed_points(lambda p, x, u: jnp.sqrt(x), None, jnp.array([[-1.0], [0.0], [0.5], [2.0]]))

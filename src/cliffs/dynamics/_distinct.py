@@ -74,7 +74,13 @@ class Problem:
 
     def error(self, residual: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Residuals relative to `1 + |x|`; of an angle to 1."""
-        return relative_size(residual, np.where(self.angle > 0, 0, points))
+        with np.errstate(over="ignore"):  # a size whose square is no float is far from 0 all the same
+            return relative_size(residual, np.where(self.angle > 0, 0, points))
+
+    def speed(self, residual: np.ndarray) -> np.ndarray:
+        """Lengths of residuals."""
+        with np.errstate(over="ignore"):
+            return np.linalg.norm(residual, axis=1)
 
     def apart(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Distances relative to `1 + |a|`."""

@@ -182,12 +182,12 @@ def find_fixed_points(
     if first < max_iterations and (late := error > tolerance).any():
         points[late], residual[late] = problem.solve(points[late], max_iterations - first)
         error = problem.error(residual, points)
-    speed, minimum = np.linalg.norm(residual, axis=1), np.zeros(len(points), bool)
+    speed, minimum = problem.speed(residual), np.zeros(len(points), bool)
     # Where Newton stopped it may still be some way up from the minimum.
     near = (error > tolerance) & (speed <= 3 * slow_speed)
     if near.any():
         points[near], residual[near], minimum[near] = problem.slowest(points[near])
-        error, speed = problem.error(residual, points), np.linalg.norm(residual, axis=1)
+        error, speed = problem.error(residual, points), problem.speed(residual)
     converged = error <= tolerance
     slow = minimum & ~converged & (speed <= slow_speed)
     merge = default_merge_distance(merge_distance, tolerance)
