@@ -34,7 +34,7 @@ ARMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Hess et al.'s network with 50 hidden units and a tenth of their updates."""
+    """Hess et al.'s network with 50 hidden units and a fiftieth of their updates."""
 
     hidden: int = 50
     length: int = 100
