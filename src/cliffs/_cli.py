@@ -1,6 +1,6 @@
 """The command `cliffs`: `cliffs diagnose LOG` reads a log of gradient norms and says what it means.
 
-What reads and draws is imported after the arguments, so that a wrong one is named without matplotlib.
+What reads and draws is imported after the arguments, so that a wrong argument is reported without matplotlib.
 """
 
 import argparse

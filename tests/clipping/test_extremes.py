@@ -12,6 +12,7 @@ from tests.untyped import on_trees
 
 from cliffs import clipping
 from cliffs.clipping import read_telemetry, with_telemetry
+from cliffs.clipping._numbers import root_mean
 
 TOP = float(jnp.finfo("float32").max)
 
@@ -187,3 +188,45 @@ def test_parity_with_numbers_that_torch_2_13_printed():
     ):
         got = np.concatenate([np.ravel(x) for x in on_trees(rule).update(grads, rule.init(grads))[0]])
         np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_analytic_a_root_of_two_squares_and_its_slopes(x64, dtype):
+    def formula(old, new, decay):
+        return jnp.sqrt(decay * old**2 + (1 - decay) * new**2)
+
+    point = [jnp.asarray(x, dtype) for x in (3.0, 4.0, 0.9)]
+    tolerance = 1e-6 if dtype == "float32" else 1e-14
+    for derivative in (
+        lambda f: f,
+        lambda f: jax.grad(f, argnums=(0, 1, 2)),
+        lambda f: jax.hessian(f, argnums=(0, 1, 2)),
+    ):
+        ours, theirs = (jax.tree.leaves(derivative(f)(*point)) for f in (root_mean, formula))
+        assert all(x.dtype == dtype for x in ours)
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+    top = float(jnp.finfo(dtype).max)
+    for old, new in ((top, top), (0.9 * top, 0.0), (1e-30, 1e-32)):  # the squares of these are no floats, or 0
+        same = root_mean(*(jnp.asarray(x, dtype) for x in (old, new, 0.5)))
+        np.testing.assert_allclose(same / old, np.sqrt(0.5 + 0.5 * (new / old) ** 2), rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "decay"),
+    [(1e20, 1e-19, 0.0), (1e-19, 1e20, 1.0), (0.0, 0.0, 0.5), (1.0, 20.0, 1.01), (3.0, 1.0, -2.0)],
+)
+def test_property_a_root_of_two_squares_is_a_number_with_slopes_whatever_their_shares(old, new, decay):
+    value, slopes = jax.value_and_grad(root_mean, argnums=(0, 1, 2))(*map(jnp.float32, (old, new, decay)))
+    assert np.isfinite([value, *slopes]).all()
+
+
+def test_invariance_the_decay_of_moments_does_not_take_the_precision_of_a_threshold():
+    moments = []
+    for theta in (5000.0, jnp.bfloat16(5000.0), jnp.float16(5000.0)):
+        rule = clipping.clip_spikes(theta, decay=0.999)
+        state = rule.init(jnp.zeros(2))
+        for _ in range(3):
+            state = rule.update(jnp.array([1.0, 2.0]), state)[1]
+        moments.append(state.rms)
+    np.testing.assert_array_equal(moments[1], moments[0])
+    np.testing.assert_array_equal(moments[2], moments[0])

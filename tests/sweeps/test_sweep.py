@@ -183,7 +183,7 @@ def test_property_use_all_cores_before_and_after_jax_starts():
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="the system does not list threads there")
-@pytest.mark.parametrize(("given", "threads"), [({}, 6), ({"NPROC": "3"}, 3)])
+@pytest.mark.parametrize(("given", "threads"), [({}, 6), ({"NPROC": "3"}, 3), ({"PJRT_NPROC": "2"}, 6)])
 def test_property_use_all_cores_leaves_threads_for_decompositions(given, threads):
     """With one thread for each device, batched `jnp.linalg` calls on all of them may wait for each other for ever."""
     code = (

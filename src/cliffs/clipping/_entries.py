@@ -115,12 +115,11 @@ def clip_spikes(
         late = count >= at(warmup, count)
         if bias_correction:
             # The root is kept, so the root of the correction belongs to it; at count 0 nothing is compared.
-            left = 1 - jnp.asarray(a, root.dtype) ** jnp.maximum(count, 1)
+            left = 1 - jnp.asarray(a, jnp.promote_types(root.dtype, jnp.float32)) ** jnp.maximum(count, 1)
             root = root / jnp.sqrt(left)
-        decay_now = jnp.where(gradient.finite, jnp.asarray(a, root.dtype), 1)
-        late &= gradient.finite
+        finite = gradient.finite
         pairs = [
-            _without_spikes(x, r, root.astype(r.dtype), decay_now.astype(r.dtype), late, gradient.finite)
+            _without_spikes(x, r, root.astype(r.dtype), jnp.where(finite, jnp.asarray(a, r.dtype), 1), late, finite)
             for x, r in zip(gradient.leaves, of_leaves(gradient, state.rms))
         ]
         rms = replaced(gradient, state.rms, [moment for _, moment in pairs])
@@ -137,7 +136,7 @@ def _without_spikes(x: Array, rms: Array, root: Array, decay: Array, late: Array
     y = jnp.where(finite, wide(x, rms.dtype), 0)
     size = hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y)
     bound = multiple(root, rms)
-    spike = late & (size > bound) & (rms > 0)
+    spike = finite & late & (size > bound) & (rms > 0)
     if jnp.iscomplexobj(y):
         cut = y * (jnp.where(spike, bound, 1.0) / jnp.where(spike, size, 1.0))
     else:

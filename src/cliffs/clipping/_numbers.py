@@ -98,13 +98,14 @@ def root_mean(old: Array, new: Array, decay: Array) -> Array:
         with jax.enable_x64(True):
             a, b, share = (jax.lax.convert_element_type(x, jnp.float64) for x in (old, new, decay))
             total = share * jnp.square(a) + (1 - share) * jnp.square(b)
-            return jax.lax.convert_element_type(jnp.sqrt(total), dtype)
+            # A decay that is not in [0, 1], as a schedule may give it, is no reason for a NaN that stays.
+            return jax.lax.convert_element_type(jnp.sqrt(jnp.maximum(total, 0)), dtype)
     top = jnp.maximum(old, new)
     positive = top > jnp.finfo(dtype).tiny
     top = jnp.where(positive, top, 1.0)
     old, new = jnp.where(positive, old / top, 1.0), jnp.where(positive, new / top, 0.0)
     total = decay * jnp.square(old) + (1 - decay) * jnp.square(new)
-    return jnp.where(positive, top * jnp.sqrt(total), 0.0)
+    return jnp.where(positive, top * jnp.sqrt(jnp.maximum(total, 0)), 0.0)
 
 
 @root_mean.defjvp
@@ -112,8 +113,11 @@ def _root_mean_jvp(primals, tangents):
     (old, new, decay), (d_old, d_new, d_decay) = primals, tangents
     root = root_mean(old, new, decay)
     some = root > jnp.finfo(root.dtype).tiny
-    # Both parts over the root: at most 1 over the root of their shares. 0 at the origin.
-    a, b = (jnp.where(some, x / jnp.where(some, root, 1.0), 0.0) for x in (old, new))
+    # Both parts over the root: at most 1 over the root of their shares; 0 for a share of 0, and at the origin.
+    a, b = (
+        jnp.where(some & used, x / jnp.where(some & used, root, 1.0), 0.0)
+        for x, used in ((old, decay > 0), (new, decay < 1))
+    )
     along = 0.5 * (a * old - b * new) * d_decay
     return root, (decay * a * d_old + (1 - decay) * b * d_new + along).astype(root.dtype)
 

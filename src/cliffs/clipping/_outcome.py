@@ -40,7 +40,8 @@ class Outcome(NamedTuple):
     passes_nonfinite: bool = False
     """Whether a gradient that is not finite comes out as it was, without a select."""
     kept: tuple[str, ...] = ()
-    """Fields of the state that a gradient that is not finite leaves as they were, without a select."""
+    """Fields of the state that a gradient that is not finite leaves as they were, up to the sign of a zero, without a
+    select."""
 
 
 class Report(NamedTuple):

@@ -86,9 +86,8 @@ def clip_update_rms(
         share, weight = weighted(state.weight, at(b2, state.count))
         decay = jnp.where(gradient.finite, 1 - share, 1)
         least, clean = jnp.asarray(at(eps, state.count), decay.dtype), gradient.clean
-        steps = (state.count + 1).astype(decay.dtype)
-        # XLA does not know this 1. A root over it is kept as it is, where it would else keep that in float64.
-        one = steps / steps
+        # XLA does not know that this is 1. Divided by it, a root is stored in float32; otherwise in float64.
+        one = jnp.where(state.count >= 0, 1.0, jnp.inf)
         pairs = [
             _moment(x, rms, *(number.astype(rms.dtype) for number in (decay, least, one)))
             for x, rms in zip(clean, of_leaves(gradient, state.rms))

@@ -20,7 +20,7 @@ def use_all_cores(count: int | None = None) -> int:
 
     One vmapped program of small matrices keeps one core busy; a sweep over n host devices keeps n.
 
-    XLA's pool gets two threads for each device (`PJRT_NPROC`, unless that or `NPROC` is set). With as many threads as
+    XLA's pool gets at least two threads for each device (`PJRT_NPROC`, unless `NPROC` is set). With as many threads as
     devices, programs with batched decompositions (`jnp.linalg.svd`, `solve`, `qr`, `eig`) may wait for ever: each call
     keeps a thread of the pool and waits there for others to do its pieces.
 
@@ -48,8 +48,10 @@ def use_all_cores(count: int | None = None) -> int:
             f"use_all_cores({count}) came too late: JAX has already started with {jax.local_device_count()} "
             f"{jax.default_backend()} device(s). Call it before the first JAX array or jit."
         ) from error
-    if not {"NPROC", "PJRT_NPROC"} & set(os.environ):
-        os.environ["PJRT_NPROC"] = str(max(available, 2 * count))  # read when JAX starts
+    if "NPROC" not in os.environ:
+        given = os.environ.get("PJRT_NPROC", "")  # of an earlier call, or of the process that started this one
+        threads = max(available, 2 * count, int(given) if given.isdigit() else 0)
+        os.environ["PJRT_NPROC"] = str(threads)  # read when JAX starts
     return count
 
 
