@@ -36,3 +36,16 @@ def test_documented_an_entry_taken_from_its_place_is_a_program_of_its_own():
         return [x * factors[i] for i, x in enumerate(leaves)]
 
     assert different_programs(scaled, [jnp.ones((5, 5))] * 6, jnp.ones(6)) >= 6
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["clip_by_global_norm", "adaptive_grad_clip", "clip_spikes", "clip_by_ema_max", "clip_update_rms"]
+    + ["clip_with_error_feedback"],
+)
+def test_property_an_update_needs_no_memory_of_the_size_of_the_tree(name):
+    tree = {f"layer{i}": jnp.ones((256, 256)) for i in range(8)}
+    rule = STRATEGIES[name].make(0.5)
+    compiled = jax.jit(rule.update).lower(tree, rule.init(tree), tree).compile()
+    one = tree["layer0"].nbytes
+    assert present(compiled.memory_analysis()).temp_size_in_bytes < one  # of eight
