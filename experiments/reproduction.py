@@ -155,23 +155,18 @@ def music() -> str:
 
 def characters() -> str:
     """Table 2."""
-    from experiments.training.character_table import PAPER_TEST
+    from experiments.training.character_table import PAPER_TEST, TITLES
     from experiments.training.music_table import words
 
     name = "training/character_table"
     found = record(name)
-    titles = {
-        "ptb, next": "Penn Treebank, next character",
-        "ptb, fifth": "Penn Treebank, fifth character",
-        "text8, next": "text8, next character",
-    }
     rows = []
     for task, versions in PAPER_TEST.items():
         for i, arm in enumerate(("clipped", "unclipped")):
             pairs = (versions.get(v, (None, None)) for v in ("v1", "ICML"))
             theirs = ["-" if pair[i] is None else f"{pair[i]:.2f}" for pair in pairs]
             here = found.metrics.get(task) if found else None
-            rows.append((titles[task], arm, words(here[arm]) if here else "open", *theirs))
+            rows.append((TITLES[task], arm, words(here[arm]) if here else "open", *theirs))
     below = ["Bits per character at the best evaluation on the validation text. Nothing is extrapolated."]
     if found:
         settings, updates = found.settings, {k: v["updates"] for k, v in found.metrics.items()}
@@ -179,7 +174,7 @@ def characters() -> str:
             f"{settings['seeds']} seed(s), 500 logistic units, batches of 20 pieces of 180, rate "
             f"{settings['clipped_rate']:g} clipped and {settings['unclipped_rate']:g} unclipped, falling to "
             f"{settings['final_rate']:g} of itself; "
-            + ", ".join(f"{titles[k]}: {v:,} updates" for k, v in updates.items())
+            + ", ".join(f"{TITLES[k]}: {v:,} updates" for k, v in updates.items())
             + " (a pass over the Penn Treebank has 1,382). The paper has five seeds, each at its best "
             f"validation score, and does not say how many updates. {below[0]} {budget(name)}"
         ]

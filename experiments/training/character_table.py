@@ -19,6 +19,11 @@ PAPER_TEST = {
     "text8, next": {"v1": (1.80, 1.82)},
 }
 """Test bits per character, (clipped, unclipped); v2 has the ICML version's SGD columns."""
+TITLES = {
+    "ptb, next": "Penn Treebank, next character",
+    "ptb, fifth": "Penn Treebank, fifth character",
+    "text8, next": "text8, next character",
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "ptb, next": {"corpus": "ptb", "ahead": 1, "threshold": 45.0},
     "ptb, fifth": {"corpus": "ptb", "ahead": 5, "threshold": 45.0},
@@ -100,10 +105,12 @@ def draw(result: Result) -> dict[str, Any]:
                     (side[0], clipped),
                     xycoords=("axes fraction", "data"),
                     ha=side[1],
-                    va="bottom",
+                    va="bottom" if version == "v1" else "top",
                     fontsize=8,
                 )
-        ax.set(title=name, xlabel="updates", xlim=(0, times[-1]))
+        ax.set(title=TITLES[name], xlabel="updates", xlim=(0, times[-1]))
+        low, high = ax.get_ylim()
+        ax.set_ylim(low - 0.05 * (high - low), high)  # room for the words below the lowest line
     axes[0, 0].set_ylabel("validation, bits/character")
     axes[0, 0].legend()
     return {"character_table": fig}

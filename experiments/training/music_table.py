@@ -79,7 +79,8 @@ def words(arm: dict[str, Any]) -> str:
     """An arm's test score as text."""
     test = arm["test"]
     lost = f", {arm['diverged']} diverged" if arm["diverged"] else ""
-    return f"{test['mean']:.3f} ± {test['std']:.3f} of {len(test['runs'])} runs{lost}"
+    count = len(test["runs"])
+    return f"{test['mean']:.3f}" + (f" ± {test['std']:.3f} of {count} runs" if count > 1 else ", one run") + lost
 
 
 def draw(result: Result) -> dict[str, Any]:

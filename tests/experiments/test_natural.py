@@ -35,7 +35,7 @@ def test_integration_the_table_of_characters_has_each_arm_at_its_own_rate(data_d
     # Clipped at 45 and at rate 0.1, not clipped at 0.05: not the same run.
     assert task["clipped"]["test"]["mean"] != task["unclipped"]["test"]["mean"]
     axes = character_table.draw(result)["character_table"].axes
-    assert [ax.get_title() for ax in axes] == ["ptb, fifth"]
+    assert [ax.get_title() for ax in axes] == ["Penn Treebank, fifth character"]
     assert [path.name for path in tmp_path.iterdir()] == ["Penn_Treebank_characters,_5_ahead"]
 
 
