@@ -223,7 +223,7 @@ def test_property_a_root_of_two_squares_is_a_number_with_slopes_whatever_their_s
 def test_invariance_the_decay_of_moments_does_not_take_the_precision_of_a_threshold():
     moments = []
     for theta in (5000.0, jnp.bfloat16(5000.0), jnp.float16(5000.0)):
-        rule = clipping.clip_spikes(theta, decay=0.999)
+        rule = on_trees(clipping.clip_spikes(theta, decay=0.999))
         state = rule.init(jnp.zeros(2))
         for _ in range(3):
             state = rule.update(jnp.array([1.0, 2.0]), state)[1]
