@@ -171,7 +171,7 @@ def characters() -> str:
     if found:
         settings, updates = found.settings, {k: v["updates"] for k, v in found.metrics.items()}
         below = [
-            f"{settings['seeds']} seed(s), 500 logistic units, batches of 20 pieces of 180, rate "
+            f"{settings['seeds']} seed(s), {settings['hidden']} logistic units, batches of 20 pieces of 180, rate "
             f"{settings['clipped_rate']:g} clipped and {settings['unclipped_rate']:g} unclipped, falling to "
             f"{settings['final_rate']:g} of itself; "
             + ", ".join(f"{TITLES[k]}: {v:,} updates" for k, v in updates.items())

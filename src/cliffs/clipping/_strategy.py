@@ -164,8 +164,9 @@ def strategy(
             new = [jnp.where(finite, a, b) for a, b in zip(outcome.leaves, bad)]
         new_state = new_state._replace(count=optax.safe_increment(state.count))
         if not instead:
-            parts = {k: _selected(finite, getattr(new_state, k), v) for k, v in state._asdict().items()}
-            new_state = new_state._replace(**{k: v for k, v in parts.items() if k not in outcome.kept})
+            others = {k: v for k, v in state._asdict().items() if k not in outcome.kept}
+            selected = {k: _selected(finite, getattr(new_state, k), v) for k, v in others.items()}
+            new_state = new_state._replace(**selected)
         new_state = jax.tree.map(lambda a, b: a.astype(b.dtype), new_state, state)
         for i, x in zip(places, new):
             flat[i] = x
