@@ -169,13 +169,15 @@ def characters() -> str:
             rows.append((TITLES[task], arm, words(here[arm]) if here else "open", *theirs))
     below = ["Bits per character at the best evaluation on the validation text. Nothing is extrapolated."]
     if found:
-        settings, updates = found.settings, {k: v["updates"] for k, v in found.metrics.items()}
+        settings = found.settings
+        spent = {k: f"{v['updates']:,} updates, {v['processor_seconds'] / 60:.0f} min" for k, v in found.metrics.items()}
         below = [
-            f"{settings['seeds']} seed(s), {settings['hidden']} logistic units, batches of 20 pieces of 180, rate "
+            f"{settings['seeds']} seed(s), {settings['hidden']} logistic units, {settings['batch']} piece(s) of 180 an update, rate "
             f"{settings['clipped_rate']:g} clipped and {settings['unclipped_rate']:g} unclipped, falling to "
             f"{settings['final_rate']:g} of itself; "
-            + ", ".join(f"{TITLES[k]}: {v:,} updates" for k, v in updates.items())
-            + " (a pass over the Penn Treebank has 1,382). The paper has five seeds, each at its best "
+            + "; ".join(f"{TITLES[k]}: {v} of processor time" for k, v in spent.items())
+            + " for both. The text of the Penn Treebank for training has 4,975,414 characters. The paper has five "
+            "seeds, each at its best "
             f"validation score, and does not say how many updates. {below[0]} {budget(name)}"
         ]
         if settings.get("text8"):

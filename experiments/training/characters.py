@@ -38,6 +38,9 @@ class Config:
     hidden: int = 500
     piece_length: int = 180
     batch: int = 20
+    """Pieces side by side in an update; the text is cut into so many streams."""
+    test_batch: int = 20
+    """The same for validation and test."""
     learning_rates: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2)
     """Each of clipped and unclipped is reported at the rate with the best validation score."""
     unclipped_rates: tuple[float, ...] = ()
@@ -115,9 +118,10 @@ def train(config: Config) -> tuple[SweepResult, dict[str, np.ndarray]]:
     corpus = corpus_of(config)
     step = recurrent.rnn_step("logistic")
     symbols = len(corpus.symbols)
+    streams = {"train": config.batch, "valid": config.test_batch, "test": config.test_batch}
     data = {
-        fold: tasks.contiguous_pieces(getattr(corpus, fold), config.batch, config.piece_length, config.ahead)
-        for fold in corpus._fields[:3]
+        fold: tasks.contiguous_pieces(getattr(corpus, fold), batch, config.piece_length, config.ahead)
+        for fold, batch in streams.items()
     }
     count = len(data["train"].inputs)
 
@@ -144,7 +148,7 @@ def train(config: Config) -> tuple[SweepResult, dict[str, np.ndarray]]:
         return training.truncated_step(state, piece, loss, optimizer(run), reset=at == 0)
 
     def evaluate(state, run, data):
-        start = jnp.zeros((config.batch, config.hidden))
+        start = jnp.zeros((config.test_batch, config.hidden))
         params = state.train.params
         return {fold: tasks.bits_per_character(step, params, data[fold], start) for fold in ("valid", "test")}
 
