@@ -170,12 +170,15 @@ def characters() -> str:
     below = ["Bits per character at the best evaluation on the validation text. Nothing is extrapolated."]
     if found:
         settings = found.settings
-        spent = {k: f"{v['updates']:,} updates, {v['processor_seconds'] / 60:.0f} min" for k, v in found.metrics.items()}
+        spent = (
+            f"{TITLES[k]}: {v['updates']:,} updates, {v['processor_seconds'] / 60:.0f} min of processor time"
+            for k, v in found.metrics.items()
+        )
         below = [
-            f"{settings['seeds']} seed(s), {settings['hidden']} logistic units, {settings['batch']} piece(s) of 180 an update, rate "
-            f"{settings['clipped_rate']:g} clipped and {settings['unclipped_rate']:g} unclipped, falling to "
-            f"{settings['final_rate']:g} of itself; "
-            + "; ".join(f"{TITLES[k]}: {v} of processor time" for k, v in spent.items())
+            f"{settings['seeds']} seed(s), {settings['hidden']} logistic units, {settings['batch']} piece(s) of 180 an "
+            f"update, rate {settings['clipped_rate']:g} clipped and {settings['unclipped_rate']:g} unclipped, falling "
+            f"to {settings['final_rate']:g} of itself; "
+            + "; ".join(spent)
             + " for both. The text of the Penn Treebank for training has 4,975,414 characters. The paper has five "
             "seeds, each at its best "
             f"validation score, and does not say how many updates. {below[0]} {budget(name)}"
