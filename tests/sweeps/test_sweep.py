@@ -197,6 +197,24 @@ def test_property_use_all_cores_leaves_threads_for_decompositions(given, threads
     assert int(done.stdout) == threads, done.stderr
 
 
+@pytest.mark.skipif(not pathlib.Path("/proc/self/maps").exists(), reason="the system does not list libraries there")
+@pytest.mark.parametrize(("given", "threads"), [({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, 2)])
+def test_property_use_all_cores_leaves_decompositions_one_thread(given, threads):
+    """Threads of the library for small decompositions, beside a device for every core, make them many times slower."""
+    code = (
+        "from cliffs.sweeps import use_all_cores; use_all_cores(2); import ctypes, jax.numpy as jnp\n"
+        "jnp.linalg.qr(jnp.eye(2))[0].block_until_ready()\n"
+        "files = {line.split()[-1] for line in open('/proc/self/maps') if 'scipy_openblas-' in line}\n"
+        "print([ctypes.CDLL(file).scipy_openblas_get_num_threads() for file in files] or 'another library')"
+    )
+    path = ":".join(p for p in sys.path if p)
+    environment = {"JAX_PLATFORMS": "cpu", "PATH": "", "PYTHONPATH": path, **given}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    if "another" in done.stdout:
+        pytest.skip("SciPy does not have OpenBLAS here")
+    assert done.stdout.strip() == f"[{threads}]", done.stderr
+
+
 @pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("call", "words"),

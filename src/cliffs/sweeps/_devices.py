@@ -22,7 +22,9 @@ def use_all_cores(count: int | None = None) -> int:
 
     XLA's pool gets at least two threads for each device (`PJRT_NPROC`, unless `NPROC` is set). With as many threads as
     devices, programs with batched decompositions (`jnp.linalg.svd`, `solve`, `qr`, `eig`) may wait for ever: each call
-    keeps a thread of the pool and waits there for others to do its pieces.
+    keeps a thread of the pool and waits there for others to do its pieces. The library that does these small
+    decompositions gets one thread (`OPENBLAS_NUM_THREADS`, unless it is set): threads of its own, beside a device for
+    every core, make them many times slower.
 
     **Arguments**: `count`, the number of host devices; the cores that this process may use by default.
 
@@ -52,6 +54,7 @@ def use_all_cores(count: int | None = None) -> int:
         given = os.environ.get("PJRT_NPROC", "")  # of an earlier call, or of the process that started this one
         threads = max(available, 2 * count, int(given) if given.isdigit() else 0)
         os.environ["PJRT_NPROC"] = str(threads)  # read when JAX starts
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read at the first decomposition
     return count
 
 
