@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from tests.untyped import present
 
-from cliffs.clipping import STRATEGIES
+from cliffs.clipping import STRATEGIES, with_telemetry
 
 RULES = ("clip_by_global_norm", "clip_by_leaf_norm", "clip_by_group_norm", "clip_by_block_rms", "clip_by_ema_leaf_norm")
 
@@ -40,10 +40,13 @@ def test_documented_an_entry_taken_from_its_place_is_a_program_of_its_own():
     assert different_programs(scaled, [jnp.ones((5, 5))] * 6, jnp.ones(6)) >= 6
 
 
+@pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("name", ["clip_by_global_norm", "adaptive_grad_clip", *ENTRY_BY_ENTRY])
-def test_property_an_update_needs_no_memory_of_the_size_of_the_tree(name):
+def test_property_an_update_needs_no_memory_of_the_size_of_the_tree(name, recorded):
     tree = {f"layer{i}": jnp.ones((256, 256)) for i in range(8)}
     rule = STRATEGIES[name].make(0.5)
+    rule = with_telemetry(rule) if recorded else rule
     compiled = jax.jit(rule.update).lower(tree, rule.init(tree), tree).compile()
     one = tree["layer0"].nbytes
-    assert present(compiled.memory_analysis()).temp_size_in_bytes < one  # of eight
+    # Of eight; telemetry compares gradient and result, which are to be read from where they are.
+    assert present(compiled.memory_analysis()).temp_size_in_bytes < (1.5 * one if recorded else one)

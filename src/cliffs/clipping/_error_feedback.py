@@ -92,9 +92,9 @@ def clip_with_error_feedback(
         updates = [h.astype(x.dtype) for h, x in zip(estimates, gradient.leaves)]
 
         def change():
-            gaps = [wide(u, dtype) - wide(x, dtype) for u, x in zip(updates, gradient.clean)]
+            gaps = [wide(u, dtype) - wide(x, dtype) for u, x in zip(updates, gradient.leaves)]
             changed = whole_norm(gaps, dtype, gradient.axis_name).value > 0
-            return compare(gradient.clean, updates, gradient.norm, changed, gradient.axis_name)
+            return compare(gradient.leaves, updates, gradient.norm, changed, gradient.axis_name)
 
         state = state._replace(estimate=replaced(gradient, state.estimate, estimates))
         if b1 is not None:
