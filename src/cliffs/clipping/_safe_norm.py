@@ -115,7 +115,8 @@ def max_over_devices(x: Array, top: Array, axis_name: Axis) -> Array:
         return top
     largest = lax.pmax(lax.stop_gradient(top), names)
     # pmax has no derivative in JAX.
-    return largest + lax.psum(jnp.where(top == largest, top - lax.stop_gradient(top), 0), names)
+    own = jnp.where((top == largest) & jnp.isfinite(top), top, 0)
+    return largest + lax.psum(own - lax.stop_gradient(own), names)
 
 
 def _squares(x: Array, dtype: Any, axes: Axes, axis_name: Axis, scale: Array | None = None) -> Array:

@@ -12,7 +12,7 @@ from cliffs.clipping._averages import PerArray, columns, replaced, start, weight
 from cliffs.clipping._leaves import compute_dtype, wide
 from cliffs.clipping._numbers import Number, at, check, hypot, multiple, root_mean
 from cliffs.clipping._outcome import Outcome, rescaled_parts
-from cliffs.clipping._safe_norm import Axis, each_leaf, each_quotient, max_over_devices
+from cliffs.clipping._safe_norm import Axis, Norm, each_leaf, each_quotient, max_over_devices, whole_norm
 from cliffs.clipping._strategy import NonFinite, by_leaf, strategy
 
 
@@ -68,9 +68,7 @@ def clip_by_ema_max(
         if not gradient.leaves:
             return Outcome([]), state
         average, weight = columns(gradient, state.averages)
-        tops = jnp.stack(
-            [max_over_devices(x, _largest(x, gradient.finite, average.dtype), axis_name) for x in gradient.leaves]
-        )
+        tops = jnp.where(gradient.finite, gradient.norms, 0).astype(average.dtype)
         share, weight = weighted(weight, at(decay, state.count))
         average = average + share * (tops - average)
         limits = multiple(at(multiplier, state.count), average)
@@ -81,19 +79,30 @@ def clip_by_ema_max(
         averages = replaced(state.averages, gradient.names, jnp.stack([average, weight]))
         return Outcome(new, passes_nonfinite=True), state._replace(averages=averages)
 
-    return strategy(init, rule, nonfinite, axis_name=axis_name)
+    return strategy(init, rule, nonfinite, measure=_by_largest, axis_name=axis_name)
+
+
+def _by_largest(leaves: list[Array], dtype: Any, axis_name: Axis) -> tuple[Norm, Array, Array]:
+    """The norm of all leaves, the largest modulus of each in one array `[leaves]`, and whether all are finite."""
+    tops = [max_over_devices(x, _largest(x, dtype), axis_name) for x in leaves]
+    tops = jnp.stack(tops) if tops else jnp.zeros(0, dtype)
+    return whole_norm(leaves, dtype, axis_name), tops, jnp.isfinite(tops).all()
 
 
 def _sizes(x: Array, finite: Array) -> tuple[Array, Array]:
-    """Entries in a float's precision and their moduli; zeros where the gradient is not finite."""
+    """Entries in a float's precision and their moduli; zeros where they are not finite."""
     y = jnp.where(finite, wide(x, compute_dtype(x)), 0)
     return y, hypot(y.real, y.imag) if jnp.iscomplexobj(y) else jnp.abs(y)
 
 
 # Both are traced once for all arrays of one shape.
-@functools.partial(jax.jit, static_argnums=2)
-def _largest(x: Array, finite: Array, dtype: Any) -> Array:
-    return jnp.max(_sizes(x, finite)[1]).astype(dtype)
+@functools.partial(jax.jit, static_argnums=1)
+def _largest(x: Array, dtype: Any) -> Array:
+    """The largest modulus; inf where an entry is inf or NaN (with NaN its derivative would be NaN), and only there."""
+    finite = jnp.isfinite(x)
+    size = _sizes(x, finite)[1]
+    size = jnp.minimum(size, jnp.finfo(size.dtype).max) if jnp.iscomplexobj(x) else size
+    return jnp.max(jnp.where(finite, size, jnp.inf)).astype(dtype)
 
 
 @jax.jit

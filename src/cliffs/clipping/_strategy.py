@@ -72,18 +72,21 @@ Rule = Callable[[Gradient, Any], tuple[Outcome, Any]]
 """`rule(gradient, state) -> (outcome, state)`. Where the gradient is not finite, what it returns is not used."""
 
 
-Measure = Callable[[list[Array], Any, Axis], tuple[Norm, Any]]
-"""`measure(leaves, dtype, axis_name) -> (norm, norms)`: the norm of all leaves, and what else the rule needs."""
+Measure = Callable[[list[Array], Any, Axis], tuple[Norm, Any, Array]]
+"""`measure(leaves, dtype, axis_name) -> (norm, norms, finite)`: the norm of all leaves, what else the rule needs, and
+whether every entry is finite. Nothing is computed that is not used."""
 
 
-def _as_a_whole(leaves: list[Array], dtype: Any, axis_name: Axis) -> tuple[Norm, Any]:
-    return whole_norm(leaves, dtype, axis_name), None
+def _as_a_whole(leaves: list[Array], dtype: Any, axis_name: Axis) -> tuple[Norm, Any, Array]:
+    norm = whole_norm(leaves, dtype, axis_name)
+    return norm, None, norm.finite
 
 
-def by_leaf(leaves: list[Array], dtype: Any, axis_name: Axis) -> tuple[Norm, Norm]:
+def by_leaf(leaves: list[Array], dtype: Any, axis_name: Axis) -> tuple[Norm, Norm, Array]:
     """The norm of all leaves, and the norms of each in one array `[leaves]`."""
     norms = leaf_norms(leaves, dtype, axis_name)
-    return combined(norms), norms
+    norm = combined(norms)
+    return norm, norms, norm.finite
 
 
 class ReportingUpdate(Protocol):
@@ -147,8 +150,7 @@ def strategy(
         leaves = [jnp.asarray(flat[i]) for i in places]
         if nonfinite == "zero":
             leaves = [jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)) for x in leaves]
-        found, norms = measure(leaves, compute_dtype(leaves), axis_name)
-        finite = found.finite
+        found, norms, finite = measure(leaves, compute_dtype(leaves), axis_name)
         if nonfinite == "raise":
             jax.debug.callback(_refuse, finite, state.count)
         norm = found._replace(value=jnp.where(finite, found.value, 0.0))

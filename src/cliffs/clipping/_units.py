@@ -63,9 +63,10 @@ def adaptive_grad_clip(
     return strategy(None, rule, nonfinite, measure=_by_unit)
 
 
-def _by_unit(leaves: list[Array], dtype: Any, axis_name: Axis) -> tuple[Norm, list[Norm]]:
+def _by_unit(leaves: list[Array], dtype: Any, axis_name: Axis) -> tuple[Norm, list[Norm], Array]:
     norms = unit_norms(leaves, dtype, [_axes(x) for x in leaves], axis_name)
-    return combined_leaves(norms, dtype), norms
+    norm = combined_leaves(norms, dtype)
+    return norm, norms, norm.finite
 
 
 def _axes(x: Array) -> Axes:
