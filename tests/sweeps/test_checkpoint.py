@@ -223,6 +223,23 @@ def test_wrong_another_function_version_or_value_is_refused(tmp_path, interrupt,
     assert again().complete
 
 
+@pytest.mark.wrong_arguments
+def test_wrong_another_constant_of_a_compiled_helper_is_refused(tmp_path):
+    def update_with(table):
+        @jax.jit
+        def helper(x):
+            return x + jnp.asarray(table)
+
+        return lambda state, run: (state._replace(params=helper(state.params)), {})
+
+    options = {"evaluate_every": 2, "checkpoint": str(tmp_path), "progress": False}
+    table = np.array([1.0, 2.0], np.float32)
+    sweep(small.init, update_with(table), small.grid(), 4, **options)
+    sweep(small.init, update_with(table.copy()), small.grid(), 4, **options)
+    with pytest.raises(ValueError, match="in what update computes, though its source is the same"):
+        sweep(small.init, update_with(10 * table), small.grid(), 8, resume="extend", **options)
+
+
 @pytest.mark.parametrize("block", [2, 4])
 def test_invariance_extending_gives_the_bits_of_one_longer_sweep(tmp_path, interrupt, block):
     long = small.run(80, over=small.grid(rates=(0.01, 0.1, 10.0, 0.02)))

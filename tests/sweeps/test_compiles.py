@@ -1,7 +1,9 @@
 """One compile for each kind of sweep: what is the same is found again, what is not is noticed."""
 
+import collections
 import contextlib
-import gc
+import types
+from functools import partial
 from typing import Any
 
 import chex
@@ -14,7 +16,7 @@ from sweeps import small
 
 from cliffs import training
 from cliffs.sweeps import _programs, sweep
-from cliffs.sweeps._captured import captured
+from cliffs.sweeps._digests import program_digest
 
 
 @contextlib.contextmanager
@@ -46,8 +48,8 @@ def test_invariance_a_second_sweep_does_not_compile():
 
 def test_invariance_traces_do_not_grow_with_calls_or_with_runs_that_leave():
     chex.clear_trace_counter()
-    # Three times for the first call: for its shapes, and twice while the one program is made.
-    update: Any = chex.assert_max_traces(small.update, n=3)
+    # Once for every call, and twice more while the one program is made.
+    update: Any = chex.assert_max_traces(small.update, n=5)
     for _ in range(3):
         result = sweep(
             small.init,
@@ -60,7 +62,7 @@ def test_invariance_traces_do_not_grow_with_calls_or_with_runs_that_leave():
             progress=False,
         )
         assert len(np.unique(result.steps_run)) == 2  # runs left
-    with pytest.raises(AssertionError, match="traced > 3 times"):
+    with pytest.raises(AssertionError, match="traced > 5 times"):
         sweep(small.init, update, small.grid(3), 40, progress=False)
 
 
@@ -99,43 +101,91 @@ def test_invariance_a_changed_global_closure_or_attribute_is_noticed():
         np.testing.assert_allclose(two.state.params[0, 0], 3 * 0.6**4, rtol=1e-5, err_msg=name)
 
 
-def test_property_keys_know_values_and_forget_nothing():
-    def make(value):
-        return lambda x: x * value
+class Settings:
+    """A setting of a class, read by a method of an object."""
 
-    assert captured(make)[0] == captured(make)[0]
-    assert captured(make(1.0))[0] != captured(make(2.0))[0]
-    array = np.zeros(3)
-    function = make(array)
-    before = captured(function)[0]
-    assert captured(function)[0] == before
-    array[1] = 1
-    assert captured(function)[0] != before
+    rate = 0.1
+
+    def read(self):
+        return self.rate
 
 
-def test_property_every_one_of_many_objects_is_looked_at():
-    settings = [Rate(0.1) for _ in range(20)]
+class Slots:
+    """An object without a dict."""
 
-    def update(x):
-        return x * sum(s.value for s in settings)
-
-    seen = {captured(update)[0]}
-    for setting in settings:
-        setting.value = 0.2
-        seen.add(captured(update)[0])
-    assert len(seen) == 21
+    __slots__ = ("rate",)
 
 
-def test_property_programs_go_with_the_functions_they_were_compiled_from():
+NAMESPACE, SLOTS, QUEUE, OBJECT = types.SimpleNamespace(rate=0.1), Slots(), collections.deque([0.1]), Settings()
+SLOTS.rate = 0.1
+
+
+def loss(params):
+    return NAMESPACE.rate * jnp.sum(params**2)
+
+
+GRADIENT = jax.grad(loss)
+
+
+@pytest.mark.parametrize("kind", ["namespace", "slots", "deque", "class", "function", "gradient"])
+def test_invariance_whatever_a_function_reads_is_noticed(kind):
+    def helper():
+        return helper.rate
+
+    def set_all(value):
+        NAMESPACE.rate = SLOTS.rate = QUEUE[0] = Settings.rate = helper.rate = value
+
+    rates = {
+        "namespace": lambda params: NAMESPACE.rate * params,
+        "slots": lambda params: SLOTS.rate * params,
+        "deque": lambda params: QUEUE[0] * params,
+        "class": lambda params: OBJECT.read() * params,
+        "function": lambda params: helper() * params,
+        "gradient": lambda params: GRADIENT(params) / 2,
+    }
+
     def update(state, run):
-        return small.update(state, run)
+        return state._replace(params=state.params - rates[kind](state.params)), {}
 
-    before = len(_programs._kept)
-    sweep(small.init, update, small.grid(), 10, progress=False)
-    assert len(_programs._kept) > before
-    del update
-    gc.collect()
-    assert len(_programs._kept) <= before
+    for value, compiled in ((0.1, True), (0.1, False), (0.5, True)):
+        set_all(value)
+        with compiles() as seen:
+            found = sweep(small.init, update, small.grid(1, (1.0,)), 2, progress=False).state.params[0, 0]
+        np.testing.assert_allclose(found, 3 * (1 - value) ** 2, rtol=1e-5)
+        assert compiled or not seen
+
+
+def digest(function) -> str:
+    return program_digest(jax.make_jaxpr(function)(jnp.zeros(2)))
+
+
+def test_property_digests_know_values_at_any_depth_and_callbacks():
+    def held(value, wrap):
+        constant = np.full(2, value)
+        return wrap(lambda x: x * constant)
+
+    def called(value):
+        shape = jax.ShapeDtypeStruct((2,), np.dtype(jnp.zeros(2).dtype))
+        return lambda x: jax.pure_callback(lambda y: y * value, shape, x)
+
+    def looped(f):
+        return lambda x: jax.lax.fori_loop(0, 2, lambda i, y: f(y), x)
+
+    makers = [partial(held, wrap=wrap) for wrap in (lambda f: f, jax.jit, jax.vmap, looped)] + [called]
+    seen = {digest(make(value)) for make in makers for value in (1.0, 2.0)}
+    assert len(seen) == 10
+    for make in makers:
+        assert digest(make(1.0)) == digest(make(1.0))
+
+
+def test_property_only_the_last_programs_are_kept(monkeypatch):
+    monkeypatch.setattr(_programs, "MOST_KEPT", 3)
+    for factor in range(4):
+        sweep(small.init, lambda s, r, f=factor: (s, {"f": jnp.float32(f)}), small.grid(), 10, progress=False)
+    assert len(_programs._kept) == 3
+    with compiles() as seen:
+        sweep(small.init, lambda s, r, f=3: (s, {"f": jnp.float32(f)}), small.grid(), 10, progress=False)
+    assert not seen
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
 from jaxtyping import PyTree
 
 from cliffs.sweeps._grid import is_key
@@ -20,17 +21,25 @@ class Shapes(NamedTuple):
     evaluation: Mapping[str, PyTree]
 
 
+class Traced(NamedTuple):
+    """The programs that the functions are for one run."""
+
+    init: ClosedJaxpr
+    update: ClosedJaxpr
+    evaluate: ClosedJaxpr | None
+
+
 def check_functions(
     init: Init, update: Update, evaluate: Evaluate | None, run: PyTree, data: tuple[PyTree, ...]
-) -> Shapes:
-    """The shapes of state, metrics and evaluation; the functions are traced, nothing is computed.
+) -> tuple[Shapes, Traced]:
+    """The shapes of state, metrics and evaluation, and the programs; the functions are traced, nothing is computed.
 
     **Arguments**: the three functions; `run` and `data` as shapes and dtypes.
 
     **Raises** `ValueError` that names the function, what it returned and what is allowed.
     """
     given = "(state, run, data)" if data else "(state, run)"
-    state, diverged_at = _returned(lambda run: _with_divergence(init(run)), "init", init, "(run)", run)
+    first, (state, diverged_at) = _returned(lambda run: _with_divergence(init(run)), "init", init, "(run)", run)
     if diverged_at is None:
         raise ValueError(
             f"init must return a state with a field or property diverged_at (an integer: the step at which the run "
@@ -39,15 +48,15 @@ def check_functions(
     if jnp.shape(diverged_at) or not jnp.issubdtype(diverged_at.dtype, jnp.integer):
         raise ValueError(f"the state's diverged_at must be one integer, got {_text(diverged_at)}")
     _check_arrays("init", state)
-    returned = _returned(update, "update", update, given, state, run, *data)
+    second, returned = _returned(update, "update", update, given, state, run, *data)
     # A NamedTuple of two fields is a state, not the pair that is asked for.
     if not isinstance(returned, tuple) or hasattr(returned, "_fields") or len(returned) != 2:
         raise ValueError(f"update must return (state, metrics), got {_named(returned)}")
     _check_same_state(state, returned[0])
     _check_arrays("update", returned[1], keys=False)
-    evaluation: Any = {}
+    evaluation, third = {}, None
     if evaluate is not None:
-        evaluation = _returned(evaluate, "evaluate", evaluate, given, state, run, *data)
+        third, evaluation = _returned(evaluate, "evaluate", evaluate, given, state, run, *data)
         if not isinstance(evaluation, Mapping) or any(not isinstance(name, str) for name in evaluation):
             raise ValueError(f"evaluate must return a dict from names to arrays, got {_named(evaluation)}")
         evaluation = dict(evaluation)
@@ -55,7 +64,7 @@ def check_functions(
         solved = evaluation.get("solved")
         if "solved" in evaluation and (getattr(solved, "shape", None) != () or solved.dtype != bool):
             raise ValueError(f"evaluate's entry 'solved' must be one bool, got {_text(solved)}")
-    return Shapes(state, returned[1], evaluation)
+    return Shapes(state, returned[1], evaluation), Traced(first, second, third)
 
 
 def check_count(name: str, value: Any) -> int:
@@ -71,7 +80,7 @@ def _with_divergence(state: Any) -> tuple[Any, Any]:
     return state, getattr(state, "diverged_at", None)
 
 
-def _returned(function: Callable[..., Any], name: str, user: Any, given: str, *args: Any) -> Any:
+def _returned(function: Callable[..., Any], name: str, user: Any, given: str, *args: Any) -> tuple[ClosedJaxpr, Any]:
     if not callable(user):
         raise ValueError(f"{name} must be a function, got {user!r}")
     try:
@@ -83,7 +92,7 @@ def _returned(function: Callable[..., Any], name: str, user: Any, given: str, *a
         pass  # a builtin without a signature
     try:
         # A new function, so that JAX traces again: a value that the old one reads may have changed.
-        return jax.eval_shape(lambda *args: function(*args), *args)
+        return jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)
     except TypeError as error:
         if "valid JAX type" not in str(error):
             raise

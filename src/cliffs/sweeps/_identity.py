@@ -4,15 +4,16 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from jaxtyping import PyTree
 
+from cliffs.sweeps._digests import array_digest, program_digest
 from cliffs.sweeps._programs import Functions
 
 Identity = dict[str, Any]
@@ -20,7 +21,6 @@ Identity = dict[str, Any]
 
 def identify(functions: Functions, grid: PyTree, data: PyTree, prune: Any, settings: Mapping[str, Any]) -> Identity:
     """Everything that the numbers of a sweep depend on, as JSON can hold it; `grid` has its keys as words."""
-    state, run, shared = functions.shapes.state, functions.run, functions.data
     leaves = jax.tree_util.tree_flatten_with_path(grid)[0]
     return {
         "versions": {
@@ -29,15 +29,14 @@ def identify(functions: Functions, grid: PyTree, data: PyTree, prune: Any, setti
             "jaxlib": importlib.metadata.version("jaxlib"),
         },
         "functions": {
-            "init": _function(functions.init, run),
-            "update": _function(functions.update, state, run, *shared),
-            "evaluate": None if functions.evaluate is None else _function(functions.evaluate, state, run, *shared),
+            name: None if program is None else _function(getattr(functions, name), program)
+            for name, program in functions.traced._asdict().items()
         },
         "grid": {
             "columns": {jax.tree_util.keystr(p): [str(x.dtype), *map(str, np.shape(x)[1:])] for p, x in leaves},
             "rows": _row_digests([np.asarray(x) for _, x in leaves]),
         },
-        "data": {jax.tree_util.keystr(p): _digest(x) for p, x in jax.tree_util.tree_flatten_with_path(data)[0]},
+        "data": {jax.tree_util.keystr(p): array_digest(x) for p, x in jax.tree_util.tree_flatten_with_path(data)[0]},
         "settings": {
             **settings,
             "prune": repr(prune) if prune is None or dataclasses.is_dataclass(prune) else _source(prune),
@@ -102,16 +101,9 @@ def _compare(name: str, old: Any, new: Any) -> str | None:
     return f"what {name} computes, though its source is the same: a function or a value that it uses has changed"
 
 
-def _function(function: Callable[..., Any], *shapes: Any) -> dict[str, Any]:
+def _function(function: Callable[..., Any], program: ClosedJaxpr) -> dict[str, Any]:
     """The source and a digest of the traced program, which holds all functions and values that the source uses."""
-    # A new function, so that JAX traces again: a value that the old one reads may have changed.
-    program = jax.make_jaxpr(lambda *args: function(*args))(*shapes)
-    # Addresses of Python objects are no part of the program.
-    text = re.sub(r" at 0x[0-9a-f]+", "", str(program))
-    digest = hashlib.sha256(text.encode())
-    for constant in program.consts:
-        digest.update(_digest(constant).encode())
-    return {"source": _source(function), "program": digest.hexdigest()}
+    return {"source": _source(function), "program": program_digest(program, objects=False)}
 
 
 def _source(function: Any) -> str | None:
@@ -119,13 +111,6 @@ def _source(function: Any) -> str | None:
         return inspect.getsource(function)
     except (OSError, TypeError):
         return None
-
-
-def _digest(x: Any) -> str:
-    if jax.dtypes.issubdtype(getattr(x, "dtype", np.dtype(float)), jax.dtypes.prng_key):
-        x = jax.random.key_data(x)
-    x = np.ascontiguousarray(np.asarray(x))
-    return hashlib.sha256(f"{x.dtype}{x.shape}".encode() + x.tobytes()).hexdigest()
 
 
 def _row_digests(leaves: list[np.ndarray]) -> list[str]:

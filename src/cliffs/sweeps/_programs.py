@@ -11,14 +11,16 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from cliffs.sweeps._captured import Kept, captured
-from cliffs.sweeps._contracts import Shapes, check_functions
+from cliffs.sweeps._contracts import Shapes, Traced, check_functions
 from cliffs.sweeps._devices import Layout
+from cliffs.sweeps._digests import program_digest
 from cliffs.sweeps._keys import bare, key_kinds, typed
 from cliffs.sweeps._recording import Record, Recording, make_recording, reduced_shapes
 from cliffs.typing import Evaluate, Init, Update
 
-_kept = Kept()
+# Compiled programs by what they compute; the one that was not used for the longest goes first.
+_kept: dict[Any, Any] = {}
+MOST_KEPT = 32
 # What JAX's numbers depend on beside the functions.
 _FLAGS = (
     "jax_enable_x64",
@@ -46,10 +48,9 @@ class Functions:
     """Updates of one block."""
     recording: Recording
     shapes: Shapes
+    traced: Traced = dataclasses.field(repr=False)
     run_kinds: PyTree
     state_kinds: PyTree
-    key: Any
-    objects: list[Any] = dataclasses.field(repr=False)
 
     @functools.cached_property
     def recorded(self) -> Any:
@@ -69,12 +70,18 @@ class Functions:
         """`advance(state, grid, groups, *data) -> (state, records, evaluation, diverged_at)`, compiled."""
         return self._compiled("advance", layout, lambda: _compile_advance(self, layout))
 
+    @functools.cached_property
+    def key(self) -> Any:
+        """What the functions compute, and the trees that they take and return."""
+        programs = tuple(None if program is None else program_digest(program) for program in self.traced)
+        return programs, tuple(map(_static, (self.run, self.data, *self.shapes)))
+
     def _compiled(self, name: str, layout: Layout, build: Callable[[], Any]) -> Any:
         key = (name, self.key, self.steps, self.recording, layout.key, _flags())
-        program = _kept.get(key)
-        if program is None:
-            program = build()
-            _kept.put(key, program, self.objects)
+        program = _kept.pop(key, None) or build()
+        _kept[key] = program
+        while len(_kept) > MOST_KEPT:
+            del _kept[next(iter(_kept))]
         return program
 
 
@@ -88,22 +95,18 @@ def prepare(
     record: Record | None,
     record_every: int,
 ) -> Functions:
-    """Check the functions against the grid and the shared data; a second call with the same traces nothing.
+    """Trace the functions, and check them against the grid and the shared data.
+
+    They are traced at every call: what they read (globals, closures, attributes, files) may have changed.
 
     **Raises** `ValueError` for what does not fit together.
     """
     run = jax.tree.map(lambda x: _shape(x, x.shape[1:]), grid)
     shared = () if data is None else (jax.tree.map(lambda x: _shape(x, np.shape(x)), data),)
-    names, objects = captured(init, update, evaluate)
-    key = names, _static(run), _static(shared)
-    seen = _kept.get(("checked", key, _flags()))
-    if seen is None:
-        shapes = check_functions(init, update, evaluate, run, shared)
-        kinds: list[Any] = []
-        jax.eval_shape(lambda *trees: kinds.extend(map(key_kinds, trees)), run, shapes.state)
-        seen = shapes, *kinds
-        _kept.put(("checked", key, _flags()), seen, objects)
-    shapes, run_kinds, state_kinds = seen
+    shapes, traced = check_functions(init, update, evaluate, run, shared)
+    kinds: list[Any] = []
+    jax.eval_shape(lambda *trees: kinds.extend(map(key_kinds, trees)), run, shapes.state)
+    run_kinds, state_kinds = kinds
     return Functions(
         init=init,
         update=update,
@@ -113,10 +116,9 @@ def prepare(
         steps=steps,
         recording=make_recording(record, record_every, shapes.metrics),
         shapes=shapes,
+        traced=traced,
         run_kinds=run_kinds,
         state_kinds=state_kinds,
-        key=key,
-        objects=objects,
     )
 
 
