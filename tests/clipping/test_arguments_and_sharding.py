@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from tests.untyped import on_trees
 
 from cliffs import clipping
 from cliffs.clipping import read_telemetry, strategies_table, with_telemetry
+from cliffs.clipping._numbers import at, check
 from cliffs.clipping._strategy import reporting_update
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -54,6 +56,39 @@ def test_wrong_a_threshold_with_axes_is_refused_inside_jit_and_from_a_schedule(n
     rule = STRATEGIES[name].factory(lambda count: jnp.ones(3))
     with pytest.raises(ValueError, match="must be a single number, got an array of shape"):
         rule.update(params, rule.init(params), params)
+
+
+@pytest.mark.wrong_arguments  # the annotation is optax's, which knows no integers of numpy
+@pytest.mark.parametrize("name", [name for name in NAMES if STRATEGIES[name].argument != "quantile"])
+def test_property_a_whole_number_beyond_32_bits_is_the_number_that_it_is(name):
+    params = {"w_rec": jnp.array([[0.3, 0.4], [0.0, 0.1]])}
+    gradient = {"w_rec": jnp.array([[3.0, 4.0], [0.0, 1.0]])}
+    found = []
+    for threshold in (np.int64(2**32), float(2**32)):
+        rule = STRATEGIES[name].factory(threshold)
+        found.append(quick_jit(rule.update)(gradient, rule.init(params), params)[0]["w_rec"])
+    assert identical(found[:1], found[1:])
+
+
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize("whole", [2**40, 10**25, np.int64(3 * 10**9), np.longdouble(5)], ids=repr)
+def test_property_numbers_and_schedules_of_any_size_are_taken_as_floats(whole):
+    check("limit", whole)
+    count = jnp.int32(0)
+    assert at(whole, count) == at(lambda count: whole, count) == float(whole)
+
+
+@pytest.mark.wrong_arguments
+def test_property_whole_numbers_of_other_arguments_may_be_large():
+    gradient = {"w_rec": jnp.ones((2, 2))}
+    for rule in (
+        clipping.clip_or_shrink(10.0, limit=10**10),
+        clipping.clip_by_zscore(max_norm=np.int64(10**10), warmup=10**12),
+        clipping.clip_spikes(9.0, warmup=np.int64(2**32)),
+        clipping.clip_by_ema_leaf_norm(2.0, warmup=2**40, max_norm=10**10),
+    ):
+        new = on_trees(rule).update(gradient, rule.init(gradient), gradient)[0]
+        assert identical([new["w_rec"]], [gradient["w_rec"]])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -239,3 +274,37 @@ def test_property_trees_of_leaves_without_numbers_pass_as_they_are():
             assert updates["text"] is len
             assert identical([updates["steps"]], [tree["steps"]])
             assert read_telemetry(state)["clipped"] == 0
+
+
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize("name", ["clip_spikes", "clip_update_rms", "clip_with_error_feedback"])
+@pytest.mark.parametrize("shape", [(4, 3), (1, 3), (2,), ()])
+def test_wrong_a_gradient_of_another_shape_is_refused(name, shape):
+    """An array of each parameter's shape is kept: a batch axis that nobody averaged over would be broadcast into it."""
+    rule = on_trees(STRATEGIES[name].make(1.0))
+    state = rule.init({"w": jnp.zeros(3)})
+    with pytest.raises(ValueError, match=r"the gradient at 'w' has shape .* have \(3,\)"):
+        rule.update({"w": jnp.ones(shape)}, state)
+
+
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize("name", ["clip_by_ema_leaf_norm", "clip_by_ema_max", "adaptive_grad_norm", "clip_spikes"])
+def test_wrong_a_gradient_that_has_lost_all_leaves_is_refused(name):
+    rule = on_trees(STRATEGIES[name].make(1.0))
+    params = {"w": jnp.zeros(3)}
+    with pytest.raises(ValueError, match="lacks the leaf 'w'"):
+        rule.update({}, rule.init(params))
+    assert rule.update({"w": None}, rule.init(params))[0] == {"w": None}
+
+
+def test_property_telemetry_by_leaf_takes_a_model_of_which_nothing_is_left():
+    class Model(eqx.Module):
+        w: jax.Array
+
+    model = Model(jnp.ones(2))
+    recorded = with_telemetry(clipping.clip_by_global_norm(1.0), per_leaf=True)
+    labels = jax.tree.map(lambda _: "other", model)
+    rule = on_trees(optax.multi_transform({"clipped": recorded, "other": optax.sgd(0.1)}, labels))
+    updates, state = rule.update(model, rule.init(model), model)
+    assert identical([updates.w], [jnp.full(2, -0.1)])
+    assert read_telemetry(state)["norm_before"] == 0

@@ -168,7 +168,7 @@ def clip_by_zscore(
     nonfinite: NonFinite = "propagate",
     axis_name: Axis = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Clip norms that are outliers: `z = (||g|| - mean) / std > z_threshold`.
+    """Clip norms that are outliers: `z = (||g|| - mean) / (std + 1e-6) > z_threshold`.
 
     Where `z` exceeds the threshold `z0` the norm is cut to
 
@@ -179,6 +179,9 @@ def clip_by_zscore(
     The first `warmup` norms give mean and population standard deviation without adaptive clipping. Later
     `mean = decay mean + (1-decay) n` and `var = decay var + (1-decay) (n - mean)^2` with the new mean, where n is the
     norm after adaptive clipping.
+
+    The 1e-6 is the published code's. It hides outliers among norms that scatter by less; `"percentile"` compares
+    without it, the same at every scale.
 
     **Arguments**
 

@@ -36,8 +36,14 @@ def start(params: PyTree, numbers: int, names_of: Callable[[PyTree], Iterable[st
 
 def columns(gradient: Gradient, kept: PerArray) -> Float[Array, "numbers leaves"]:
     """The numbers of the gradient's arrays."""
-    check_same_leaves(gradient.tree, gradient.names, sorted(kept.names), "the state")
+    check_columns(gradient, kept)
     return chosen(kept, gradient.names)
+
+
+def check_columns(gradient: Gradient, kept: Any) -> None:
+    """Raise `ValueError` unless these are the numbers of the gradient's arrays, some of which may be missing."""
+    known = sorted(kept.names) if isinstance(kept, PerArray) else []  # see `start`
+    check_same_leaves(gradient.tree, gradient.names, known, "the state")
 
 
 def chosen(kept: PerArray, names: list[str]) -> Float[Array, "numbers names"]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cliffs.clipping._averages import PerArray, columns, replaced, start
+from cliffs.clipping._averages import PerArray, check_columns, columns, replaced, start
 from cliffs.clipping._numbers import Number, at, check, multiple
 from cliffs.clipping._outcome import Outcome, rescaled_parts
 from cliffs.clipping._safe_norm import Axis
@@ -69,6 +69,7 @@ def clip_by_ema_leaf_norm(
 
     def rule(gradient, state):
         if not gradient.leaves:
+            check_columns(gradient, state.norms)
             return Outcome([]), state
         count, whole, own = state.count, gradient.norm.value, gradient.norms.value
         k, a, warm = at(multiplier, count), at(decay, count), count < at(warmup, count)

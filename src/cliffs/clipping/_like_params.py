@@ -28,8 +28,12 @@ def zeros_like_params(params: PyTree, real: bool = False) -> PyTree:
 
 
 def of_leaves(gradient: Gradient, tree: PyTree) -> list[Array]:
-    """The arrays of such a state that belong to the gradient's leaves."""
-    return gradient.of_each_leaf({name: x for name, x in named_leaves(tree) if is_number(x)}, "the state")
+    """The arrays of such a state that belong to the gradient's leaves; `ValueError` where shapes differ."""
+    found = gradient.of_each_leaf({name: x for name, x in named_leaves(tree) if is_number(x)}, "the state")
+    for x, y, name in zip(gradient.leaves, found, gradient.names):
+        if x.shape != y.shape:
+            raise ValueError(f"the gradient at {name!r} has shape {x.shape}, the params that init saw have {y.shape}")
+    return found
 
 
 def replaced(gradient: Gradient, tree: PyTree, new: list[Array]) -> PyTree:

@@ -21,9 +21,12 @@ def at(value: Number, count: Array) -> Any:
     no update instead of one uphill or a NaN.
     """
     if callable(value):
-        value = jnp.asarray(value(count))
+        value = value(count)
         _check_scalar("the value of a schedule", value)
-    return jnp.where(value >= 0, value, 0) if isinstance(value, jax.Array) else value
+    if isinstance(value, jax.Array):
+        return jnp.where(value >= 0, value, 0)
+    number = float(value)  # a whole number need not fit in 32 bits, as JAX would have it
+    return number if number >= 0 else 0.0
 
 
 def multiple(factor: ArrayLike, base: Array) -> Array:
@@ -66,6 +69,8 @@ def _check_scalar(name: str, value: Any) -> None:
     """Refuse strings, objects and arrays with axes: an array would be broadcast against the last axis of each leaf."""
     if isinstance(value, Tracer):
         shape, real = value.shape, jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        shape, real = (), True  # also one that no integer of numpy holds
     else:
         array = np.asarray(value)
         shape = array.shape

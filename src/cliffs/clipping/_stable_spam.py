@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from cliffs.clipping._averages import PerArray, columns, replaced, start, weighted
+from cliffs.clipping._averages import PerArray, check_columns, columns, replaced, start, weighted
 from cliffs.clipping._leaves import compute_dtype, wide
 from cliffs.clipping._numbers import Number, at, check, hypot, multiple, root_mean
 from cliffs.clipping._outcome import Outcome, rescaled_parts
@@ -66,6 +66,7 @@ def clip_by_ema_max(
 
     def rule(gradient, state):
         if not gradient.leaves:
+            check_columns(gradient, state.averages)
             return Outcome([]), state
         average, weight = columns(gradient, state.averages)
         tops = jnp.where(gradient.finite, gradient.norms, 0).astype(average.dtype)
@@ -168,6 +169,7 @@ def adaptive_grad_norm(
 
     def rule(gradient, state):
         if not gradient.leaves:
+            check_columns(gradient, state.averages)
             return Outcome([]), state
         old = columns(gradient, state.averages)
         n = jnp.where(gradient.finite, gradient.norms.value, 0.0)

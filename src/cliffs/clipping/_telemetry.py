@@ -186,7 +186,11 @@ def _leaf_record(updates: PyTree, pairs: list[tuple[int, Array, Array]], known: 
     """Both norms of every leaf by its path; 0 for leaves without a gradient."""
     named = named_leaves(updates)
     recorded = [name for name, x in named if _is_recorded(x)]
-    check_same_leaves(updates, recorded, list(known), "the state of telemetry")
+    # Of a tree without leaves `init` cannot tell that it is no stand-in, see `stands_for_params`.
+    stand_in = not isinstance(known, Mapping)
+    check_same_leaves(updates, recorded, [] if stand_in else list(known), "the state of telemetry")
+    if stand_in:
+        return known
     sides = [g for _, g, _ in pairs], [u for _, _, u in pairs]
     before, after = (each_leaf(leaf_norms(side, dtype).value) for side in sides)
     zero = jnp.zeros((), dtype)
