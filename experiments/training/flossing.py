@@ -58,7 +58,7 @@ class Config:
     floss_updates: int = 200
     """Of flossing alone, before training."""
     floss_every: int = 500
-    """During training: after so many updates, `floss_again` updates of flossing."""
+    """During training: before every so many updates, `floss_again` updates of flossing."""
     floss_again: int = 20
     interval: int = 5
     """Steps between two orthonormalisations."""
@@ -177,9 +177,10 @@ def train(config: Config, delay: int) -> Any:
             batch = sample(jax.random.fold_in(keys(run, 2), state.step), config.batch)
             return training.train_step(state, batch, loss(run), optimizer(run))
 
+        # First, so that what is judged after a block is a network that has just been trained.
+        state = chosen(columns["during"][run["arm"]], floss(state, run, config.floss_again, 3), state)
         state, metrics = jax.lax.scan(one, state, length=config.floss_every)
-        again = chosen(columns["during"][run["arm"]], floss(state, run, config.floss_again, 3), state)
-        return again, jax.tree.map(lambda x: x[-1], metrics)
+        return state, jax.tree.map(lambda x: x[-1], metrics)
 
     def evaluate(state, run):
         batch = sample(jax.random.fold_in(keys(run, 4), state.step), config.test_batch)
