@@ -234,7 +234,7 @@ def test_invariance_the_decay_of_moments_does_not_take_the_precision_of_a_thresh
 
 def test_property_largest_complex_entries_are_finite():
     """Their modulus is no float, but they are no inf or NaN."""
-    rule = STRATEGIES["clip_by_ema_max"].make(1.0)
+    rule = on_trees(STRATEGIES["clip_by_ema_max"].make(1.0))
     gradient = {"w": jnp.array([3e38 + 3e38j, 1.0])}
     updates, state = rule.update(gradient, rule.init(gradient))
     assert int(state.count) == 1

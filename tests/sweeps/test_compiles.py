@@ -130,10 +130,11 @@ GRADIENT = jax.grad(loss)
 @pytest.mark.parametrize("kind", ["namespace", "slots", "deque", "class", "function", "gradient"])
 def test_invariance_whatever_a_function_reads_is_noticed(kind):
     def helper():
-        return helper.rate
+        return getattr(helper, "rate")  # noqa: B009
 
     def set_all(value):
-        NAMESPACE.rate = SLOTS.rate = QUEUE[0] = Settings.rate = helper.rate = value
+        NAMESPACE.rate = SLOTS.rate = QUEUE[0] = Settings.rate = value
+        setattr(helper, "rate", value)  # noqa: B010
 
     rates = {
         "namespace": lambda params: NAMESPACE.rate * params,

@@ -78,7 +78,8 @@ class Book:
             return
         count = int(self.steps_run[runs[0]]) // evaluate_every
         filled = np.arange(count) < (self.steps_run // evaluate_every)[:, None]
-        so_far = masked(jax.tree.map(lambda x: x[:, :count], self.evaluations), filled)
+        # Copies: a rule may well write into what it is given.
+        so_far = masked(jax.tree.map(lambda x: x[:, :count].copy(), self.evaluations), filled)
         keep = np.asarray(rule(so_far, active.copy()))
         if keep.shape != active.shape or keep.dtype != bool:
             raise ValueError(f"prune must return bool [{self.runs}], got {keep.dtype}{list(keep.shape)}")

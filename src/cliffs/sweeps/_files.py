@@ -33,9 +33,11 @@ def pack(tree: PyTree, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, 
         words = pack(np.asarray(jax.random.key_data(tree)), prefix, arrays)
         return {"kind": "key", "impl": str(jax.random.key_impl(tree)), "words": words}
     if jax.tree_util.all_leaves([tree]):
-        array = np.asarray(tree)
-        arrays[prefix] = array.view(f"u{array.dtype.itemsize}") if _foreign(array.dtype) else array
-        return {"kind": "array", "name": prefix, "dtype": str(array.dtype)}
+        array, name = np.asarray(tree), prefix
+        while name in arrays:  # keys may hold slashes: {"a/b": x, "a": {"b": y}}
+            name += "+"
+        arrays[name] = array.view(f"u{array.dtype.itemsize}") if _foreign(array.dtype) else array
+        return {"kind": "array", "name": name, "dtype": str(array.dtype)}
     children, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)
     names = [jax.tree_util.keystr(path, simple=True) for path, _ in children]
     inner = [pack(child, f"{prefix}/{name}", arrays) for name, (_, child) in zip(names, children)]

@@ -58,6 +58,30 @@ def check_grid(grid: PyTree) -> tuple[int, PyTree]:
     return next(iter(sizes.values())), jax.tree.unflatten(structure, leaves)
 
 
+def check_data(data: PyTree) -> None:
+    """Raise `ValueError` for shared data that JAX would change when it takes them: integers or floats too large."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(data)[0]:
+        if isinstance(leaf, jax.Array):
+            continue
+        name, values = "data" + jax.tree_util.keystr(path), np.asarray(leaf)
+        if not (jnp.issubdtype(values.dtype, jnp.number) or values.dtype == bool):
+            raise ValueError(f"{name} must be an array of numbers or random keys, got {leaf!r}")
+        target = jax.dtypes.canonicalize_dtype(values.dtype)
+        if target == values.dtype or not values.size:
+            continue
+        if jnp.issubdtype(target, jnp.integer):
+            limits = np.iinfo(target)
+            outside = (values < limits.min) | (values > limits.max)
+        else:
+            with np.errstate(over="ignore"):
+                outside = np.isfinite(values) & ~np.isfinite(values.astype(target))
+        if outside.any():
+            raise ValueError(
+                f"{name} holds {values[outside][0]}, which does not fit into the {target} that JAX computes with "
+                f"(jax_enable_x64 would give it {values.dtype})"
+            )
+
+
 def rows(tree: PyTree, chosen: np.ndarray | slice) -> PyTree:
     """The chosen rows of every leaf, as numpy arrays."""
     return jax.tree.map(lambda x: np.asarray(x)[chosen], tree)
@@ -111,11 +135,16 @@ def _column(name: str, given: Any) -> Any:
         raise ValueError(f"{name} must have at least one value, got an empty sequence")
     if is_key(values):
         return values
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} holds masked values: a grid holds numbers, bools and random keys")
     try:
         array = np.asarray(values)
     except ValueError as error:
         raise ValueError(f"{name} must hold values of one shape, got {values!r}") from error
     if array.dtype.kind not in "OUSmM":
+        for value, taken in zip(values, array) if isinstance(values, list) and array.dtype.kind in "fc" else ():
+            if isinstance(value, int) and value != int(taken.real):
+                raise ValueError(f"{name} holds {value}, which NumPy takes as {taken} beside the other values")
         return fitting(name, array)
     huge = [value for value in values if isinstance(value, int) and abs(value) >= 2**63]
     if huge:

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -167,7 +169,9 @@ class SweepResult:
         """A pandas frame of the runs, or of a history.
 
         `"runs"`: a row for each run with its last values. `"metrics"` and `"evaluations"`: a row for each entry of the
-        history, with its run and its number of updates.
+        history, with its run and its number of updates. A column of the grid that has one of the frame's own names
+        (`run`, `updates`, `steps_run`, ...) is called `grid/run` and so on, a metric with the name of another column
+        `metrics/lr` or, among the last values, `last/lr`.
 
         **Raises** `ValueError` for another `what`, `ModuleNotFoundError` without pandas.
         """
@@ -175,6 +179,8 @@ class SweepResult:
 
     def to_xarray(self) -> "xarray.Dataset":
         """An xarray dataset with the dimensions `run`, `update` and `evaluation`; the grid's columns are coordinates.
+
+        Names that are there already are changed as in `to_frame`.
 
         **Raises** `ModuleNotFoundError` without xarray.
         """
@@ -212,11 +218,18 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepResult:
     {'lr': array([0.1])}
     """
     base = _base(path)
-    record = json.loads(base.with_name(base.name + ".json").read_text())
-    if record.get("format") != FORMAT:
-        raise ValueError(f"{base}.json is no sweep of format {FORMAT}, got format {record.get('format')!r}")
-    with np.load(base.with_name(base.name + ".npz"), allow_pickle=False) as arrays:
-        trees = {name: unpack(node, arrays) for name, node in record["trees"].items()}
+    try:
+        record = json.loads(base.with_name(base.name + ".json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{base}.json is no sweep: {error}") from None
+    found = record.get("format") if isinstance(record, dict) else type(record).__name__
+    if found != FORMAT:
+        raise ValueError(f"{base}.json is no sweep of format {FORMAT}, got format {found!r}")
+    try:
+        with open(base.with_name(base.name + ".npz"), "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            trees = {name: unpack(node, arrays) for name, node in record["trees"].items()}
+    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{base}.npz does not hold the arrays of {base}.json: {error}") from None
     rest = {f.name: record[f.name] for f in dataclasses.fields(SweepResult) if f.name not in _TREES}
     return SweepResult(**trees, **{**rest, "notes": tuple(rest["notes"])})
 

@@ -1,5 +1,6 @@
 """Tables of a sweep's result: by the values of grid columns, as a pandas frame, as an xarray dataset."""
 
+import collections
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,11 @@ from cliffs.sweeps._grid import is_key
 if TYPE_CHECKING:
     import pandas
     import xarray
+
+
+ENDS = ("solved_at", "diverged_at", "pruned_at", "steps_run")
+# The names that tables have of their own; a column of the grid with one of them is called "grid/run".
+OWN_NAMES = ("run", "updates", "update", "evaluation", *ENDS)
 
 
 def last_values(result: Any) -> dict[str, np.ndarray]:
@@ -28,9 +34,12 @@ def last_values(result: Any) -> dict[str, np.ndarray]:
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
-    """Pairs such as `("aux/cosine", array)`."""
+    """Pairs such as `("aux/cosine", array)`; where two would have one name they are `"['a/b']"` and `"['a']['b']"`."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in flat]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
+    count = collections.Counter(names)
+    unique = [name if count[name] == 1 else jax.tree_util.keystr(path) for name, (path, _) in zip(names, flat)]
+    return [(name, leaf) for name, (_, leaf) in zip(unique, flat)]
 
 
 def success_table(result: Any, by: str | Sequence[str]) -> list[dict[str, float | None]]:
@@ -66,10 +75,11 @@ def to_frame(result: Any, what: str) -> "pandas.DataFrame":
     """See `SweepResult.to_frame`."""
     import pandas
 
-    columns = _grid_columns(result)
+    columns = _labelled_columns(result)
     if what == "runs":
-        ends = {name: getattr(result, name) for name in ("solved_at", "diverged_at", "pruned_at", "steps_run")}
-        data = {**columns, **{k: v for k, v in ends.items() if v is not None}, **last_values(result)}
+        data = {**columns, **_ends(result)}
+        for name, values in last_values(result).items():
+            data[name if name not in data else f"last/{name}"] = values
         return pandas.DataFrame(data).rename_axis("run")
     if what not in ("metrics", "evaluations"):
         raise ValueError(f"what must be 'runs', 'metrics' or 'evaluations', got {what!r}")
@@ -78,7 +88,7 @@ def to_frame(result: Any, what: str) -> "pandas.DataFrame":
     data = {"run": run, "updates": (place + 1) * every, **{k: v[run] for k, v in columns.items()}}
     for name, values in named_leaves(history):
         if values.ndim == 2:
-            data[name] = np.ma.getdata(values)[run, place]
+            data[name if name not in data else f"{what}/{name}"] = np.ma.getdata(values)[run, place]
     return pandas.DataFrame(data)
 
 
@@ -87,17 +97,13 @@ def to_xarray(result: Any) -> "xarray.Dataset":
     import xarray
 
     coordinates: dict[str, Any] = {"run": np.arange(len(result))}
-    coordinates |= {name: ("run", column) for name, column in _grid_columns(result).items()}
-    variables: dict[str, Any] = {
-        name: ("run", getattr(result, name))
-        for name in ("solved_at", "diverged_at", "pruned_at", "steps_run")
-        if getattr(result, name) is not None
-    }
+    coordinates |= {name: ("run", column) for name, column in _labelled_columns(result).items()}
+    variables: dict[str, Any] = {name: ("run", values) for name, values in _ends(result).items()}
     for what, dimension in (("evaluations", "evaluation"), ("metrics", "update")):
         history, filled, every = _history(result, what)
         coordinates[dimension] = (np.arange(filled.shape[1]) + 1) * every
         for name, values in named_leaves(history):
-            key = name if name not in variables else f"{what}/{name}"
+            key = name if name not in {*variables, *coordinates} else f"{what}/{name}"
             extra = [f"{key}_{i}" for i in range(values.ndim - 2)]
             plain = values if np.iscomplexobj(values) else _plain(values)
             variables[key] = (["run", dimension, *extra], plain)
@@ -116,6 +122,15 @@ def _grid_columns(result: Any) -> dict[str, np.ndarray]:
     return {name: x for name, x in named_leaves(result.grid) if not is_key(x) and np.ndim(x) == 1}
 
 
+def _labelled_columns(result: Any) -> dict[str, np.ndarray]:
+    return {f"grid/{k}" if k in OWN_NAMES else k: v for k, v in _grid_columns(result).items()}
+
+
+def _ends(result: Any) -> dict[str, np.ndarray]:
+    """How each run ended."""
+    return {name: getattr(result, name) for name in ENDS if getattr(result, name) is not None}
+
+
 def _groups(result: Any, by: str | Sequence[str]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """For each combination of values that occurs, in rising order: the values, and which runs have them."""
     names = [by] if isinstance(by, str) else list(by)
@@ -123,10 +138,18 @@ def _groups(result: Any, by: str | Sequence[str]) -> Iterator[tuple[dict[str, An
     for name in names:
         if name not in columns:
             raise ValueError(f"by must name columns of the grid, which are {sorted(columns)}, got {name!r}")
-    combinations = sorted({tuple(columns[name][i].item() for name in names) for i in range(len(result))})
-    for values in combinations:
-        matches = [columns[name] == value for name, value in zip(names, values)]
-        yield dict(zip(names, values)), np.logical_and.reduce(matches, axis=0) & np.ones(len(result), bool)
+        if np.iscomplexobj(columns[name]):
+            raise ValueError(f"by must name columns of real numbers, which have an order: {name!r} is complex")
+    rows = [tuple(columns[name][i].item() for name in names) for i in range(len(result))]
+    ranks = [tuple(map(_rank, row)) for row in rows]
+    for rank, values in sorted(dict(zip(ranks, rows)).items()):
+        yield dict(zip(names, values)), np.array([rank == other for other in ranks])
+
+
+def _rank(value: float) -> tuple[bool, float]:
+    """Numbers in rising order; all NaNs are one value, behind the others."""
+    missing = value != value
+    return missing, 0.0 if missing else value
 
 
 def _median(name: str, values: np.ndarray) -> dict[str, float | None]:
