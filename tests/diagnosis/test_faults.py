@@ -304,6 +304,17 @@ def test_analytic_a_loss_that_ends_far_above_its_start_is_a_finding_whatever_the
         assert diagnose(norms, losses=calm).names() == ["healthy"]
 
 
+@pytest.mark.parametrize("lost", [0, 50, 195, 199])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_property_a_single_loss_that_is_not_finite_neither_hides_nor_moves_a_loss_that_grew(lost, value):
+    losses = np.linspace(1, 10, 200)
+    losses[lost] = value
+    finding = only(diagnose(noise(200), losses=losses))
+    assert finding.name == "loss grew"
+    assert finding.evidence["step_of_largest_loss"] == (198 if lost == 199 else 199)
+    np.testing.assert_allclose(number(finding.evidence["end_to_first"]), 9.5, rtol=0.06)
+
+
 @pytest.mark.parametrize("norms", [np.zeros(50), np.full(50, np.nan), np.r_[10.0 ** np.arange(8), np.full(9, np.inf)]])
 def test_integration_the_picture_of_a_run_that_has_nothing_to_draw_is_drawn(norms):
     plotting = pytest.importorskip("cliffs.plotting", reason="matplotlib is not installed")

@@ -43,7 +43,8 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
       run, or after the norm grew by 2 decades; the evidence says from where to where it grew;
     - *non-finite*: any other inf or NaN; all of them are left out of everything else;
     - *zero gradients*: exactly 0 everywhere, from some step to the end, or in 1 % of the steps; left out of the rest;
-    - *loss grew*: the loss ends at least 3 times above its first value (for losses that start above 0);
+    - *loss grew*: the loss ends at least 3 times above its first value (for losses that start above 0); of losses that
+      are not finite, only those to the end of the run count (*diverged*), all others are left out;
     - *clipped norms*: many steps share the largest norm, as norms after clipping do;
     - *vanishing*: the last tenth's median is at least 3 decades below the first's, or the median is below 1e-7;
       with losses, only while the loss has not fallen by half (a norm that dies with its loss has converged);

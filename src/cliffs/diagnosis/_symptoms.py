@@ -104,8 +104,15 @@ def zeros(norms: np.ndarray, steps: np.ndarray, learned: bool) -> Finding | None
 
 
 def loss_grew(losses: np.ndarray | None, steps: np.ndarray) -> Finding | None:
-    """Whether the loss ended three times above its first value: the norm alone may look calm at such a place."""
-    if losses is None or not losses[0] > 0:  # losses that may be negative have no scale to compare with
+    """Whether the loss ended three times above its first value: the norm alone may look calm at such a place.
+
+    Of finite losses: a NaN between finite norms says nothing about where the loss went.
+    """
+    if losses is None:
+        return None
+    finite = np.isfinite(losses)
+    losses, steps = losses[finite], steps[finite]
+    if not len(losses) or not losses[0] > 0:  # losses that may be negative have no scale to compare with
         return None
     end = losses[-max(len(losses) // 10, 3) :]
     ratio = float(np.median(end) / losses[0])
