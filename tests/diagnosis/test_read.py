@@ -86,6 +86,10 @@ def test_parity_all_forms_of_a_log_give_one_history(tmp_path):
     write_csv(tmp_path / "h.csv", split)
     for name in ("a.csv", "b.tsv", "c.csv", "d.jsonl", "e.json", "f.json", "g.json", "run", "h.csv"):
         same(read_history(tmp_path / name))
+        for encoding in ("utf-16", "utf-8-sig"):
+            if (tmp_path / name).is_file():
+                (tmp_path / f"{encoding} {name}").write_text((tmp_path / name).read_text(), encoding)
+                same(read_history(tmp_path / f"{encoding} {name}"))
 
 
 def test_parity_event_files_of_tensorboard_give_the_same_history(tmp_path):
@@ -137,6 +141,18 @@ def test_analytic_a_step_that_goes_back_is_said_and_loses_no_row(tmp_path):
     history = read_history(tmp_path / "log.csv")
     np.testing.assert_array_equal(history.steps, np.arange(300))
     assert "does not rise" in history.notes[0]
+
+
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize("name", ["log.csv", "log.json", "log.jsonl"])
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [("é,grad_norm".encode("latin-1"), "byte 0xe9"), ("step,grad_norm\n1,2\n".encode("utf-16-le"), "a zero byte")],
+)
+def test_wrong_encodings_name_the_file(tmp_path, name, content, match):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} must be text in UTF-8.*{match}"):
+        read_history(tmp_path / name)
 
 
 @pytest.mark.wrong_arguments

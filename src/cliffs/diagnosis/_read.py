@@ -1,5 +1,6 @@
 """Logs on disk: the trainer's state of Hugging Face, CSV, JSON lines, TensorBoard's event files."""
 
+import codecs
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ def read_history(path: str | PathLike[str], norm: str | None = None, loss: str |
     | a folder | the `trainer_state.json` in it or in its latest `checkpoint-*`, else its event files |
 
     Rows without a norm (evaluations) are left out; rows of one step, one with the loss and one with the norm, are read
-    together.
+    together. Text is UTF-8, or UTF-16 with a byte order mark, as `>` writes it in Windows PowerShell.
 
     **Arguments**
 
@@ -82,9 +83,21 @@ def _is_events(path: Path) -> bool:
     return "tfevents" in path.name
 
 
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} must be text in UTF-8, or in UTF-16 with a byte order mark: {error}") from None
+    if "\0" in text[:4]:  # UTF-16 without its mark
+        raise ValueError(f"{path.name} must be text in UTF-8, or in UTF-16 with a byte order mark, got a zero byte")
+    return text
+
+
 def _json(path: Path) -> tuple[Rows, list[str]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(_text(path))
     except json.JSONDecodeError as error:
         try:
             return _json_lines(path)
@@ -104,7 +117,7 @@ def _json(path: Path) -> tuple[Rows, list[str]]:
 
 
 def _json_lines(path: Path) -> tuple[Rows, list[str]]:
-    lines = [(i, line) for i, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1) if line.strip()]
+    lines = [(i, line) for i, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
     rows: list[Mapping[str, object]] = []
     for i, line in lines:
         try:
@@ -120,8 +133,7 @@ def _json_lines(path: Path) -> tuple[Rows, list[str]]:
 
 
 def _csv(path: Path) -> tuple[Rows, list[str]]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    lines = [line for line in lines if line.strip() and not line.startswith("#")]
+    lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         return [], []
     separator = max(",;\t", key=lines[0].count)
