@@ -50,11 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     picture, ax = figure(size=(9.0, 4.2))
     plot_diagnosis(history, diagnosis, ax, max_norm=options.max_norm)  # pyright: ignore[reportArgumentType]
     try:
-        picture.savefig(options.out, dpi=150)
+        out = options.out if options.out.suffix else options.out.with_name(f"{options.out.name}.png")
+        picture.savefig(out, dpi=150)
     except (ValueError, OSError) as error:  # a format or a folder that is not there
         print(f"cliffs: --out {options.out}: {error}", file=sys.stderr)
         return 2
-    print(f"\npicture: {options.out}")
+    print(f"\npicture: {out}")
     return 0
 
 
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--norm", metavar="COLUMN", help="column of norms before clipping (found by its usual names)")
     diagnose.add_argument("--loss", metavar="COLUMN", help="column of losses (found by its usual names)")
     diagnose.add_argument("--max-norm", type=float, metavar="X", help="clipping threshold of the run")
-    where = "where the picture goes, .png, .svg or .pdf (%(default)s)"
+    where = "where the picture goes, .png, .svg or .pdf; .png without an ending (%(default)s)"
     diagnose.add_argument("--out", type=Path, default=Path("diagnosis.png"), metavar="PICTURE", help=where)
     diagnose.add_argument("--no-picture", action="store_true", help="print the findings only")
     return parser

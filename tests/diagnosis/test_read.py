@@ -210,6 +210,16 @@ def test_integration_the_command_prints_the_findings_and_draws_the_picture(tmp_p
     assert (tmp_path / "diagnosis.png").exists()
 
 
+@pytest.mark.parametrize("given", ["picture", "norms of run 3", "some.folder/picture"])
+def test_integration_the_command_names_the_file_that_it_wrote(tmp_path, capsys, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.folder").mkdir()
+    assert _cli.main(["diagnose", str(DATA / "trainer_state.json"), "--out", given]) == 0
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert printed == f"picture: {pathlib.Path(given)}.png"
+    assert (tmp_path / printed.removeprefix("picture: ")).read_bytes()[:4] == b"\x89PNG"
+
+
 def test_integration_without_matplotlib_the_command_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "cliffs.plotting", None)
     assert _cli.main(["diagnose", str(DATA / "trainer_state.json")]) == 0
@@ -224,6 +234,7 @@ def test_integration_without_matplotlib_the_command_says_what_to_install(capsys,
         ([str(DATA / "trainer_state.json"), "--norm", "gn"], "got 'gn'"),
         ([str(DATA / "trainer_state.json"), "--max-norm", "-1"], "max_norm must be a positive number"),
         ([str(DATA / "trainer_state.json"), "--out", "picture.docx"], "picture.docx"),
+        ([str(DATA / "trainer_state.json"), "--out", "."], "--out ."),
     ],
 )
 def test_wrong_arguments_end_with_one_line_and_status_2(arguments, words, capsys):
