@@ -112,6 +112,14 @@ def test_property_threshold_ignores_single_cliffs_and_scales_with_the_norms():
 
 
 @pytest.mark.wrong_arguments
+def test_wrong_negative_norms_get_no_threshold():
+    norms = noise(0)
+    norms[500] = -2
+    with pytest.raises(ValueError, match=r"norms must not be negative, got -2\.0"):
+        suggest_threshold(norms)
+
+
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("args", "match"),
     [

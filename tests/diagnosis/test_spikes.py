@@ -85,6 +85,7 @@ def test_parity_fishers_exact_test(table):
     ("call", "words"),
     [
         (lambda: gradient_spikes(np.ones((2, 3, 4))), "norms must be"),
+        (lambda: gradient_spikes(-np.ones(9)), r"norms must not be negative, got -1\.0"),
         (lambda: gradient_spikes(np.ones(9), factor=1.0), "factor"),
         (lambda: gradient_spikes(np.ones(9), window=4), "window"),
         (lambda: spike_association(np.ones(3, bool), np.ones(4, bool)), "spikes and events"),

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from cliffs.diagnosis._history import History, Log, as_history
 from cliffs.diagnosis._records import Diagnosis, Finding
-from cliffs.diagnosis._robust import fell_by_half, last_stretch
+from cliffs.diagnosis._robust import fell_by_half, last_stretch, refuse_negative
 from cliffs.diagnosis._shape import shape_in_time
 from cliffs.diagnosis._symptoms import broken_from, clipped, diverged, loss_grew, nonfinite, zeros
 from cliffs.diagnosis._threshold import MIN_STEPS, suggest_threshold
@@ -172,8 +172,7 @@ def _limits(history: History, findings: list[Finding], usable: int) -> list[str]
 
 def _check(history: History, max_norm: float | None, losses: ArrayLike | None) -> tuple[History, float | None]:
     norms, rows = history.norms, len(history.norms)
-    if (norms < 0).any():
-        raise ValueError(f"norms must not be negative, got {np.nanmin(norms)}")
+    refuse_negative(norms)
     if losses is not None:
         losses = np.asarray(losses, float)
         if losses.shape == norms.shape:

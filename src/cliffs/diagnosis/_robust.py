@@ -3,6 +3,12 @@
 import numpy as np
 
 
+def refuse_negative(norms: np.ndarray) -> None:
+    """Raise `ValueError` for norms below 0."""
+    if (norms < 0).any():
+        raise ValueError(f"norms must not be negative, got {np.nanmin(norms)}")
+
+
 def running_median(x: np.ndarray, widest: int = 101) -> np.ndarray:
     """Centred median over about a tenth of the run, 11 to `widest` steps; at the ends the window is the outermost one.
 

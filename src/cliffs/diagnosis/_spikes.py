@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool
 from numpy.typing import ArrayLike
 
+from cliffs.diagnosis._robust import refuse_negative
+
 
 class Association(NamedTuple):
     """How spikes and events go together; rates are shares of the updates of all runs."""
@@ -48,7 +50,8 @@ def gradient_spikes(
 
     **Returns** bools of the shape of `norms`.
 
-    **Raises** `ValueError` for norms of another shape, a factor of at most 1 or a window that is not odd and positive.
+    **Raises** `ValueError` for norms of another shape or below 0, a factor of at most 1 or a window that is not odd and
+    positive.
 
     >>> norms = np.ones(100)
     >>> norms[[20, 60]] = [9.0, 4.0]
@@ -58,6 +61,7 @@ def gradient_spikes(
     norms = np.asarray(norms, float)
     if norms.ndim not in (1, 2) or not norms.size:
         raise ValueError(f"norms must be [steps] or [runs, steps], got shape {norms.shape}")
+    refuse_negative(norms)
     if not factor > 1:
         raise ValueError(f"factor must be above 1, got {factor}")
     if window < 1 or window % 2 == 0:

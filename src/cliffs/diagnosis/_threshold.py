@@ -4,7 +4,7 @@ import numpy as np
 
 from cliffs.diagnosis._history import Log, as_history
 from cliffs.diagnosis._records import Threshold
-from cliffs.diagnosis._robust import first_stretch, running_median
+from cliffs.diagnosis._robust import first_stretch, refuse_negative, running_median
 
 MIN_STEPS = 20
 
@@ -21,7 +21,7 @@ def suggest_threshold(norms: Log) -> Threshold:
 
     **Returns** a `Threshold`.
 
-    **Raises** `ValueError` for fewer than 20 finite, positive norms.
+    **Raises** `ValueError` for fewer than 20 finite, positive norms, and for negative ones.
 
     Source: Pascanu, Mikolov & Bengio, ICML 2013: "from half to ten times this average"; arXiv v1 names the average
     norm without a range. The factor 2 and the rule for the start are this function's choices.
@@ -33,6 +33,7 @@ def suggest_threshold(norms: Log) -> Threshold:
     2.0
     """
     history = as_history(norms).norms
+    refuse_negative(history)
     positive = history[np.isfinite(history) & (history > 0)]
     if len(positive) < MIN_STEPS:
         raise ValueError(f"norms must hold at least {MIN_STEPS} finite, positive values, got {len(positive)}")
