@@ -278,6 +278,21 @@ def test_wrong_histories_say_what_to_do(norms, match):
 
 @pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
+    ("losses", "match"),
+    [
+        ([*[1.0] * 29, "high"], "losses must hold numbers, got 'high' in row 29"),
+        ([*[1.0] * 29, 1j], r"losses must hold numbers, got \(1\+0j\) in row 0"),
+        ([None, *[1.0] * 28], r"losses must have the shape of norms \(30,\), got \(29,\)"),
+        ([[1.0], [1.0, 2.0]], "losses must have the shape of norms .*different lengths"),
+    ],
+)
+def test_wrong_losses_are_named(losses, match):
+    with pytest.raises(ValueError, match=match):
+        diagnose(np.ones(30), losses=losses)
+
+
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize(
     ("args", "match"),
     [
         ((np.ones(300),), "a single run goes to diagnose"),
@@ -302,6 +317,26 @@ def test_analytic_a_loss_that_ends_far_above_its_start_is_a_finding_whatever_the
     assert result.threshold is None
     for calm in (losses, losses * np.linspace(1, 0.2, 300), losses - 5, np.r_[grew[:200], losses[:100]]):
         assert diagnose(norms, losses=calm).names() == ["healthy"]
+
+
+def test_parity_losses_with_gaps_are_read_as_those_of_rows_with_gaps():
+    norms, losses = noise(300), 2.5 * noise(300, 1, 0.1) * np.linspace(1, 40, 300)
+    gaps = [None if i % 10 else float(x) for i, x in enumerate(losses)]
+    want = str(diagnose([{"grad_norm": a, "loss": b} for a, b in zip(norms, gaps)]))
+    assert diagnose(norms, losses=gaps).names() == ["loss grew"]
+    assert str(diagnose(norms, losses=gaps)) == want
+    assert str(diagnose(norms, losses=np.ma.array(losses, mask=[x is None for x in gaps]))) == want
+    assert str(diagnose_runs([norms], losses=[gaps]).runs[0]) == want
+    assert diagnose([None, *norms], losses=[7.0, *gaps]).names() == ["loss grew"]
+    assert diagnose(norms, losses=[None] * 300).names() == ["healthy"]
+
+
+def test_property_masked_norms_are_left_out_as_none_is():
+    norms = np.ma.array(noise(300), mask=np.arange(300) % 3 == 1)
+    norms.data[norms.mask] = 1e6
+    assert str(diagnose(norms)) == str(diagnose(norms.tolist()))
+    assert str(diagnose({"grad_norm": norms})) == str(diagnose({"grad_norm": norms.tolist()}))
+    assert diagnose(norms).names() == ["healthy"]
 
 
 @pytest.mark.parametrize("lost", [0, 50, 195, 199])

@@ -7,9 +7,8 @@ deviations, Theil-Sen slopes), so that a few spikes do not decide about the tren
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from cliffs.diagnosis._history import History, Log, as_history
+from cliffs.diagnosis._history import History, Log, Losses, as_history, with_losses
 from cliffs.diagnosis._records import Diagnosis, Finding
 from cliffs.diagnosis._robust import fell_by_half, last_stretch, refuse_negative
 from cliffs.diagnosis._shape import shape_in_time
@@ -33,7 +32,7 @@ ADVICE = {
 }
 
 
-def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None = None) -> Diagnosis:
+def diagnose(norms: Log, max_norm: float | None = None, losses: Losses | None = None) -> Diagnosis:
     """What a history of gradient norms means, with evidence and the advised fix.
 
     With `x_t = log10 norm_t` (finite, positive norms), trend `s` = Theil-Sen slope of `x` in decades over the whole
@@ -70,7 +69,7 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: ArrayLike | None
       in infs or NaNs. Steps without a norm (None) are left out; cut off padding behind the end of a run.
     - `max_norm`: the threshold in use, if any; `inf` is none.
     - `losses`: `[steps]`, to tell convergence from vanishing and to say how often a spike was followed by a jump;
-      those of the log when not given.
+      those of the log when not given. A missing one (None) is the last before it.
 
     **Returns** a `Diagnosis`; `print` it for a report. For a run that explodes the threshold is computed from the norms
     before the explosion, or from the first quarter where the norm grows over the whole run.
@@ -170,17 +169,11 @@ def _limits(history: History, findings: list[Finding], usable: int) -> list[str]
     return notes
 
 
-def _check(history: History, max_norm: float | None, losses: ArrayLike | None) -> tuple[History, float | None]:
+def _check(history: History, max_norm: float | None, losses: Losses | None) -> tuple[History, float | None]:
     norms, rows = history.norms, len(history.norms)
     refuse_negative(norms)
     if losses is not None:
-        losses = np.asarray(losses, float)
-        if losses.shape == norms.shape:
-            history = history._replace(losses=losses)
-        elif losses.ndim == 1 and len(history.steps) and len(losses) > history.steps[-1]:
-            history = history._replace(losses=losses[history.steps])  # some steps had no norm
-        else:
-            raise ValueError(f"losses must have the shape of norms {norms.shape}, got {losses.shape}")
+        history = with_losses(history, losses)
     ended = rows > 0 and not np.isfinite(norms[-1])
     if rows < MIN_STEPS and not ended:
         raise ValueError(f"norms must be [steps] with at least {MIN_STEPS} steps, got {rows} with a norm")

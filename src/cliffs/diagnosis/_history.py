@@ -7,6 +7,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cliffs.diagnosis._rows import filled, join, missing, number
+
 # What a column of gradient norms is called, in the order of preference: norms before clipping first.
 NORM_NAMES = (
     *("norm_before", "grad_norm_before", "grad_norm_before_clip", "grad_norm_preclip", "grad_norm", "gradient_norm"),
@@ -31,6 +33,7 @@ class History(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+Losses: TypeAlias = ArrayLike | Sequence[float | None]
 Rows: TypeAlias = Iterable[Mapping[str, object]]
 Log: TypeAlias = ArrayLike | Sequence[float | None] | Rows | Mapping[str, ArrayLike] | History
 
@@ -61,7 +64,7 @@ def from_rows(rows: Rows, norm: str | None = None, loss: str | None = None) -> H
     >>> from_rows([{"a": 1.0, "b": 4.0}, {"a": 2.0, "b": 3.0}], norm="a", loss="b").losses
     array([4., 3.])
     """
-    rows = _join(list(rows))
+    rows = [{name: value for name, value in row.items() if not missing(value)} for row in rows]
     names = list(dict.fromkeys(name for row in rows for name in row))
     norm = _column("norm", norm, NORM_NAMES, names)
     if norm is None:
@@ -71,19 +74,12 @@ def from_rows(rows: Rows, norm: str | None = None, loss: str | None = None) -> H
         norm = guess[0]
     loss = _column("loss", loss, LOSS_NAMES, [n for n in names if n != norm])
     step = _column("step", None, STEP_NAMES, names)
-    kept = [(i, row) for i, row in enumerate(rows) if not _missing(row.get(norm))]
-    norms = np.array([_number(row[norm], norm, i) for i, row in kept], float)
-    losses = None
-    if loss is not None and any(not _missing(row.get(loss)) for _, row in kept):
-        last, filled = None, []
-        for i, row in kept:
-            last = last if _missing(row.get(loss)) else _number(row[loss], loss, i)
-            filled.append(last)
-        known = next(x for x in filled if x is not None)
-        losses = np.array([known if x is None else x for x in filled], float)
+    kept = [(i, row) for i, row in enumerate(join(rows, step)) if norm in row]
+    norms = np.array([number(row[norm], norm, i) for i, row in kept], float)
+    losses = None if loss is None else filled(((i, row.get(loss)) for i, row in kept), loss)
     steps, notes = np.arange(len(kept)), []
-    if step is not None and all(not _missing(row.get(step)) for _, row in kept):
-        logged = np.array([_number(row[step], step, i) for i, row in kept])
+    if step is not None and all(step in row for _, row in kept):
+        logged = np.array([number(row[step], step, i) for i, row in kept])
         if np.isfinite(logged).all() and (np.diff(logged) > 0).all():
             steps = logged.astype(int)
         elif len(kept) > 1:
@@ -91,12 +87,37 @@ def from_rows(rows: Rows, norm: str | None = None, loss: str | None = None) -> H
     return History(steps, norms, losses, tuple(notes))
 
 
+def with_losses(history: History, losses: Losses) -> History:
+    """The history with these losses, one for each of its rows or, where some steps had no norm, for each step.
+
+    >>> with_losses(as_history([1.0, None, 3.0]), [0.5, 0.25, None]).losses
+    array([0.5 , 0.25])
+    """
+    rows, steps = len(history.norms), history.steps
+    try:
+        array = _array(losses)
+    except ValueError:
+        raise ValueError(f"losses must have the shape of norms ({rows},), got lists of different lengths") from None
+    by_step = rows > 0 and array.ndim == 1 and len(array) > steps[-1]
+    if array.shape != (rows,) and not by_step:
+        raise ValueError(f"losses must have the shape of norms ({rows},), got {array.shape}")
+    numbers = array.astype(float) if array.dtype.kind in "biuf" else filled(enumerate(array.tolist()), "losses")
+    if numbers is None:  # all of them None
+        return history
+    return history._replace(losses=numbers if len(numbers) == rows else numbers[steps])
+
+
 HOW = "choose one, read_history(log, norm='...'), or on the command line --norm"
+
+
+def _array(data: object) -> np.ndarray:
+    """An array, with None for masked entries: their data mean nothing."""
+    return np.array(data.tolist(), object) if isinstance(data, np.ma.MaskedArray) else np.asarray(data)
 
 
 def _from_numbers(data: object) -> History:
     try:
-        array = np.asarray(data)
+        array = _array(data)
     except ValueError:
         raise ValueError(
             "norms must be [steps], got lists of different lengths: several runs go to diagnose_runs"
@@ -112,15 +133,15 @@ def _from_numbers(data: object) -> History:
     notes = ()
     steps = np.arange(len(array))
     if array.dtype == object:
-        there = np.array([not _missing(x) for x in array], bool)
+        there = np.array([not missing(x) for x in array], bool)
         if not there.all():
             notes = (f"{(~there).sum()} steps without a norm (None) are left out",)
-        steps, array = steps[there], np.array([_number(x, "norms", i) for i, x in enumerate(array) if there[i]])
+        steps, array = steps[there], np.array([number(x, "norms", i) for i, x in enumerate(array) if there[i]])
     return History(steps, array.astype(float), None, notes)
 
 
 def _rows_of_columns(columns: Mapping[str, ArrayLike]) -> Rows:
-    lists = {name: np.asarray(column) for name, column in columns.items()}
+    lists = {name: _array(column) for name, column in columns.items()}
     if any(column.ndim == 0 for column in lists.values()):
         raise ValueError(
             f"norms is one row of a log, with the keys {_brief(list(columns))}: collect the rows of all steps in a list"
@@ -146,32 +167,6 @@ def _column(kind: str, chosen: str | None, known: Sequence[str], names: Sequence
         if found:
             return found[0]
     return None
-
-
-def _join(rows: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
-    """Rows of one step next to each other become one, where no column is in both (a loss here, its norm there)."""
-    step = _column("step", None, STEP_NAMES, list(dict.fromkeys(name for row in rows for name in row)))
-    joined: list[Mapping[str, object]] = []
-    for row in rows:
-        row = {name: value for name, value in row.items() if not _missing(value)}
-        last = joined[-1] if joined else {}
-        same = step is not None and step in row and last.get(step) == row[step]
-        if same and all(last[name] == row[name] for name in row.keys() & last.keys()):
-            joined[-1] = {**last, **row}
-        else:
-            joined.append(row)
-    return joined
-
-
-def _missing(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-def _number(value: object, column: str, row: int) -> float:
-    try:
-        return float(value)  # pyright: ignore
-    except (TypeError, ValueError):
-        raise ValueError(f"{column} must hold numbers, got {value!r} in row {row}") from None
 
 
 def _brief(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cliffs.diagnosis._diagnose import diagnose
-from cliffs.diagnosis._history import History, Log, as_history
+from cliffs.diagnosis._history import History, Log, Losses, as_history
 from cliffs.diagnosis._records import Diagnosis
 
 
@@ -40,7 +40,7 @@ class RunsDiagnosis(NamedTuple):
 def diagnose_runs(
     norms: ArrayLike | Sequence[Log],
     max_norm: ArrayLike | None = None,
-    losses: ArrayLike | Sequence[ArrayLike] | None = None,
+    losses: ArrayLike | Sequence[Losses] | None = None,
     steps_run: ArrayLike | None = None,
 ) -> RunsDiagnosis:
     """`diagnose` for every run, and which runs share a finding.
