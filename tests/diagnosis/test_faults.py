@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.untyped import number, present
 
-from cliffs.diagnosis import diagnose, diagnose_runs, suggest_threshold
+from cliffs.diagnosis import as_history, diagnose, diagnose_runs, suggest_threshold
 
 
 def noise(steps, seed=0, spread=0.2):
@@ -250,6 +250,64 @@ def test_parity_many_runs_are_diagnosed_one_by_one():
     assert ragged.names() == {"healthy": [0, 2], "cliff spikes": [1]}
 
 
+def test_property_runs_of_a_sweep_that_records_seldom_end_where_they_ended():
+    norms = np.stack([noise(200, i) for i in range(3)])
+    norms[1, 100:], norms[2, 60:] = np.nan, np.nan
+    norms[0, 150] = norms[1, 50] = 60
+    for every in (1, 5, 100):
+        ended = np.array([200, 100, 200]) * every
+        found = diagnose_runs(norms, steps_run=ended, record_every=every, losses=norms)
+        assert found.names() == {"cliff spikes": [0, 1], "diverged": [2]}
+        # The last update of a column, counted from 0 as `SweepResult.diverged_at` is.
+        assert found.runs[0].findings[0].evidence["steps"] == [151 * every - 1]
+        assert found.runs[1].findings[0].evidence["steps"] == [51 * every - 1]
+        assert found.runs[2].findings[0].evidence["step"] == 61 * every - 1
+        begun = diagnose_runs(norms[:2], steps_run=ended[:2] + every - 1, record_every=every)  # no column yet
+        assert begun.names() == {"cliff spikes": [0, 1]}
+
+
+def test_integration_a_sweep_that_records_seldom_is_diagnosed_with_its_own_numbers():
+    from typing import NamedTuple
+
+    import jax
+    import jax.numpy as jnp
+
+    from cliffs import sweeps
+
+    class State(NamedTuple):
+        step: jax.Array
+        diverged_at: jax.Array
+
+    def update(state, run):
+        norm = jnp.where(state.step == run["spike"], 50.0, 1.0 + 0.1 * jnp.sin(7.0 * state.step))
+        return state._replace(step=state.step + 1), {"grad_norm": norm}
+
+    result = sweeps.sweep(
+        lambda run: State(jnp.array(0), jnp.array(-1)),
+        update,
+        {"spike": np.array([199, 299, -1]), "end": np.array([600, 400, 200])},
+        600,
+        evaluate=lambda state, run: {"solved": state.step >= run["end"]},
+        evaluate_every=100,
+        stop_when_solved=True,
+        record_every=2,
+        progress=False,
+    )
+    assert result.steps_run.tolist() == [600, 400, 200]
+    found = diagnose_runs(result.metrics["grad_norm"], steps_run=result.steps_run, record_every=result.record_every)
+    assert found.names() == {"cliff spikes": [0, 1], "healthy": [2]}
+    assert [found.runs[i].findings[0].evidence["steps"] for i in (0, 1)] == [[199], [299]]
+
+
+def test_property_steps_run_cuts_logs_at_their_own_steps():
+    rows = [{"step": 10 * (i + 1), "grad_norm": x} for i, x in enumerate(np.r_[noise(200), np.full(100, np.nan)])]
+    losses = noise(300, 1)
+    for run in (rows, as_history(rows)):
+        found = diagnose_runs([run], steps_run=[2001], losses=[losses], record_every=10)
+        assert found.names() == {"healthy": [0]}
+        assert diagnose_runs([run], steps_run=[4000]).names() == {"diverged": [0]}
+
+
 @pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("norms", "match"),
@@ -300,6 +358,12 @@ def test_wrong_losses_are_named(losses, match):
         ((np.ones((300, 4)),), "run 0 of 300.*run axis first.*got 4"),
         ((np.ones((2, 30)), [1.0, 2.0, 3.0]), "max_norm must have one entry for each of the 2 runs, got 3"),
         ((np.ones((2, 30)), None, np.ones((3, 30))), "losses must have one entry"),
+        ((np.ones((2, 30)), None, None, [30, 31]), r"run 1 of 2.*steps_run.*30 columns, record_every=1\), got 31"),
+        ((np.ones((2, 30)), None, None, [150, 155], 5), r"run 1 of 2.*150 updates.*record_every=5\), got 155"),
+        ((np.ones((2, 30)), None, None, [30, -1]), "steps_run must hold numbers of updates, got -1"),
+        ((np.ones((2, 30)), None, None, ["all", 30]), "run 0 of 2.*steps_run must hold numbers of updates, got 'all'"),
+        ((np.ones((2, 30)), None, None, 30, 0), "record_every must be a positive integer, got 0"),
+        ((np.ones((2, 30)), None, None, 30, 2.5), r"record_every must be a positive integer, got 2\.5"),
         ((np.ones((2, 30)), "1.0"), "max_norm must be a positive number"),
     ],
 )
