@@ -201,6 +201,81 @@ def test_parity_lists_of_dicts_columns_and_arrays_give_one_answer():
     assert suggest_threshold(rows) == suggest_threshold(norms)
 
 
+def trainer_log():
+    """As a trainer keeps it: evaluations in rows of their own, some at a step of training, a summary at the end."""
+    rows = [
+        {"step": 10 * (i + 1), "loss": float(b), "grad_norm": float(a), "learning_rate": 0.1, "epoch": 0.01 * i}
+        for i, (a, b) in enumerate(zip(noise(300), noise(300, 1)))
+    ]
+    for at in (290, 200, 100):
+        rows.insert(at, {"step": 10 * at, "eval_loss": 1.4, "eval_runtime": 2.0, "epoch": 0.01 * at})
+    evaluations = [{"step": 3000 + i, "eval_loss": 1.4, "epoch": 3.0} for i in range(4)]
+    return [*rows, *evaluations, {"step": 3004, "train_loss": 1.1, "train_runtime": 60.0, "epoch": 3.0}]
+
+
+def as_tables(rows):
+    """A log as rows, and as the tables that pandas makes of it, with NaN in the empty cells."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame(rows)
+    return rows, frame, dict(frame), frame.to_dict("records"), frame.to_dict("list"), frame.convert_dtypes()
+
+
+def test_parity_a_data_frame_of_a_log_is_read_as_its_rows():
+    rows = trainer_log()
+    lost = [
+        row | {"loss": np.nan, "grad_norm": np.nan} if row["step"] > 2500 and "loss" in row else row for row in rows
+    ]
+    single = [dict(row) for row in rows]
+    single[30]["grad_norm"] = np.nan
+    once = [dict(row) for row in rows]
+    once[30]["grad_norm"] = once[30]["loss"] = np.nan
+    bare = [{name: x for name, x in row.items() if name in ("step", "loss", "grad_norm", "eval_loss")} for row in lost]
+    bare = [row for row in bare if len(row) > 1]
+    cases = {"healthy": [rows], "diverged": [lost, bare], "non-finite": [single, once]}
+    for name, logs in cases.items():
+        for log in logs:
+            want = as_history(log)
+            for table in as_tables(log)[:-1]:
+                got = as_history(table)
+                np.testing.assert_array_equal(got.steps, want.steps)
+                np.testing.assert_array_equal(got.norms, want.norms)
+                assert diagnose(table).names() == [name]
+    np.testing.assert_array_equal(as_history(as_tables(rows)[1]).losses, as_history(rows).losses)
+    assert diagnose(as_tables(rows)[-1]).names() == ["healthy"]  # with pandas' NA
+    assert diagnose(as_tables([{"step": i, "grad_norm": np.nan, "lr": 0.1} for i in range(40)])[1]).names() == [
+        "non-finite"
+    ]
+
+
+def test_parity_a_data_frame_with_loss_and_norm_in_rows_of_their_own_is_read_as_its_rows():
+    rows = []
+    for i, (a, b) in enumerate(zip(noise(300), noise(300, 1))):
+        rows += [{"step": i, "loss": float(b)}, {"step": i, "grad_norm": float(a)}]
+    want = as_history(rows)
+    for table in as_tables(rows):
+        for got, expected in zip(as_history(table), want):
+            np.testing.assert_array_equal(got, expected)
+    stuck = [{"step": 7, "loss": 1.0, "grad_norm": 1.0}, {"step": 7, "loss": np.nan, "grad_norm": np.nan}] * 2
+    np.testing.assert_array_equal(as_history(stuck).norms, [1, np.nan, 1, np.nan])  # of one step, but lost
+
+
+def test_parity_losses_that_are_logged_seldom_are_read_from_a_data_frame_as_from_rows():
+    rows = [{"step": i, "grad_norm": float(x)} | ({} if i % 10 else {"loss": 1 + i}) for i, x in enumerate(noise(300))]
+    for table in as_tables(rows):
+        np.testing.assert_array_equal(as_history(table).losses, 1 + np.arange(300) // 10 * 10)
+        assert diagnose(table).names() == ["loss grew"]
+    for row in rows[200:]:
+        row["loss"] = np.nan
+    assert [diagnose(table).names() for table in as_tables(rows)[:-1]] == [["diverged"]] * 5
+
+
+def test_analytic_arrays_in_cells_are_no_obstacle_where_they_are_not_asked_for():
+    bins = [{"step": i // 2, "bins": np.ones(3) * (i // 2), ("loss", "grad_norm")[i % 2]: 1.0 + i} for i in range(60)]
+    history = as_history(bins)
+    np.testing.assert_array_equal(history.norms, 2.0 + 2 * np.arange(30))
+    np.testing.assert_array_equal(history.losses, 1.0 + 2 * np.arange(30))
+
+
 def test_integration_read_telemetry_dicts_are_read_as_they_are():
     import jax
     import jax.numpy as jnp
@@ -327,6 +402,8 @@ def test_property_steps_run_cuts_logs_at_their_own_steps():
         ({"step": 1.0, "norm_before": 2.0}, "one row of a log"),
         ({"grad_norm": [1.0] * 30, "loss": [1.0]}, "one length"),
         ([{"grad_norm": -1.0}] * 30, "negative"),
+        ([{"step": 1, "grad_norm": np.ones(2)}] * 30, r"grad_norm must hold numbers, got array.* in row 0"),
+        ([{"step": np.ones(2), "grad_norm": 1.0}] * 30, r"step must hold numbers, got array.* in row 0"),
     ],
 )
 def test_wrong_histories_say_what_to_do(norms, match):

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cliffs.diagnosis._rows import filled, join, missing, number
+from cliffs.diagnosis._rows import fill_gaps, filled, join, missing, number, without_evaluations
 
 # What a column of gradient norms is called, in the order of preference: norms before clipping first.
 NORM_NAMES = (
@@ -48,7 +48,10 @@ def as_history(data: Log) -> History:
         return data
     given: object = data
     if hasattr(given, "columns") and hasattr(given, "to_dict"):  # a data frame of pandas or polars
-        given = {str(name): np.asarray(given[name]) for name in given.columns}  # pyright: ignore
+        names: list = list(given.columns)  # pyright: ignore
+        # By iteration: polars' empty cells are then None, and as an array NaN.
+        columns = (list(given[name]) for name in names)  # pyright: ignore
+        return from_rows([dict(zip(map(str, names), values)) for values in zip(*columns)])
     if isinstance(given, Mapping):
         return from_rows(_rows_of_columns(given))  # pyright: ignore[reportArgumentType]
     if isinstance(given, Iterable) and not hasattr(given, "dtype"):
@@ -61,9 +64,13 @@ def as_history(data: Log) -> History:
 def from_rows(rows: Rows, norm: str | None = None, loss: str | None = None) -> History:
     """A `History` from rows of a log; rows without a norm are left out, rows of one step are read together.
 
+    Where all rows have the same columns, as in a data frame, a NaN may be an empty cell; else it is a lost number.
+
     >>> from_rows([{"a": 1.0, "b": 4.0}, {"a": 2.0, "b": 3.0}], norm="a", loss="b").losses
     array([4., 3.])
     """
+    rows = list(rows)
+    table = all(row.keys() == rows[0].keys() for row in rows)
     rows = [{name: value for name, value in row.items() if not missing(value)} for row in rows]
     names = list(dict.fromkeys(name for row in rows for name in row))
     norm = _column("norm", norm, NORM_NAMES, names)
@@ -74,9 +81,11 @@ def from_rows(rows: Rows, norm: str | None = None, loss: str | None = None) -> H
         norm = guess[0]
     loss = _column("loss", loss, LOSS_NAMES, [n for n in names if n != norm])
     step = _column("step", None, STEP_NAMES, names)
-    kept = [(i, row) for i, row in enumerate(join(rows, step)) if norm in row]
+    rows = join(without_evaluations(rows, norm, loss) if table else rows, step)
+    kept = [(i, row) for i, row in enumerate(rows) if norm in row]
     norms = np.array([number(row[norm], norm, i) for i, row in kept], float)
     losses = None if loss is None else filled(((i, row.get(loss)) for i, row in kept), loss)
+    losses = fill_gaps(losses) if table and losses is not None else losses
     steps, notes = np.arange(len(kept)), []
     if step is not None and all(step in row for _, row in kept):
         logged = np.array([number(row[step], step, i) for i, row in kept])

@@ -1,6 +1,7 @@
 """Cells and rows of a log: which cells are missing, which rows are read together."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,11 +13,19 @@ def missing(value: object) -> bool:
     return value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType")
 
 
+def nan(value: object) -> bool:
+    """Whether a cell is NaN, as a number or as its text."""
+    try:
+        return math.isnan(float(value))  # pyright: ignore
+    except (TypeError, ValueError, RuntimeError):
+        return False
+
+
 def number(value: object, column: str, row: int) -> float:
     """The cell as a float, or the error that says where it is."""
     try:
         return float(value)  # pyright: ignore
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several numbers
         raise ValueError(f"{column} must hold numbers, got {value!r} in row {row}") from None
 
 
@@ -34,14 +43,64 @@ def filled(cells: Iterable[tuple[int, object]], column: str) -> np.ndarray | Non
     return None if known is None else np.array([known if x is None else x for x in numbers], float)
 
 
-def join(rows: list[Mapping[str, object]], step: str | None) -> list[Mapping[str, object]]:
-    """Rows of one step next to each other become one, where no column is in both (a loss here, its norm there)."""
+def join(rows: Sequence[Mapping[str, object]], step: str | None) -> list[Mapping[str, object]]:
+    """Rows of one step next to each other become one, where no column differs (a loss here, its norm there).
+
+    A NaN differs from a number, unless each row has a number where the other has a NaN, as they have in a data frame.
+    """
     joined: list[Mapping[str, object]] = []
     for row in rows:
         last = joined[-1] if joined else {}
-        same = step is not None and step in row and last.get(step) == row[step]
-        if same and all(last[name] == row[name] for name in row.keys() & last.keys()):
-            joined[-1] = {**last, **row}
+        if step is not None and step in row and step in last and _same(last[step], row[step]) and _agree(last, row):
+            joined[-1] = {**last, **{name: x for name, x in row.items() if name not in last or not nan(x)}}
         else:
             joined.append(row)
     return joined
+
+
+def without_evaluations(
+    rows: Sequence[Mapping[str, object]], norm: str, loss: str | None
+) -> Sequence[Mapping[str, object]]:
+    """Rows of a table, in which those of evaluations have no norm and no loss.
+
+    A data frame has a NaN where its log had nothing, and where the number itself was NaN. Norm and loss of a row are
+    of the first kind where a column is there that no row of training has (`eval_loss`, `train_runtime`).
+    """
+    names = {norm, loss} - {None}
+    idle = [not names & _there(row) for row in rows]
+    if not any(idle) or all(idle):  # where nothing was ever a number, all columns are those of training
+        return rows
+    trained = set().union(*(_there(row) for row, other in zip(rows, idle) if not other))
+    return [
+        {name: x for name, x in row.items() if name not in names} if other and _there(row) - trained else row
+        for row, other in zip(rows, idle)
+    ]
+
+
+def fill_gaps(losses: np.ndarray) -> np.ndarray:
+    """Losses of a table, logged less often than norms: a NaN is the last number before it, or the first of all.
+
+    A stretch of NaNs at the end that is longer than all others is kept: there the loss was lost.
+
+    >>> fill_gaps(np.array([3.0, np.nan, 2.0, np.nan])), fill_gaps(np.array([3.0, np.nan, np.nan]))
+    (array([3., 3., 2., 2.]), array([ 3., nan, nan]))
+    """
+    known = np.flatnonzero(~np.isnan(losses))
+    if not len(known) or len(losses) - known[-1] > np.diff(known).max(initial=1):
+        return losses
+    return losses[known[np.maximum(np.searchsorted(known, np.arange(len(losses)), "right") - 1, 0)]]
+
+
+def _there(row: Mapping[str, object]) -> set[str]:
+    return {name for name, value in row.items() if not nan(value)}
+
+
+def _agree(a: Mapping[str, object], b: Mapping[str, object]) -> bool:
+    a_nan, b_nan = ({name for name in a.keys() & b.keys() if nan(row[name])} for row in (a, b))
+    if (a_nan or b_nan) and not (a_nan - b_nan and b_nan - a_nan):
+        return False
+    return all(_same(a[name], b[name]) for name in a.keys() & b.keys() - a_nan - b_nan)
+
+
+def _same(a: object, b: object) -> bool:
+    return np.array_equal(a, b)  # pyright: ignore[reportArgumentType] # arrays in cells have no single truth
