@@ -276,6 +276,15 @@ def test_analytic_arrays_in_cells_are_no_obstacle_where_they_are_not_asked_for()
     np.testing.assert_array_equal(history.losses, 1.0 + 2 * np.arange(30))
 
 
+def test_analytic_steps_that_are_fractions_are_kept_apart():
+    rows = [{"step": 0.25 * i, "grad_norm": x} for i, x in enumerate(noise(300))]
+    history = as_history(rows)
+    np.testing.assert_array_equal(history.steps, np.arange(300))
+    assert "'step' holds fractions" in history.notes[0]
+    whole = as_history([{"step": float(4 * i), "grad_norm": x} for i, x in enumerate(noise(300))])
+    assert (whole.steps.dtype.kind, whole.steps[-1], whole.notes) == ("i", 1196, ())
+
+
 def test_integration_read_telemetry_dicts_are_read_as_they_are():
     import jax
     import jax.numpy as jnp

@@ -89,7 +89,9 @@ def from_rows(rows: Rows, norm: str | None = None, loss: str | None = None) -> H
     steps, notes = np.arange(len(kept)), []
     if step is not None and all(step in row for _, row in kept):
         logged = np.array([number(row[step], step, i) for i, row in kept])
-        if np.isfinite(logged).all() and (np.diff(logged) > 0).all():
+        if (np.round(logged) != logged)[np.isfinite(logged)].any():
+            notes.append(f"the column {step!r} holds fractions: steps are rows of the log")
+        elif np.isfinite(logged).all() and (np.diff(logged) > 0).all():
             steps = logged.astype(int)
         elif len(kept) > 1:
             notes.append(f"the column {step!r} does not rise from row to row (resumed?): steps are rows of the log")
