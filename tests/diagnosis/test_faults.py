@@ -531,3 +531,20 @@ def test_property_the_threshold_of_a_run_that_explodes_is_that_of_its_norms_befo
     growing = diagnose(quiet * 10.0 ** np.linspace(0, 8, 1000))
     assert growing.names() == ["slow explosion"]
     assert present(growing.threshold).suggested < 1e2
+
+
+def test_property_norms_logged_less_often_than_losses_are_read_from_a_data_frame():
+    pandas = pytest.importorskip("pandas")
+    rows = np.arange(400)
+    norms = np.abs(np.random.default_rng(0).normal(1, 0.1, 400))
+    losses = 2 - rows / 400
+    sparse = pandas.DataFrame({"step": rows, "loss": losses, "grad_norm": np.where(rows % 4 == 0, norms, np.nan)})
+    history = as_history(sparse)
+    np.testing.assert_array_equal(history.steps, rows[::4])
+    assert np.isfinite(history.norms).all()
+    overflowed = sparse.assign(grad_norm=np.where(rows % 4 == 0, np.nan, norms))
+    assert diagnose(overflowed).names() == ["non-finite"]
+    lost = pandas.DataFrame(
+        {"loss": np.where(rows < 90, losses, np.nan), "grad_norm": np.where(rows < 90, norms, np.nan)}
+    )
+    assert diagnose(lost).names() == ["diverged"]

@@ -67,7 +67,8 @@ def diagnose(norms: Log, max_norm: float | None = None, losses: Losses | None = 
     - `norms`: norms *before* clipping: `[steps]`; or a log: a list of dicts as loggers keep it or `read_telemetry`
       gives, a dict of columns, a data frame, or what `read_history` returned. At least 20 steps, or a run that ended
       in infs or NaNs. Steps without a norm (None) are left out, and rows of evaluations, also where a data frame has
-      NaN in their empty cells; a NaN beside a loss is a lost gradient. Cut off padding behind the end of a run.
+      NaN in their empty cells; a NaN beside a loss is a lost gradient, unless
+      most rows are so. Cut off padding behind the end of a run.
     - `max_norm`: the threshold in use, if any; `inf` is none.
     - `losses`: `[steps]`, to tell convergence from vanishing and to say how often a spike was followed by a jump;
       those of the log when not given. A missing one (None) is the last before it.

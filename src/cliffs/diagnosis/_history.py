@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cliffs.diagnosis._rows import fill_gaps, filled, join, missing, number, without_evaluations
+from cliffs.diagnosis._rows import fill_gaps, filled, join, missing, number, without_evaluations, without_gaps
 
 # What a column of gradient norms is called, in the order of preference: norms before clipping first.
 NORM_NAMES = (
@@ -82,6 +82,7 @@ def from_rows(rows: Rows, norm: str | None = None, loss: str | None = None) -> H
     loss = _column("loss", loss, LOSS_NAMES, [n for n in names if n != norm])
     step = _column("step", None, STEP_NAMES, names)
     rows = join(without_evaluations(rows, norm, loss) if table else rows, step)
+    rows = without_gaps(rows, norm, loss) if table and loss is not None else rows
     kept = [(i, row) for i, row in enumerate(rows) if norm in row]
     norms = np.array([number(row[norm], norm, i) for i, row in kept], float)
     losses = None if loss is None else filled(((i, row.get(loss)) for i, row in kept), loss)

@@ -77,6 +77,18 @@ def without_evaluations(
     ]
 
 
+def without_gaps(rows: Sequence[Mapping[str, object]], norm: str, loss: str) -> Sequence[Mapping[str, object]]:
+    """Rows of a table whose norms were logged less often than its losses: those without one.
+
+    Where the norm is NaN beside a finite loss in more than half of the rows, those cells were empty. Fewer of them are
+    lost gradients: half precision overflows now and then.
+    """
+    gaps = [nan(row.get(norm, 0.0)) and not nan(row.get(loss, math.nan)) for row in rows]
+    if 2 * sum(gaps) <= len(rows):
+        return rows
+    return [{k: x for k, x in row.items() if k != norm} if gap else row for row, gap in zip(rows, gaps)]
+
+
 def fill_gaps(losses: np.ndarray) -> np.ndarray:
     """Losses of a table, logged less often than norms: a NaN is the last number before it, or the first of all.
 
