@@ -98,7 +98,7 @@ def draw(result: Result) -> dict[str, Any]:
     fig, axes = figure(1, len(names), size=(4.0 * len(names), 3.6), squeeze=False)
     for ax, name in zip(axes[0], names):
         valid, limit = (result.arrays[f"{name} / {k}"] for k in ("valid", "max_norm"))
-        times = result.config.evaluate_every * (1 + np.arange(valid.shape[1]))
+        times = result.config.evaluate_every / 1000 * (1 + np.arange(valid.shape[1]))
         for arm, color in (("unclipped", COLORS["unclipped"]), ("clipped", COLORS["clipped"])):
             for i, curve in enumerate(valid[np.isfinite(limit) == (arm == "clipped")]):
                 ax.plot(times, curve, color=color, label=None if i else arm)
@@ -114,7 +114,7 @@ def draw(result: Result) -> dict[str, Any]:
                     va="bottom" if version == "v1" else "top",
                     fontsize=8,
                 )
-        ax.set(title=TITLES[name], xlabel="updates", xlim=(0, times[-1]))
+        ax.set(title=TITLES[name], xlabel="thousand updates", xlim=(0, times[-1]))
         low, high = ax.get_ylim()
         ax.set_ylim(low - 0.05 * (high - low), high)  # room for the words below the lowest line
     axes[0, 0].set_ylabel("validation, bits/character")
