@@ -207,7 +207,7 @@ def draw(result: Result) -> dict[str, Any]:
             ax.plot(np.full(len(runs), x), runs, ".", color=ax.lines[-1].get_color(), ms=3, alpha=0.5)
     ax.axhline(50, color="black", lw=1, ls=":")
     ax.set(xlabel="delay, steps", ylabel="% of answers right", ylim=(45, 101), xticks=config.delays)
-    ax.legend()
+    ax.legend(loc="center left")
     return {"flossing": fig}
 
 

@@ -27,6 +27,17 @@ def test_property_a_rule_that_writes_into_what_it_is_given_changes_no_history():
     np.testing.assert_array_equal(got.evaluations["error"], plain.evaluations["error"])
 
 
+def test_property_arrays_of_a_run_and_of_the_grid_are_not_those_of_the_result():
+    rates = np.array([0.01, 0.1])
+    got = small.run(over={"rate": rates, "seed": np.arange(2)})
+    expected = [got.evaluations["error"].copy(), got.metrics.loss.copy()]
+    one = got.run(0)
+    one.evaluations["error"][...] = one.metrics.loss[...] = rates[...] = 7.0
+    for x, y in zip((got.evaluations["error"], got.metrics.loss), expected):
+        np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(got.grid["rate"], [0.01, 0.1])
+
+
 def test_property_frames_keep_both_columns_of_one_name():
     pytest.importorskip("pandas")
     pytest.importorskip("xarray")

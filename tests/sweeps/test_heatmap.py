@@ -30,6 +30,16 @@ def test_analytic_cells_are_the_rates_of_the_table():
     )  # all of these diverged
 
 
+def test_analytic_nan_has_a_column_of_its_own():
+    pytest.importorskip("matplotlib")
+    from cliffs.plotting import plot_heatmap
+
+    none = np.full(4, -1)
+    grid = {"x": np.array([np.nan, np.nan, 1.0, 1.0]), "y": np.array([1.0, 2.0, 2.0, 1.0])}
+    result = SweepResult(grid, {}, {}, {}, np.array([5, -1, 5, 5]), none, np.full(4, 10))
+    np.testing.assert_array_equal(plot_heatmap(result, "x", "y").images[0].get_array(), [[1, 1], [1, 0]])
+
+
 @pytest.mark.wrong_arguments
 def test_wrong_names_are_refused():
     pytest.importorskip("matplotlib")

@@ -51,7 +51,8 @@ def check_grid(grid: PyTree) -> tuple[int, PyTree]:
             )
         if np.ndim(leaf) == 0:
             raise ValueError(f"{name} has no run axis: it is the single value {leaf}")
-        leaves.append(leaf if is_key(leaf) else fitting(name, np.asarray(leaf)))
+        # A copy: who writes into his arrays later on does not change the sweep or its result.
+        leaves.append(leaf if is_key(leaf) else fitting(name, np.array(leaf)))
         sizes[name] = np.shape(leaf)[0]
     if not sizes or len(set(sizes.values())) != 1 or 0 in sizes.values():
         raise ValueError(f"grid must hold arrays with one common, non-empty leading run axis, got the sizes {sizes}")

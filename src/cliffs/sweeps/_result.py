@@ -109,13 +109,17 @@ class SweepResult:
         if not -len(self) <= index < len(self):
             raise ValueError(f"index must be one of the {len(self)} runs, got {index}")
         i = range(len(self))[index]
+
+        def part(x, count):
+            return np.ma.getdata(x[i, :count]).copy()  # who writes into it does not change the result
+
         records, evaluations = self.mask[i].sum(), self.evaluation_mask[i].sum()
         return SweepRun(
             index=i,
-            settings=jax.tree.map(lambda x: x[i], self.grid),
+            settings=jax.tree.map(lambda x: x[i] if is_key(x) else x[i].copy(), self.grid),
             state=jax.tree.map(lambda x: x[i] if is_key(x) else jnp.asarray(x[i]), self.state),
-            metrics=jax.tree.map(lambda x: np.ma.getdata(x[i, :records]), self.metrics),
-            evaluations=jax.tree.map(lambda x: np.ma.getdata(x[i, :evaluations]), self.evaluations),
+            metrics=jax.tree.map(lambda x: part(x, records), self.metrics),
+            evaluations=jax.tree.map(lambda x: part(x, evaluations), self.evaluations),
             solved_at=int(self.solved_at[i]),
             diverged_at=int(self.diverged_at[i]),
             steps_run=int(self.steps_run[i]),
