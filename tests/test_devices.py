@@ -67,8 +67,11 @@ def test_property_double_precision_and_trees_keep_their_types(x64):
 
 @pytest.mark.wrong_arguments
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="devices must be at least one"):
+    with pytest.raises(ValueError, match="devices must name at least one device"):
         over_devices(jnp.sin, devices=[])
+    for devices in ("cpu", [0], jax.devices()[0]):
+        with pytest.raises(ValueError, match="devices must be a sequence of devices such as"):
+            over_devices(jnp.sin, devices=devices)
     with pytest.raises(ValueError, match="lanes must be at least 1"):
         over_devices(jnp.sin, lanes=0)
     for bad in ((jnp.ones(3), jnp.ones(4)), (jnp.ones(()),), (jnp.ones((0, 2)),), ()):

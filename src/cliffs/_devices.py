@@ -1,6 +1,6 @@
 """A function of one run, or of one point, over many of them: spread over the devices, a fixed number side by side."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
@@ -36,16 +36,14 @@ def over_devices(
     **Returns** a function of the same arguments with a leading axis `[runs, ...]` on every leaf; so has its result.
     `jit` it where it is called more than once.
 
-    **Raises** `ValueError` for no devices or `lanes` below 1; when called, for arguments without a common leading
-    axis.
+    **Raises** `ValueError` for no devices, what is no device, or `lanes` below 1; when called, for arguments without a
+    common leading axis.
 
     >>> square = jax.jit(over_devices(lambda x, y: x * x + y))
     >>> square(jnp.arange(3.0), jnp.ones(3)).tolist()
     [1.0, 2.0, 5.0]
     """
-    devices = jax.local_devices() if devices is None else list(devices)
-    if not devices:
-        raise ValueError("devices must be at least one, or None for all local devices, got none")
+    devices = jax.local_devices() if devices is None else check_devices(devices)
     if lanes is not None and lanes < 1:
         raise ValueError(f"lanes must be at least 1, or None for one run at a time, got {lanes}")
     width = 1 if lanes is None else lanes
@@ -79,6 +77,24 @@ def over_devices(
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], out)
 
     return every
+
+
+def check_devices(devices: Any) -> tuple[Device, ...]:
+    """Some devices as a tuple.
+
+    **Raises** `ValueError` for none, for what is no sequence of devices, or one that is named twice.
+    """
+    if isinstance(devices, str) or not isinstance(devices, Iterable):
+        raise ValueError(f"devices must be a sequence of devices such as jax.devices(), got {devices!r}")
+    found = tuple(devices)
+    if not found:
+        raise ValueError("devices must name at least one device, got none")
+    for device in found:
+        if not isinstance(device, jax.Device):
+            raise ValueError(f"devices must be a sequence of devices such as jax.devices(), it holds {device!r}")
+    if len(set(found)) < len(found):
+        raise ValueError(f"devices must name each device once, got {devices!r}")
+    return found
 
 
 def _count(runs: PyTree) -> int:

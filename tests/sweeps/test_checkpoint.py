@@ -15,7 +15,7 @@ import pytest
 from sweeps import small
 
 from cliffs import training
-from cliffs.sweeps import Checkpoint, prune, sweep
+from cliffs.sweeps import Checkpoint, Progress, prune, sweep
 from cliffs.sweeps._book import Book
 
 
@@ -340,16 +340,38 @@ def test_property_keys_and_half_precision_survive_a_checkpoint(tmp_path, interru
     ("options", "words"),
     [
         ({"checkpoint": 3}, "checkpoint must be a folder or a Checkpoint, got 3"),
-        ({"checkpoint": Checkpoint("x", keep=0)}, "keep must be at least 1, got 0"),
-        ({"checkpoint": Checkpoint("x", every_seconds=-1.0)}, "every_seconds must be at least 0"),
+        ({"checkpoint": Checkpoint("x", keep=0)}, "keep must be a whole number of at least 1, got 0"),
+        ({"checkpoint": Checkpoint("x", every_seconds=-1.0)}, "every_seconds must be a number of at least 0"),
         ({"checkpoint": __file__}, "checkpoint must be a folder, .* is a file"),
         ({"resume": "never"}, "resume must be 'exact' or 'extend', got 'never'"),
         ({"devices": []}, "devices must name at least one device"),
+        ({"devices": "cpu"}, r"devices must be a sequence of devices such as jax.devices\(\), got 'cpu'"),
+        ({"devices": [0]}, "devices must be a sequence of devices .*, it holds 0"),
+        ({"devices": jax.devices()[0]}, "devices must be a sequence of devices .*, got CpuDevice"),
+        ({"devices": jax.devices()[:1] * 2}, "devices must name each device once"),
+        ({"memory_fraction": "a"}, r"memory_fraction must lie in \(0, 1\], got 'a'"),
+        ({"stop_when_solved": "no"}, "stop_when_solved must be True or False, got 'no'"),
     ],
 )
 def test_wrong_settings_are_named(options, words):
     with pytest.raises(ValueError, match=words):
         small.run(**options)
+
+
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize(
+    ("record", "fields", "words"),
+    [
+        (Checkpoint, {"folder": 3}, "a Checkpoint's folder must be a path, got 3"),
+        (Checkpoint, {"folder": "x", "keep": "a"}, "keep must be a whole number of at least 1, got 'a'"),
+        (Checkpoint, {"folder": "x", "every_seconds": "a"}, "every_seconds must be a number of at least 0, got 'a'"),
+        (Progress, {"show": "no"}, "a Progress's show must be None, True or False, got 'no'"),
+        (Progress, {"json_lines": 3}, "a Progress's json_lines must be the path of a file or None, got 3"),
+    ],
+)
+def test_wrong_fields_of_settings_are_named(record, fields, words):
+    with pytest.raises(ValueError, match=words):
+        small.run(**{record.__name__.lower(): record(**fields)})
 
 
 def test_property_the_manifest_says_what_the_sweep_was(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeps import small
 
-from cliffs.sweeps import product_grid
+from cliffs.sweeps import plan_sweep, product_grid, sweep
 
 
 def test_property_product_grid_varies_the_last_axis_fastest():
@@ -44,6 +44,21 @@ def test_property_with_x64_large_seeds_and_floats_fit(x64):
     assert np.isfinite(jax.device_put(column["x"])).all()
 
 
+def test_property_integers_that_numpy_would_make_floats_stay_what_they_are(x64):
+    assert product_grid(seed=[2**63 + 1, 1])["seed"].tolist() == [2**63 + 1, 1]
+    assert product_grid(seed=[np.uint64(2**53 + 1), np.int64(3)])["seed"].tolist() == [2**53 + 1, 3]
+    assert product_grid(a=[2**53, True, 0.5])["a"].tolist() == [2**53, 1, 0.5]
+    assert product_grid(a=[np.array([]), np.array([])])["a"].shape == (2, 0)
+    assert product_grid(a=np.ma.array([1.0, 2.0]))["a"].tolist() == [1, 2]  # nothing is masked
+
+
+def test_property_a_result_keeps_the_grid_that_it_was_given():
+    rates = np.array([0.01, 0.1])
+    result = small.run(10, {"rate": rates, "seed": np.arange(2)})
+    rates[:] = 7
+    assert result.grid["rate"].tolist() == [0.01, 0.1]
+
+
 @pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("axes", "words"),
@@ -62,6 +77,23 @@ def test_property_with_x64_large_seeds_and_floats_fit(x64):
         ({"norm": 3.0}, "norm must be a sequence"),
         ({"norm": np.float32(3)}, "norm must be a sequence"),
         ({"norm": [[1, 2], [3]]}, "norm must hold values of one shape"),
+        ({"a": [2**53 + 1, 2**53, 0.5]}, "a holds 9007199254740993, which becomes 9007199254740992.0 beside floats"),
+        ({"a": [[0.5, 1], [2, np.int64(2**53 + 1)]]}, "a holds 9007199254740993, which becomes"),
+        ({"a": [2**53 + 1, 0.5j]}, "a holds 9007199254740993, which becomes"),
+        ({"seed": [2**64 - 1, -1]}, "seed holds 18446744073709551615, which becomes 1.8446744073709552e\\+19 beside"),
+        ({"seed": [2**63, -1]}, "seed holds -1 and 9223372036854775808, which no integer dtype holds together"),
+        ({"seed": [2**63, 1]}, "seed holds 9223372036854775808, which does not fit into the uint32"),
+        ({"norm": np.ma.array([1.0, 2.0], mask=[True, False])}, "norm has masked entries"),
+        ({"key": [jax.random.key(0), 1]}, "key must hold random keys or numbers, not both, got 1 beside keys"),
+        (
+            {"key": [jax.random.key(0), jax.random.key(0, impl="rbg")]},
+            "key must hold random keys of one kind .*rbg.*fry",
+        ),
+        (
+            {"key": [jax.random.key(0), jax.random.split(jax.random.key(0))]},
+            r"one kind and shape, got .*\[2\] and .*\[\]",
+        ),
+        ({"norm": [1.0, np.ma.masked]}, "norm has masked entries"),
     ],
 )
 def test_wrong_values_of_a_grid_are_named_with_their_column(axes, words):
@@ -80,9 +112,66 @@ def test_wrong_values_of_a_grid_are_named_with_their_column(axes, words):
         ({"seed": np.array(["a", "b"])}, r"grid\['seed'\] holds"),
         ({"seed": np.array([0, None])}, r"grid\['seed'\] holds 0 \(object\)"),
         ({"seed": np.array(3)}, r"grid\['seed'\] has no run axis"),
+        ({"seed": np.ma.array([1, 2], mask=[True, False])}, r"grid\['seed'\] has masked entries"),
         ({"seed": np.array([5, 2**32 + 5]), "rate": np.ones(2)}, r"grid\['seed'\] holds 4294967301"),
     ],
 )
 def test_wrong_grids_are_named_by_their_leaf(grid, words):
     with pytest.raises(ValueError, match=words):
         small.run(over=grid)
+
+
+def with_data(data):
+    """A sweep of one update whose metrics are the data that the update has seen."""
+
+    def update(state, run, data):
+        return state, {name: x.sum() for name, x in data.items()}
+
+    return sweep(small.init, update, {"rate": np.ones(1)}, 1, data=data, progress=False)
+
+
+def test_property_shared_data_reach_the_update_as_they_are():
+    seen = with_data(
+        {
+            "large": np.array([2**32 - 1]),
+            "python": 3,
+            "digits": np.array([0.1, 0.1 + 1e-12]),
+            "inf": np.array([np.inf]),
+            "tiny": np.array([1e-300]),
+            "unmasked": np.ma.array([1.0, 2.0]),
+            "jax": jnp.arange(3),
+        }
+    ).metrics
+    assert {name: float(x[0, 0]) for name, x in seen.items()} == {
+        "large": 2**32 - 1,
+        "python": 3,
+        "digits": pytest.approx(0.2),
+        "inf": np.inf,
+        "tiny": 0,
+        "unmasked": 3,
+        "jax": 3,
+    }
+
+
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"ids": np.array([1, 2**32 + 7])}, r"data\['ids'\] holds 4294967303, which does not fit into the int32"),
+        (
+            {"x": [{"y": np.array([1e39])}]},
+            r"data\['x'\]\[0\]\['y'\] holds 1e\+39, which does not fit into the float32",
+        ),
+        ({"x": -(2**31) - 1}, r"data\['x'\] holds -2147483649"),
+        (np.array([1e300]), "data holds 1e\\+300"),
+        ({"x": np.ma.array([1.0, 2.0], mask=[True, False])}, r"data\['x'\] has masked entries"),
+        ("abc", r"data holds .*'abc'.*allowed are numbers, bools and random keys"),
+        ({"f": max}, r"data\['f'\] holds <built-in function max> \(object\), allowed are numbers"),
+        ({"x": np.array(["a"])}, r"data\['x'\] holds .*'a'"),
+    ],
+)
+def test_wrong_shared_data_are_named_by_their_leaf(data, words):
+    with pytest.raises(ValueError, match=words):
+        with_data(data)
+    with pytest.raises(ValueError, match=words):
+        plan_sweep(small.init, lambda state, run, data: (state, {}), small.grid(), 10, data=data)

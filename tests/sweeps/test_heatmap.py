@@ -30,14 +30,14 @@ def test_analytic_cells_are_the_rates_of_the_table():
     )  # all of these diverged
 
 
-def test_analytic_nan_has_a_column_of_its_own():
+def test_analytic_nan_and_complex_numbers_have_their_cells():
     pytest.importorskip("matplotlib")
     from cliffs.plotting import plot_heatmap
 
     none = np.full(4, -1)
-    grid = {"x": np.array([np.nan, np.nan, 1.0, 1.0]), "y": np.array([1.0, 2.0, 2.0, 1.0])}
+    grid = {"x": np.array([np.nan, np.nan, 1.0, 1.0]), "z": np.array([1j, 2.0, 2.0, 1j])}
     result = SweepResult(grid, {}, {}, {}, np.array([5, -1, 5, 5]), none, np.full(4, 10))
-    np.testing.assert_array_equal(plot_heatmap(result, "x", "y").images[0].get_array(), [[1, 1], [1, 0]])
+    np.testing.assert_array_equal(plot_heatmap(result, "x", "z").images[0].get_array(), [[1, 1], [1, 0]])
 
 
 @pytest.mark.wrong_arguments

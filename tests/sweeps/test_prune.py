@@ -34,6 +34,18 @@ def test_integration_pruned_runs_leave_and_the_others_do_not_notice():
     assert got.best("error").index == full.best("error").index
 
 
+def test_property_a_rule_may_write_into_what_it_is_given(tmp_path):
+    def rule(evaluations, active):
+        evaluations["error"][...] = -7.0
+        evaluations["solved"][...] = True
+        active[...] = False
+        return np.ones(6, bool)
+
+    got, want = small.run(prune=rule, checkpoint=tmp_path), small.run()
+    small.assert_same(got, want)
+    small.assert_same(small.run(prune=rule, checkpoint=tmp_path), want)
+
+
 def test_analytic_successive_halving_keeps_a_third_at_each_rung():
     rule = prune.successive_halving("error", eta=3)
     errors = np.linspace(1, 0, 27)[:, None] * np.ones((1, 9))
@@ -75,6 +87,9 @@ def test_property_nan_is_worst_and_diverged_runs_take_no_place():
         ({"survivors": 1.5}, "survivors must be a whole number"),
         ({"rungs": (3, 3)}, r"rungs must be rising numbers of evaluations, counted from 1, got \(3, 3\)"),
         ({"rungs": ()}, "rungs must be rising"),
+        ({"rungs": 3}, "rungs must be rising"),
+        ({"rungs": (1.5, 2.5)}, "rungs must be rising"),
+        ({"eta": "a"}, "eta must be above 1, got 'a'"),
     ],
 )
 def test_wrong_settings_of_successive_halving_are_named(options, words):
@@ -90,3 +105,5 @@ def test_wrong_rules_and_metrics_are_named():
         small.run(prune=lambda evaluations, active: np.array([0, 1]))
     with pytest.raises(ValueError, match="prune must be a function of"):
         small.run(prune="halving")
+    with pytest.raises(ValueError, match=r"prune is called as prune\(evaluations, active\), but .* other arguments"):
+        small.run(prune=lambda: 1)

@@ -53,6 +53,8 @@ def test_property_what_is_not_asked_for_is_not_kept(full):
         ({"record_every": 0}, "record_every must be a whole number of at least 1, got 0"),
         ({"record": "loss"}, "record must be names of metrics"),
         ({"record": ["accuracy"]}, r"record names 'accuracy', the metrics of update are \['loss'"),
+        ({"record": {"loss": ["mean"]}}, r"record asks for \['mean'\] of 'loss', the reductions are"),
+        ({"record": [["loss"]]}, r"record names \['loss'\], the metrics of update are"),
         ({"record": {"loss": "median"}}, "record asks for 'median' of 'loss', the reductions are"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,17 @@ def test_integration_one_run_goes_on_where_the_sweep_stopped(result):
     assert result.run(-1).index == 5
     assert result.run(2).solved_at == 20
     assert result.run(4).diverged_at == 15
+
+
+def test_property_writing_into_one_run_leaves_the_result_as_it_is(result):
+    def spoil(run):
+        for x in jax.tree.leaves((run.metrics, run.evaluations)):
+            x[...] = 0
+        return 0.0
+
+    whole = small.run()
+    whole.best(spoil)
+    small.assert_same(whole, result)
 
 
 def test_analytic_best_by_evaluation_metric_function_and_time(result):
@@ -103,6 +115,74 @@ def test_parity_the_dataset_holds_what_the_arrays_hold(result):
     assert data["aux/size"].dims == ("run", "update")
 
 
+@pytest.fixture(scope="module")
+def clashing():
+    """Two runs of two updates, whose grid, evaluations and metrics use one another's names."""
+    names = ("run", "updates", "update", "evaluation", "steps_run", "lr", "success")
+    grid = {name: np.array([10.0, 20.0]) + i for i, name in enumerate(names)}
+    grid |= {"a": {"b": np.array([1, 2])}, "a/b": np.array([3, 4])}
+    evaluations = {name: np.full((2, 1), 100.0 + i) for i, name in enumerate((*names, "loss", "loss_low"))}
+    metrics = {name: np.full((2, 2), 1000.0 + i) for i, name in enumerate((*names, "loss"))}
+    metrics |= {"w": np.full((2, 2, 3), 5.0), "w_0": np.full((2, 2), 6.0), "solved_at": np.full((2, 2), 7.0)}
+    metrics |= {"a": {"b": np.full((2, 2), 8.0)}, "a/b": np.full((2, 2), 9.0)}
+    none, steps = np.full(2, -1), np.full(2, 2)
+    return SweepResult(grid, {}, metrics, evaluations, none, none, steps, none, evaluate_every=2, num_steps=2)
+
+
+def test_property_frames_lose_no_column_whose_name_is_taken(clashing):
+    pytest.importorskip("pandas")
+    runs = clashing.to_frame()
+    assert runs.reset_index()["run"].tolist() == [0, 1]
+    assert runs["grid/run"].tolist() == [10, 20]
+    assert runs["steps_run"].tolist() == [2, 2]
+    assert [runs[f"{what}steps_run"][0] for what in ("grid/", "evaluations/", "metrics/")] == [14, 104, 1004]
+    assert [runs[f"{what}lr"][0] for what in ("", "evaluations/", "metrics/")] == [15, 105, 1005]
+    assert [runs[name][0] for name in ("loss", "metrics/loss")] == [107, 1007]
+    assert [runs[f"{what}a/b"][0] for what in ("", "grid/", "metrics/", "metrics/metrics/")] == [1, 3, 8, 9]
+    history = clashing.to_frame("metrics")
+    assert history["run"].tolist() == [0, 0, 1, 1]
+    assert history["updates"].tolist() == [1, 2, 1, 2]
+    assert [history[f"{what}updates"][0] for what in ("grid/", "metrics/")] == [11, 1001]
+    assert [history[f"{what}lr"][0] for what in ("", "metrics/")] == [15, 1005]
+
+
+def test_property_the_dataset_loses_no_column_whose_name_is_taken(clashing):
+    pytest.importorskip("xarray")
+    data = clashing.to_xarray()
+    assert set(data.dims) == {"run", "update", "evaluation", "w_0"}
+    assert data["update"].values.tolist() == [1, 2]
+    for name, index in (("run", 0), ("update", 2), ("evaluation", 3), ("steps_run", 4)):
+        found = [data[f"{what}/{name}"].values.flat[0] for what in ("grid", "evaluations", "metrics")]
+        assert found == [10 + index, 100 + index, 1000 + index]
+    assert [data[f"{what}lr"].values.flat[0] for what in ("", "evaluations/", "metrics/")] == [15, 105, 1005]
+    assert [data[f"{what}a/b"].values.flat[0] for what in ("", "grid/", "metrics/")] == [1, 3, 8]
+    assert data["w"].dims == ("run", "update", "w_0")
+    assert data["metrics/w_0"].values.flat[0] == 6
+
+
+def test_property_tables_and_best_lose_no_number_whose_name_is_taken(clashing):
+    row = clashing.table("lr")[0]
+    assert [row[f"{what}lr"] for what in ("", "evaluations/", "metrics/")] == [15, 105, 1005]
+    assert [row[f"{what}updates"] for what in ("", "evaluations/", "metrics/")] == [None, 101, 1001]
+    assert [row[f"{what}success"] for what in ("", "evaluations/", "metrics/")] == [0, 106, 1006]
+    assert [row[f"{what}loss_low"] for what in ("", "evaluations/", "metrics/")] == [107, 108, 1007]
+    assert clashing.best("metrics/loss").metrics["loss"][-1] == 1007
+    assert clashing.best("metrics/solved_at").index == 0
+
+
+def test_analytic_nan_is_one_group_and_complex_numbers_need_no_order():
+    none, first = np.full(5, -1), np.array([1, -1, 1, -1, -1])
+    grid = {"x": np.array([np.nan, 2.0, np.nan, 1.0, 1.0]), "z": np.array([1j, 1j, np.nan, 2.0, 1j])}
+    result = SweepResult(grid, {}, {}, {}, first, none, np.ones(5, int))
+    rows = result.table("x")
+    np.testing.assert_array_equal([row["x"] for row in rows], [1, 2, np.nan])
+    assert [(row["runs"], row["solved"]) for row in rows] == [(2, 0), (1, 0), (2, 2)]
+    rows = result.success_table("z")
+    assert [row["runs"] for row in rows] == [3, 1, 1]
+    assert [row["z"] for row in rows[:2]] == [1j, 2]
+    assert [row["runs"] for row in result.success_table(["x", "z"])] == [1, 1, 1, 1, 1]
+
+
 def everything(run):
     """A state with all that an optimiser may hold: keys, NamedTuples, None, bfloat16, integers."""
     params = {"w": jnp.full((2, 3), run["rate"]), "b": (jnp.zeros(2, jnp.bfloat16), [jnp.arange(3)]), "none": None}
@@ -138,6 +218,48 @@ def test_property_masks_and_padding_survive_saving(result, tmp_path):
     assert json.loads((tmp_path / "sweep.json").read_text())["versions"]["jax"] == jax.__version__
 
 
+def test_property_arrays_whose_paths_coincide_come_back_in_their_places(tmp_path):
+    names = ("a/b", "x", "x.mask", "x.npy", "x\0y", "\N{GREEK SMALL LETTER LAMDA}", "\udc80")
+    evaluations = {name: np.full((2, 1), i) for i, name in enumerate(names)}
+    evaluations |= {"a": {"b": np.full((2, 1), 50)}, "x": np.ma.MaskedArray(np.array([[60], [61]]), [[False], [True]])}
+    none = np.full(2, -1)
+    result = SweepResult({"seed": np.arange(2)}, {}, {}, evaluations, none, none, np.ones(2, int))
+    back = load_sweep(result.save(tmp_path / "sweep")).evaluations
+    assert list(back) == sorted(evaluations)
+    assert jax.tree.map(np.ndarray.tolist, back) == jax.tree.map(np.ndarray.tolist, evaluations)
+
+
+def test_property_files_whose_arrays_have_their_path_as_name_are_read(result, tmp_path):
+    base = result.save(tmp_path / "sweep")
+    text = base.with_suffix(".json").read_text()
+    with np.load(base.with_suffix(".npz")) as arrays:
+        base.with_suffix(".json").write_text(re.sub(r'"name": "\d+ ', '"name": "', text))
+        np.savez(base.with_suffix(".npz"), **{name.split(" ", 1)[1]: arrays[name] for name in arrays})
+    small.assert_same(load_sweep(base), result)
+
+
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda result: result.best(lambda run: None), "by must return one real number, got None for run 0"),
+        (
+            lambda result: result.best(lambda run: run.metrics.loss),
+            r"one real number, got an array of shape \(40,\) for",
+        ),
+        (lambda result: result.best(lambda run: 1j), "by must return one real number, got 1j for run 0"),
+        (lambda result: result.best(["error"]), r"by must be a function, 'solved_at' or one of .*got \['error'\]"),
+        (lambda result: result.run(1.0), "index must be one of the 6 runs, got 1.0"),
+        (lambda result: result.run("a"), "index must be one of the 6 runs, got 'a'"),
+        (lambda result: result.table(None), "by must name columns of the grid, .*got None"),
+        (lambda result: result.success_table([["rate"]]), r"by must name columns of the grid, .*got \['rate'\]"),
+    ],
+)
+def test_wrong_questions_are_named(result, ask, words):
+    with pytest.raises(ValueError, match=words):
+        ask(result)
+
+
 @pytest.mark.wrong_arguments
 def test_wrong_files_are_refused(tmp_path):
     (tmp_path / "sweep.json").write_text('{"format": 99}')
@@ -145,6 +267,31 @@ def test_wrong_files_are_refused(tmp_path):
         load_sweep(tmp_path / "sweep")
     with pytest.raises(FileNotFoundError):
         load_sweep(tmp_path / "nothing")
+
+
+DAMAGES = {
+    "a list": (".json", lambda content: b"[]", r"sweep.json is no sweep of format 1, got format None"),
+    "cut JSON": (".json", lambda content: content[:-20], r"sweep.json is no saved sweep: "),
+    "no text": (".json", lambda content: b"\xff\xfe\xfd", r"sweep.json is no saved sweep: "),
+    "no trees": (".json", lambda content: b'{"format": 1}', r"sweep.json and .*sweep.npz are no saved sweep together"),
+    "no tree": (".json", lambda content: content.replace(b'"state"', b'"other"'), r"together \(KeyError: 'state'\)"),
+    "no name": (".json", lambda content: content.replace(b'"kind"', b'"sort"'), r"together \(KeyError: 'kind'\)"),
+    "cut arrays": (".npz", lambda content: content[:-100], r"sweep.npz is no npz file, or a damaged one"),
+    "one changed": (".npz", lambda content: content.replace(b"\x3f", b"\x3e", 1), r"sweep.npz is no npz file, or a"),
+    "garbage": (".npz", lambda content: b"garbage", r"sweep.npz is no npz file, or a damaged one"),
+    "nothing": (".npz", lambda content: b"", r"sweep.npz is no npz file, or a damaged one"),
+    "one array": (".npz", lambda content: content[content.index(b"\x93NUMPY") :][:136], r"sweep.npz is no npz file"),
+}
+
+
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize("case", DAMAGES)
+def test_wrong_contents_of_files_are_named_by_the_file(result, tmp_path, case):
+    suffix, damage, words = DAMAGES[case]
+    path = result.save(tmp_path / "sweep").with_suffix(suffix)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=words):
+        load_sweep(tmp_path / "sweep")
 
 
 def test_property_a_result_needs_only_its_seven_first_fields():

@@ -39,10 +39,10 @@ def plot_heatmap(
     known = sorted(set(rows[0]) - {x, y})
     if value not in known:
         raise ValueError(f"value must be one of {known}, got {value!r}")
-    xs, ys = (cast(list[float], [row[name] for row in result.success_table(name)]) for name in (x, y))
+    xs, ys = ([row[name] for row in result.success_table(name)] for name in (x, y))
     cells = np.full((len(ys), len(xs)), np.nan)
     for row in rows:
-        cells[_place(row[y], ys), _place(row[x], xs)] = np.nan if row[value] is None else row[value]
+        cells[ys.index(row[y]), xs.index(row[x])] = np.nan if row[value] is None else row[value]
     ax = axes_or_new(ax)
     ax.set_facecolor("0.85")
     low, high = (0.0, 1.0) if value == "success" else (None, None)
@@ -58,8 +58,3 @@ def plot_heatmap(
     ax.grid(visible=False)
     ax.set(xlabel=x, ylabel=y)
     return ax
-
-
-def _place(value: float, values: list[float]) -> int:
-    """Where a value stands in a list; NaN, which is not equal to itself, stands where the list has one."""
-    return next(i for i, x in enumerate(values) if x == value or (x != x and value != value))

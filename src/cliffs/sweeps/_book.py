@@ -78,7 +78,7 @@ class Book:
             return
         count = int(self.steps_run[runs[0]]) // evaluate_every
         filled = np.arange(count) < (self.steps_run // evaluate_every)[:, None]
-        # Copies: a rule may well write into what it is given.
+        # Copies: a rule may well write into what it is given (`error[np.isnan(error)] = np.inf`).
         so_far = masked(jax.tree.map(lambda x: x[:, :count].copy(), self.evaluations), filled)
         keep = np.asarray(rule(so_far, active.copy()))
         if keep.shape != active.shape or keep.dtype != bool:

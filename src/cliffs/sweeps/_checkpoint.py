@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from cliffs.sweeps._book import Book
+from cliffs.sweeps._contracts import NUMBER, check_count
 from cliffs.sweeps._files import jsonable, npz_bytes, pack, unpack, write_file
 from cliffs.sweeps._identity import Identity
 from cliffs.sweeps._processes import Processes
@@ -49,10 +50,11 @@ def check_checkpoint(checkpoint: Any) -> Checkpoint | None:
         if not isinstance(checkpoint, (str, os.PathLike)):
             raise ValueError(f"checkpoint must be a folder or a Checkpoint, got {checkpoint!r}")
         checkpoint = Checkpoint(checkpoint)
-    if not checkpoint.every_seconds >= 0:
-        raise ValueError(f"every_seconds must be at least 0, got {checkpoint.every_seconds}")
-    if checkpoint.keep < 1:
-        raise ValueError(f"keep must be at least 1, got {checkpoint.keep}")
+    if not isinstance(checkpoint.folder, (str, os.PathLike)):
+        raise ValueError(f"a Checkpoint's folder must be a path, got {checkpoint.folder!r}")
+    if not isinstance(checkpoint.every_seconds, NUMBER) or not checkpoint.every_seconds >= 0:
+        raise ValueError(f"every_seconds must be a number of at least 0, got {checkpoint.every_seconds!r}")
+    check_count("keep", checkpoint.keep)
     path = pathlib.Path(checkpoint.folder)
     if path.exists() and not path.is_dir():
         raise ValueError(f"checkpoint must be a folder, {path} is a file")

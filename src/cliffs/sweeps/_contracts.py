@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import PyTree
 
 from cliffs.sweeps._grid import is_key
 from cliffs.typing import Evaluate, Init, Update
+
+NUMBER = (int, float, np.integer, np.floating)
 
 
 class Shapes(NamedTuple):
@@ -75,6 +78,17 @@ def check_count(name: str, value: Any) -> int:
     return value.__index__()
 
 
+def check_call(name: str, user: Callable[..., Any], given: str, *args: Any) -> None:
+    """Whether a function takes these arguments, `given` in words; else a `ValueError`."""
+    try:
+        inspect.signature(user).bind(*args)
+    except TypeError as error:
+        label = getattr(user, "__qualname__", repr(user))
+        raise ValueError(f"{name} is called as {name}{given}, but {label} takes other arguments: {error}") from None
+    except ValueError:
+        pass  # a builtin without a signature
+
+
 def _with_divergence(state: Any) -> tuple[Any, Any]:
     # A property may compute, so it is read while the state is traced.
     return state, getattr(state, "diverged_at", None)
@@ -83,13 +97,7 @@ def _with_divergence(state: Any) -> tuple[Any, Any]:
 def _returned(function: Callable[..., Any], name: str, user: Any, given: str, *args: Any) -> tuple[ClosedJaxpr, Any]:
     if not callable(user):
         raise ValueError(f"{name} must be a function, got {user!r}")
-    try:
-        inspect.signature(user).bind(*args)
-    except TypeError as error:
-        label = getattr(user, "__qualname__", repr(user))
-        raise ValueError(f"{name} is called as {name}{given}, but {label} takes other arguments: {error}") from None
-    except ValueError:
-        pass  # a builtin without a signature
+    check_call(name, user, given, *args)
     try:
         # A new function, so that JAX traces again: a value that the old one reads may have changed.
         return jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)

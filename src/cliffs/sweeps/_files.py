@@ -8,7 +8,7 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ from cliffs.sweeps._grid import is_key
 def pack(tree: PyTree, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Put the leaves of `tree` into `arrays` and return the tree as JSON can hold it.
 
+    The name of an array is its number and, for a reader, its path; a path alone could be that of two (`a/b` and b in
+    a), or be changed by the file's format.
     Dicts, lists, tuples, NamedTuples and None come back as they are; other nodes (a dataclass, a FrozenDict) come back
     as dicts from names to children.
     """
@@ -33,9 +35,8 @@ def pack(tree: PyTree, prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, 
         words = pack(np.asarray(jax.random.key_data(tree)), prefix, arrays)
         return {"kind": "key", "impl": str(jax.random.key_impl(tree)), "words": words}
     if jax.tree_util.all_leaves([tree]):
-        array, name = np.asarray(tree), prefix
-        while name in arrays:  # keys may hold slashes: {"a/b": x, "a": {"b": y}}
-            name += "+"
+        array = np.asarray(tree)
+        name = f"{len(arrays)} {ascii(prefix)[1:-1]}"
         arrays[name] = array.view(f"u{array.dtype.itemsize}") if _foreign(array.dtype) else array
         return {"kind": "array", "name": name, "dtype": str(array.dtype)}
     children, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)
@@ -91,6 +92,18 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> memoryview:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **dict(arrays))
     return buffer.getbuffer()
+
+
+def read_npz(file: BinaryIO) -> dict[str, np.ndarray]:
+    """All arrays of an open npz file.
+
+    **Raises** `ValueError` that names the file when it is none, or damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # numpy and zipfile have many, which speak of pickles and of zip files
+        raise ValueError(f"{file.name} is no npz file, or a damaged one") from error
 
 
 def write_file(path: pathlib.Path, content: Any) -> None:

@@ -1,6 +1,7 @@
 """Grids: pytrees of arrays with a leading run axis."""
 
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,8 +19,9 @@ def product_grid(**axes: Iterable[ArrayLike] | np.ndarray | Array) -> dict[str, 
 
     **Returns** a dict of arrays `[runs]`. Integers from 2^31 to 2^32 - 1 become uint32, which JAX holds without x64.
 
-    **Raises** `ValueError` for no value, what is not a number, a number that JAX's precision cannot hold (an integer
-    too large, a float that would become inf or 0), or two different numbers that would become the same.
+    **Raises** `ValueError` for no value, what is not a number, a masked entry, a number that JAX's precision cannot
+    hold (an integer too large, a float that would become inf or 0), an integer that floats beside it would round, or
+    two different numbers that would become the same.
 
     >>> grid = product_grid(seed=[0, 1], max_norm=[1.0, float("inf")])
     >>> grid["seed"].tolist(), grid["max_norm"].tolist()
@@ -52,35 +54,26 @@ def check_grid(grid: PyTree) -> tuple[int, PyTree]:
         if np.ndim(leaf) == 0:
             raise ValueError(f"{name} has no run axis: it is the single value {leaf}")
         # A copy: who writes into his arrays later on does not change the sweep or its result.
-        leaves.append(leaf if is_key(leaf) else fitting(name, np.array(leaf)))
+        leaves.append(leaf if is_key(leaf) else distinct(name, fitting(name, leaf)).copy())
         sizes[name] = np.shape(leaf)[0]
     if not sizes or len(set(sizes.values())) != 1 or 0 in sizes.values():
         raise ValueError(f"grid must hold arrays with one common, non-empty leading run axis, got the sizes {sizes}")
     return next(iter(sizes.values())), jax.tree.unflatten(structure, leaves)
 
 
-def check_data(data: PyTree) -> None:
-    """Raise `ValueError` for shared data that JAX would change when it takes them: integers or floats too large."""
-    for path, leaf in jax.tree_util.tree_flatten_with_path(data)[0]:
-        if isinstance(leaf, jax.Array):
-            continue
-        name, values = "data" + jax.tree_util.keystr(path), np.asarray(leaf)
-        if not (jnp.issubdtype(values.dtype, jnp.number) or values.dtype == bool):
-            raise ValueError(f"{name} must be an array of numbers or random keys, got {leaf!r}")
-        target = jax.dtypes.canonicalize_dtype(values.dtype)
-        if target == values.dtype or not values.size:
-            continue
-        if jnp.issubdtype(target, jnp.integer):
-            limits = np.iinfo(target)
-            outside = (values < limits.min) | (values > limits.max)
-        else:
-            with np.errstate(over="ignore"):
-                outside = np.isfinite(values) & ~np.isfinite(values.astype(target))
-        if outside.any():
-            raise ValueError(
-                f"{name} holds {values[outside][0]}, which does not fit into the {target} that JAX computes with "
-                f"(jax_enable_x64 would give it {values.dtype})"
-            )
+def check_data(data: PyTree) -> PyTree:
+    """The data that runs share, as arrays that JAX's precision can hold; digits may be lost, as always in JAX.
+
+    **Raises** `ValueError` that names the leaf and its value.
+    """
+
+    def check(path, leaf):
+        # What JAX holds already stays where it is.
+        if is_key(leaf) or (isinstance(leaf, jax.Array) and leaf.dtype == jax.dtypes.canonicalize_dtype(leaf.dtype)):
+            return leaf
+        return fitting("data" + jax.tree_util.keystr(path), leaf)
+
+    return jax.tree_util.tree_map_with_path(check, data)
 
 
 def rows(tree: PyTree, chosen: np.ndarray | slice) -> PyTree:
@@ -93,15 +86,20 @@ def is_key(x: Any) -> bool:
     return hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def fitting(name: str, values: np.ndarray) -> np.ndarray:
-    """The same numbers, in a dtype whose counterpart in JAX (float32 and int32 without x64) can hold them."""
+def fitting(name: str, given: Any) -> np.ndarray:
+    """The same numbers, in a dtype whose counterpart in JAX (float32 and int32 without x64) can hold them.
+
+    **Raises** `ValueError` for what is no number, masked entries, integers out of range and floats that become inf.
+    """
+    _check_mask(name, given)
+    values = np.asarray(given)
     if not (jnp.issubdtype(values.dtype, jnp.number) or values.dtype == bool):
         first = values.flat[0] if values.size else values.dtype
-        raise ValueError(f"{name} holds {first!r} ({values.dtype}): a grid holds numbers, bools and random keys")
+        raise ValueError(f"{name} holds {first!r} ({values.dtype}), allowed are numbers, bools and random keys")
     target = jax.dtypes.canonicalize_dtype(values.dtype)
     if target == values.dtype:
         return values
-    where = f"the {target} that JAX computes with (jax_enable_x64 would give it {values.dtype})"
+    where = _precision(values.dtype)
     if jnp.issubdtype(values.dtype, jnp.integer):
         limits = np.iinfo(target)
         outside = (values < limits.min) | (values > limits.max)
@@ -111,18 +109,37 @@ def fitting(name: str, values: np.ndarray) -> np.ndarray:
             raise ValueError(f"{name} holds {values[outside][0]}, which does not fit into {where}")
         return values
     with np.errstate(over="ignore", under="ignore"):
-        cast = values.astype(target)
-    # XLA flushes numbers below the smallest normal one to zero.
-    tiny = np.finfo(target).tiny
-    lost = (np.isfinite(values) & ~np.isfinite(cast)) | ((values != 0) & (np.abs(cast) < tiny))
+        lost = np.isfinite(values) & ~np.isfinite(values.astype(target))
     if lost.any():
         raise ValueError(f"{name} holds {values[lost][0]}, which does not fit into {where}")
+    return values
+
+
+def distinct(name: str, values: np.ndarray) -> np.ndarray:
+    """`fitting` numbers, of which none becomes 0 and no two the same.
+
+    **Raises** `ValueError` that names the numbers.
+    """
+    target = jax.dtypes.canonicalize_dtype(values.dtype)
+    if target == values.dtype or jnp.issubdtype(values.dtype, jnp.integer):
+        return values
+    where = _precision(values.dtype)
     known = np.unique(values[~np.isnan(values)])
-    cast = known.astype(target)
+    with np.errstate(under="ignore"):
+        cast = known.astype(target)
+    # XLA flushes numbers below the smallest normal one to zero.
+    lost = (known != 0) & (np.abs(cast) < np.finfo(target).tiny)
+    if lost.any():
+        raise ValueError(f"{name} holds {known[lost][0]}, which does not fit into {where}")
     same = np.flatnonzero(cast[1:] == cast[:-1])
     if len(same):
         raise ValueError(f"{name} holds {known[same[0]]} and {known[same[0] + 1]}, which become one number in {where}")
     return values
+
+
+def _precision(dtype: np.dtype) -> str:
+    target = jax.dtypes.canonicalize_dtype(dtype)
+    return f"the {target} that JAX computes with (jax_enable_x64 would give it {dtype})"
 
 
 def _column(name: str, given: Any) -> Any:
@@ -130,25 +147,62 @@ def _column(name: str, given: Any) -> Any:
     if single or isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
         raise ValueError(f"{name} must be a sequence of numbers or keys, got {given!r}")
     values: Any = given if hasattr(given, "dtype") else list(given)
-    if isinstance(values, list) and values and all(map(is_key, values)):
-        values = jnp.stack(values)
+    if isinstance(values, list) and any(map(is_key, values)):
+        values = _stacked_keys(name, values)
     if len(values) == 0:
         raise ValueError(f"{name} must have at least one value, got an empty sequence")
     if is_key(values):
         return values
-    if np.ma.is_masked(values):
-        raise ValueError(f"{name} holds masked values: a grid holds numbers, bools and random keys")
+    _check_mask(name, *([values] if hasattr(values, "dtype") else values))
     try:
         array = np.asarray(values)
     except ValueError as error:
         raise ValueError(f"{name} must hold values of one shape, got {values!r}") from error
     if array.dtype.kind not in "OUSmM":
-        for value, taken in zip(values, array) if isinstance(values, list) and array.dtype.kind in "fc" else ():
-            if isinstance(value, int) and value != int(taken.real):
-                raise ValueError(f"{name} holds {value}, which NumPy takes as {taken} beside the other values")
-        return fitting(name, array)
+        return distinct(name, fitting(name, values if hasattr(values, "dtype") else _exact(name, values, array)))
     huge = [value for value in values if isinstance(value, int) and abs(value) >= 2**63]
     if huge:
         raise ValueError(f"{name} holds {huge[0]}, which fits into no integer of 64 bits")
     other = [value for value in values if not isinstance(value, (int, float, complex, np.number))]
     raise ValueError(f"{name} holds {(other or values)[0]!r}: a grid holds numbers, bools and random keys")
+
+
+def _stacked_keys(name: str, values: list[Any]) -> Array:
+    other = [value for value in values if not is_key(value)]
+    if other:
+        raise ValueError(f"{name} must hold random keys or numbers, not both, got {other[0]!r} beside keys")
+    kinds = sorted({f"{jax.random.key_impl(key)}{list(key.shape)}" for key in values})
+    if len(kinds) > 1:
+        raise ValueError(f"{name} must hold random keys of one kind and shape, got {' and '.join(kinds)}")
+    return jnp.stack(values)
+
+
+def _check_mask(name: str, *given: Any) -> None:
+    if any(map(np.ma.is_masked, given)):
+        raise ValueError(f"{name} has masked entries, for which JAX has no place: put numbers there (`filled`)")
+
+
+def _exact(name: str, values: list[Any], array: np.ndarray) -> np.ndarray:
+    """The array that numpy made of these values, unless it has rounded an integer to a float."""
+    if array.dtype.kind not in "fc" or array.size == 0:
+        return array
+    given = [_whole(value) for value in np.asarray(values, object).flat]
+    whole = [value for value in given if value is not None]
+    only_integers = len(whole) == len(given)
+    if only_integers and min(whole) >= 0 and max(whole) < 2**64:  # numpy takes floats for [2**63, 1]
+        return np.array(whole, np.uint64).reshape(array.shape)
+    for value, kept in zip(given, array.flat):
+        # Python compares an integer with a float exactly, numpy rounds it first.
+        if value is not None and value != kept.item():
+            raise ValueError(f"{name} holds {value}, which becomes {kept} beside floats or integers below 0")
+    if only_integers:
+        raise ValueError(f"{name} holds {min(whole)} and {max(whole)}, which no integer dtype holds together")
+    return array
+
+
+def _whole(value: Any) -> int | None:
+    """The integer that this is, or None."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

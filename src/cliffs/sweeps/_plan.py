@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from cliffs._devices import Device
-from cliffs.sweeps._contracts import check_count
+from cliffs._devices import Device, check_devices
+from cliffs.sweeps._contracts import NUMBER, check_count
 from cliffs.sweeps._devices import Layout
-from cliffs.sweeps._grid import check_grid, rows
+from cliffs.sweeps._grid import check_data, check_grid, rows
 from cliffs.sweeps._keys import bare
 from cliffs.sweeps._programs import Functions, prepare
 from cliffs.sweeps._recording import Record, bytes_per_run
@@ -101,6 +101,7 @@ def plan_sweep(
     runs, grid = check_grid(grid)
     num_steps, evaluate_every = check_steps(num_steps, evaluate_every)
     check_record_every(record_every, evaluate_every)
+    data = check_data(data)
     functions = prepare(init, update, evaluate, grid, data, evaluate_every, record, record_every)
     used = used_devices(devices)
     started = time.perf_counter()
@@ -143,8 +144,8 @@ def choose_lanes(
     """The lanes asked for; else one on a CPU, and on an accelerator as many as fit into its memory."""
     if lanes is not None:
         return check_count("lanes", lanes)
-    if not 0 < memory_fraction <= 1:
-        raise ValueError(f"memory_fraction must lie in (0, 1], got {memory_fraction}")
+    if not isinstance(memory_fraction, NUMBER) or not 0 < memory_fraction <= 1:
+        raise ValueError(f"memory_fraction must lie in (0, 1], got {memory_fraction!r}")
     if devices[0].platform == "cpu":
         return CPU_LANES
     memory = memory_of(devices)
@@ -212,9 +213,7 @@ def used_devices(devices: Sequence[Device] | None) -> tuple[Device, ...]:
     """The given devices; by default all of this process, or of all processes under `jax.distributed`."""
     if devices is None:
         return tuple(jax.devices() if jax.process_count() > 1 else jax.local_devices())
-    if len(devices) == 0:
-        raise ValueError("devices must name at least one device, got none")
-    return tuple(devices)
+    return check_devices(devices)
 
 
 def _needed(functions: Functions, layout: Layout) -> int | None:

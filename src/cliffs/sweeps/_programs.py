@@ -14,7 +14,6 @@ from jaxtyping import PyTree
 from cliffs.sweeps._contracts import Shapes, Traced, check_functions
 from cliffs.sweeps._devices import Layout
 from cliffs.sweeps._digests import program_digest
-from cliffs.sweeps._grid import check_data
 from cliffs.sweeps._keys import bare, key_kinds, typed
 from cliffs.sweeps._recording import Record, Recording, make_recording, reduced_shapes
 from cliffs.typing import Evaluate, Init, Update
@@ -102,7 +101,6 @@ def prepare(
 
     **Raises** `ValueError` for what does not fit together.
     """
-    check_data(data)
     run = jax.tree.map(lambda x: _shape(x, x.shape[1:]), grid)
     shared = () if data is None else (jax.tree.map(lambda x: _shape(x, np.shape(x)), data),)
     shapes, traced = check_functions(init, update, evaluate, run, shared)

@@ -33,6 +33,10 @@ def check_progress(progress: Any) -> Progress:
         return Progress(progress)
     if not isinstance(progress, Progress):
         raise ValueError(f"progress must be None, a bool or a Progress, got {progress!r}")
+    if progress.show is not None and not isinstance(progress.show, bool):
+        raise ValueError(f"a Progress's show must be None, True or False, got {progress.show!r}")
+    if progress.json_lines is not None and not isinstance(progress.json_lines, (str, os.PathLike)):
+        raise ValueError(f"a Progress's json_lines must be the path of a file or None, got {progress.json_lines!r}")
     return progress
 
 

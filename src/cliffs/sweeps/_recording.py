@@ -52,13 +52,13 @@ def make_recording(record: Record | None, every: int, metrics: PyTree) -> Record
     if isinstance(record, str) or not isinstance(record, (Mapping, Sequence)):
         raise ValueError(f"record must be names of metrics or a dict from names to reductions, got {record!r}")
     known = [metric_name(path) for path, _ in jax.tree_util.tree_flatten_with_path(metrics)[0]]
-    rules = dict(record) if isinstance(record, Mapping) else dict.fromkeys(record, "last")
-    for name, rule in rules.items():
-        if not any(k == name or k.startswith(f"{name}/") for k in known):
+    pairs = list(record.items()) if isinstance(record, Mapping) else [(name, "last") for name in record]
+    for name, rule in pairs:
+        if not isinstance(name, str) or not any(k == name or k.startswith(f"{name}/") for k in known):
             raise ValueError(f"record names {name!r}, the metrics of update are {known}")
-        if rule not in REDUCTIONS:
+        if not isinstance(rule, str) or rule not in REDUCTIONS:
             raise ValueError(f"record asks for {rule!r} of {name!r}, the reductions are {sorted(REDUCTIONS)}")
-    return Recording(every, tuple(rules.items()))
+    return Recording(every, tuple(dict(pairs).items()))
 
 
 def metric_name(path: Any) -> str:

@@ -4,10 +4,8 @@ import dataclasses
 import json
 import os
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from cliffs.sweeps import _tables
-from cliffs.sweeps._files import jsonable, npz_bytes, pack, replace_file, unpack
+from cliffs.sweeps._files import jsonable, npz_bytes, pack, read_npz, replace_file, unpack
 from cliffs.sweeps._grid import is_key
 
 if TYPE_CHECKING:
@@ -106,8 +104,9 @@ class SweepResult:
 
         **Raises** `ValueError` for an index that is no run.
         """
-        if not -len(self) <= index < len(self):
-            raise ValueError(f"index must be one of the {len(self)} runs, got {index}")
+        whole = hasattr(index, "__index__") and not isinstance(index, (bool, np.ndarray))
+        if not whole or not -len(self) <= index < len(self):
+            raise ValueError(f"index must be one of the {len(self)} runs, got {index!r}")
         i = range(len(self))[index]
 
         def part(x, count):
@@ -129,18 +128,19 @@ class SweepResult:
     def best(self, by: str | Callable[[SweepRun], float], *, largest: bool = False) -> SweepRun:
         """The run whose last value of `by` is smallest (or largest); diverged runs and NaN do not compete.
 
-        **Arguments**: `by`, the name of an evaluation or of a metric (`"error"`, `"loss"`, `"aux/cosine"`), or
-        `solved_at` (runs that solved nothing do not compete), or a function of a `SweepRun`.
+        **Arguments**: `by`, the name of an evaluation or of a metric (`"error"`, `"loss"`, `"aux/cosine"`;
+        `"metrics/loss"` where an evaluation is called `loss`), or `solved_at` (runs that solved nothing do not
+        compete), or a function of a `SweepRun`.
 
         **Raises** `ValueError` for an unknown name, for values that are no single numbers, or when no run competes.
         """
         if callable(by):
-            values = np.array([float(by(self.run(i))) for i in range(len(self))])
+            values = np.array([_number(by(self.run(i)), i) for i in range(len(self))])
         elif by == "solved_at":
             values = np.where(self.solved_at >= 0, self.solved_at, np.nan)
         else:
-            columns = _tables.last_values(self)
-            if by not in columns:
+            columns = _tables.last_values(self, ("solved_at",))
+            if not isinstance(by, str) or by not in columns:
                 raise ValueError(f"by must be a function, 'solved_at' or one of {sorted(columns)}, got {by!r}")
             values = columns[by]
         values = np.where(self.diverged_at >= 0, np.nan, values)
@@ -148,8 +148,11 @@ class SweepResult:
             raise ValueError(f"no run has a value of {by!r}: {int((self.diverged_at >= 0).sum())} diverged")
         return self.run(int(np.nanargmax(values) if largest else np.nanargmin(values)))
 
-    def success_table(self, by: str | Sequence[str]) -> list[dict[str, float | None]]:
+    def success_table(self, by: str | Sequence[str]) -> list[dict[str, float | complex | None]]:
         """One row for each value of the grid columns `by`: how many of its runs solved the task, and when.
+
+        Rows are in rising order with NaN, which counts as one value, at the end; complex values in the order of the
+        grid. A column that has the name of one of the numbers below stands in its place.
 
         **Returns** dicts with the values of `by`, `runs`, `solved`, their share `success` with its Wilson interval
         `success_low`, `success_high` (95 %), `updates` (median of `solved_at` over the solved runs, None without one)
@@ -159,11 +162,12 @@ class SweepResult:
         """
         return _tables.success_table(self, by)
 
-    def table(self, by: str | Sequence[str]) -> list[dict[str, float | None]]:
+    def table(self, by: str | Sequence[str]) -> list[dict[str, float | complex | None]]:
         """The `success_table` with the median of the last value of every evaluation and metric.
 
         **Returns** its rows with `error`, `error_low`, `error_high` for an evaluation `error`: median over the runs
-        that did not diverge, and the bootstrap interval of the median (95 %); None where there is no such run.
+        that did not diverge, and the bootstrap interval of the median (95 %); None where there is no such run. Names
+        that the row has already are `evaluations/error` or `metrics/error`.
 
         **Raises** `ValueError` for a name that is no column of the grid.
         """
@@ -173,9 +177,10 @@ class SweepResult:
         """A pandas frame of the runs, or of a history.
 
         `"runs"`: a row for each run with its last values. `"metrics"` and `"evaluations"`: a row for each entry of the
-        history, with its run and its number of updates. A column of the grid that has one of the frame's own names
-        (`run`, `updates`, `steps_run`, ...) is called `grid/run` and so on, a metric with the name of another column
-        `metrics/lr` or, among the last values, `last/lr`.
+        history, with its run and its number of updates.
+
+        A name that is taken gets in front of it where it is from: a column `run` of the grid is `grid/run`, a metric
+        with the name of a column of the grid or of an evaluation `metrics/lr`.
 
         **Raises** `ValueError` for another `what`, `ModuleNotFoundError` without pandas.
         """
@@ -184,7 +189,7 @@ class SweepResult:
     def to_xarray(self) -> "xarray.Dataset":
         """An xarray dataset with the dimensions `run`, `update` and `evaluation`; the grid's columns are coordinates.
 
-        Names that are there already are changed as in `to_frame`.
+        Names that are taken become `grid/run`, `evaluations/lr`, `metrics/lr`, as in `to_frame`.
 
         **Raises** `ModuleNotFoundError` without xarray.
         """
@@ -212,7 +217,8 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepResult:
     Dicts, tuples, lists and NamedTuples of modules that are loaded come back as they were, typed keys too; other nodes
     of the state (dataclasses, FrozenDicts) as dicts.
 
-    **Raises** `ValueError` when the two files are no saved sweep, `FileNotFoundError` when one is missing.
+    **Raises** `ValueError` that names the file when the two are no saved sweep or damaged, `FileNotFoundError` when one
+    is missing.
 
     >>> import tempfile
     >>> none = np.array([-1])
@@ -222,25 +228,36 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepResult:
     {'lr': array([0.1])}
     """
     base = _base(path)
+    text = base.with_name(base.name + ".json").read_bytes()
     try:
-        record = json.loads(base.with_name(base.name + ".json").read_text(encoding="utf-8"))
+        record = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{base}.json is no sweep: {error}") from None
-    found = record.get("format") if isinstance(record, dict) else type(record).__name__
+        raise ValueError(f"{base}.json is no saved sweep: {error}") from None
+    found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:
         raise ValueError(f"{base}.json is no sweep of format {FORMAT}, got format {found!r}")
+    with open(base.with_name(base.name + ".npz"), "rb") as file:
+        arrays = read_npz(file)
     try:
-        with open(base.with_name(base.name + ".npz"), "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            trees = {name: unpack(node, arrays) for name, node in record["trees"].items()}
-    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{base}.npz does not hold the arrays of {base}.json: {error}") from None
-    rest = {f.name: record[f.name] for f in dataclasses.fields(SweepResult) if f.name not in _TREES}
-    return SweepResult(**trees, **{**rest, "notes": tuple(rest["notes"])})
+        trees = {name: unpack(record["trees"][name], arrays) for name in _TREES}
+        rest = {f.name: record[f.name] for f in dataclasses.fields(SweepResult) if f.name not in _TREES}
+        return SweepResult(**trees, **{**rest, "notes": tuple(rest["notes"])})
+    except Exception as error:  # whatever stands in a file that somebody else wrote
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{base}.json and {base}.npz are no saved sweep together ({reason})") from error
 
 
 def _base(path: str | os.PathLike[str]) -> pathlib.Path:
     path = pathlib.Path(path)
     return path.with_suffix("") if path.suffix in (".npz", ".json") else path
+
+
+def _number(value: Any, run: int) -> float:
+    array = np.asarray(value)
+    if array.ndim or not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool) or np.iscomplexobj(array):
+        found = f"an array of shape {array.shape}" if array.ndim else repr(value)
+        raise ValueError(f"by must return one real number, got {found} for run {run}")
+    return float(array)
 
 
 def _filled(history: PyTree, counts: np.ndarray) -> np.ndarray:

@@ -20,9 +20,10 @@ from jaxtyping import PyTree
 from cliffs._devices import Device
 from cliffs.sweeps._book import Book, new_book
 from cliffs.sweeps._checkpoint import Checkpoint, Store, check_checkpoint
+from cliffs.sweeps._contracts import check_call
 from cliffs.sweeps._devices import Layout
 from cliffs.sweeps._errors import readable_errors
-from cliffs.sweeps._grid import check_grid, rows
+from cliffs.sweeps._grid import check_data, check_grid, rows
 from cliffs.sweeps._history import masked
 from cliffs.sweeps._identity import Identity, differences, identify
 from cliffs.sweeps._interrupts import Interrupts
@@ -76,7 +77,8 @@ def sweep(
     - `record_every`: updates that share one record, a divisor of `evaluate_every`. The history takes
       `runs * num_steps / record_every * bytes of one record`: two float32 of 10,000 runs x 10,000 updates are 800 MB
       with 1, and 8 MB with 100.
-    - `data`: arrays that all runs share, given to `update` and `evaluate` as a third argument unless None.
+    - `data`: arrays that all runs share, given to `update` and `evaluate` as a third argument unless None. As in the
+      grid, integers that JAX's precision cannot hold are refused, and floats that would become inf.
     - `prune`: `prune(evaluations, active) -> keep`, called after every evaluation with the evaluations so far
       (`[runs, evaluations, ...]`) and bool `[runs]`; what it does not keep ends. `cliffs.sweeps.prune` has ready ones.
     - `checkpoint`: a folder (or a `Checkpoint` with the seconds between two) that keeps all that is needed to go on.
@@ -115,14 +117,19 @@ def sweep(
     check_record_every(record_every, evaluate_every)
     if resume not in ("exact", "extend"):
         raise ValueError(f"resume must be 'exact' or 'extend', got {resume!r}")
+    if not isinstance(stop_when_solved, (bool, np.bool_)):
+        raise ValueError(f"stop_when_solved must be True or False, got {stop_when_solved!r}")
     if prune is not None and not callable(prune):
         raise ValueError(f"prune must be a function of (evaluations, active), got {prune!r}")
+    if prune is not None:
+        check_call("prune", prune, "(evaluations, active)", {}, np.ones(runs, bool))
     kept, told = check_checkpoint(checkpoint), check_progress(progress)
+    data = check_data(data)
+    used = used_devices(devices)
     functions = prepare(init, update, evaluate, grid, data, evaluate_every, record, record_every)
     book = new_book(runs, num_steps, evaluate_every, functions)
     bare_grid = rows(bare(grid, functions.run_kinds), slice(None))
-    used = used_devices(devices)
-    settings = {"num_steps": num_steps, "stop_when_solved": stop_when_solved}
+    settings = {"num_steps": num_steps, "stop_when_solved": bool(stop_when_solved)}
     with contextlib.ExitStack() as stack:
         stack.enter_context(readable_errors())
         interrupts = stack.enter_context(Interrupts())

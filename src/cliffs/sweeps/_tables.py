@@ -1,7 +1,11 @@
-"""Tables of a sweep's result: by the values of grid columns, as a pandas frame, as an xarray dataset."""
+"""Tables of a sweep's result: by the values of grid columns, as a pandas frame, as an xarray dataset.
 
-import collections
-from collections.abc import Iterator, Sequence
+A name that is taken already gets in front of it where its numbers are from: `grid/run`, `evaluations/lr`, `metrics/lr`.
+The numbers of the sweep itself come first, then the grid, the evaluations and the metrics.
+"""
+
+import math
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,35 +18,34 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-
-ENDS = ("solved_at", "diverged_at", "pruned_at", "steps_run")
-# The names that tables have of their own; a column of the grid with one of them is called "grid/run".
-OWN_NAMES = ("run", "updates", "update", "evaluation", *ENDS)
+_ENDS = ("solved_at", "diverged_at", "pruned_at", "steps_run")
+_INTERVAL = ("", "_low", "_high")
 
 
-def last_values(result: Any) -> dict[str, np.ndarray]:
+def last_values(result: Any, taken: Iterable[str] = (), endings: Sequence[str] = ("",)) -> dict[str, np.ndarray]:
     """For every evaluation and metric that is one number: its last value, float `[runs]`, NaN where there is none.
 
-    A metric that has the name of an evaluation is left out.
+    A name goes around those that are `taken`, with each of the `endings`.
     """
-    found = {}
-    for history, filled in ((result.evaluations, result.evaluation_mask), (result.metrics, result.mask)):
+    found: dict[str, np.ndarray] = {}
+    used: set[str] = set()
+    for what in ("evaluations", "metrics"):
+        history, filled, _ = _history(result, what)
         for name, values in named_leaves(history):
-            if values.ndim == 2 and name not in found and np.issubdtype(_plain(values).dtype, np.floating):
+            if values.ndim == 2 and np.issubdtype(_plain(values).dtype, np.floating):
+                name = _free(name, what, {*taken, *used}, endings)
+                used |= {name + end for end in endings}
                 found[name] = _last(_plain(values), filled)
     return found
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
-    """Pairs such as `("aux/cosine", array)`; where two would have one name they are `"['a/b']"` and `"['a']['b']"`."""
+    """Pairs such as `("aux/cosine", array)`."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
-    count = collections.Counter(names)
-    unique = [name if count[name] == 1 else jax.tree_util.keystr(path) for name, (path, _) in zip(names, flat)]
-    return [(name, leaf) for name, (_, leaf) in zip(unique, flat)]
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in flat]
 
 
-def success_table(result: Any, by: str | Sequence[str]) -> list[dict[str, float | None]]:
+def success_table(result: Any, by: str | Sequence[str]) -> list[dict[str, float | complex | None]]:
     """See `SweepResult.success_table`."""
     from cliffs.stats import wilson_interval
 
@@ -60,14 +63,14 @@ def success_table(result: Any, by: str | Sequence[str]) -> list[dict[str, float 
     return table
 
 
-def table(result: Any, by: str | Sequence[str]) -> list[dict[str, float | None]]:
+def table(result: Any, by: str | Sequence[str]) -> list[dict[str, float | complex | None]]:
     """See `SweepResult.table`."""
-    columns = last_values(result)
     rows = success_table(result, by)
+    columns = last_values(result, set().union(*rows), _INTERVAL)
     for row, (_, mine) in zip(rows, _groups(result, by)):
         for name, values in columns.items():
             values = values[mine & (result.diverged_at < 0)]
-            row |= {k: v for k, v in _median(name, values[~np.isnan(values)]).items() if k not in row}
+            row |= _median(name, values[~np.isnan(values)])
     return rows
 
 
@@ -75,20 +78,21 @@ def to_frame(result: Any, what: str) -> "pandas.DataFrame":
     """See `SweepResult.to_frame`."""
     import pandas
 
-    columns = _labelled_columns(result)
     if what == "runs":
-        data = {**columns, **_ends(result)}
-        for name, values in last_values(result).items():
-            data[name if name not in data else f"last/{name}"] = values
+        columns = _grid_columns(result, ("run", *_ENDS))
+        ends = {name: getattr(result, name) for name in _ENDS}
+        data = {**columns, **{k: v for k, v in ends.items() if v is not None}}
+        data |= last_values(result, {"run", *_ENDS, *data})
         return pandas.DataFrame(data).rename_axis("run")
     if what not in ("metrics", "evaluations"):
         raise ValueError(f"what must be 'runs', 'metrics' or 'evaluations', got {what!r}")
     history, filled, every = _history(result, what)
     run, place = np.nonzero(filled)
-    data = {"run": run, "updates": (place + 1) * every, **{k: v[run] for k, v in columns.items()}}
+    data = {"run": run, "updates": (place + 1) * every}
+    data |= {name: column[run] for name, column in _grid_columns(result, data).items()}
     for name, values in named_leaves(history):
         if values.ndim == 2:
-            data[name if name not in data else f"{what}/{name}"] = np.ma.getdata(values)[run, place]
+            data[_free(name, what, data)] = np.ma.getdata(values)[run, place]
     return pandas.DataFrame(data)
 
 
@@ -96,15 +100,20 @@ def to_xarray(result: Any) -> "xarray.Dataset":
     """See `SweepResult.to_xarray`."""
     import xarray
 
+    taken = {"run", "update", "evaluation", *_ENDS}
     coordinates: dict[str, Any] = {"run": np.arange(len(result))}
-    coordinates |= {name: ("run", column) for name, column in _labelled_columns(result).items()}
-    variables: dict[str, Any] = {name: ("run", values) for name, values in _ends(result).items()}
+    coordinates |= {name: ("run", column) for name, column in _grid_columns(result, taken).items()}
+    variables: dict[str, Any] = {name: ("run", getattr(result, name)) for name in _ENDS}
+    variables = {name: column for name, column in variables.items() if column[1] is not None}
+    taken |= {*coordinates}
     for what, dimension in (("evaluations", "evaluation"), ("metrics", "update")):
         history, filled, every = _history(result, what)
         coordinates[dimension] = (np.arange(filled.shape[1]) + 1) * every
         for name, values in named_leaves(history):
-            key = name if name not in {*variables, *coordinates} else f"{what}/{name}"
-            extra = [f"{key}_{i}" for i in range(values.ndim - 2)]
+            key = _free(name, what, taken)
+            taken.add(key)
+            extra = [_free(f"{key}_{i}", what, taken) for i in range(values.ndim - 2)]
+            taken |= {*extra}
             plain = values if np.iscomplexobj(values) else _plain(values)
             variables[key] = (["run", dimension, *extra], plain)
     attributes = {"num_steps": result.num_steps, "complete": int(result.complete), "notes": list(result.notes)}
@@ -117,48 +126,56 @@ def _history(result: Any, what: str) -> tuple[PyTree, np.ndarray, int]:
     return result.evaluations, result.evaluation_mask, result.evaluate_every
 
 
-def _grid_columns(result: Any) -> dict[str, np.ndarray]:
-    """Columns of the grid that hold one number a run, by name."""
-    return {name: x for name, x in named_leaves(result.grid) if not is_key(x) and np.ndim(x) == 1}
+def _grid_columns(result: Any, taken: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """Columns of the grid that hold one number a run, by name; names go around those that are `taken`."""
+    found: dict[str, np.ndarray] = {}
+    for name, x in named_leaves(result.grid):
+        if not is_key(x) and np.ndim(x) == 1:
+            found[_free(name, "grid", {*taken, *found})] = x
+    return found
 
 
-def _labelled_columns(result: Any) -> dict[str, np.ndarray]:
-    return {f"grid/{k}" if k in OWN_NAMES else k: v for k, v in _grid_columns(result).items()}
-
-
-def _ends(result: Any) -> dict[str, np.ndarray]:
-    """How each run ended."""
-    return {name: getattr(result, name) for name in ENDS if getattr(result, name) is not None}
+def _free(name: str, what: str, taken: Container[str], endings: Sequence[str] = ("",)) -> str:
+    """The name, with `what` in front of it where the name, with one of the endings, is taken."""
+    while any(name + end in taken for end in endings):
+        name = f"{what}/{name}"
+    return name
 
 
 def _groups(result: Any, by: str | Sequence[str]) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """For each combination of values that occurs, in rising order: the values, and which runs have them."""
-    names = [by] if isinstance(by, str) else list(by)
+    """For each combination of values that occurs: the values, and which runs have them.
+
+    In rising order with NaN, which counts as one value, at the end; complex numbers as they come.
+    """
     columns = _grid_columns(result)
+    names = list(by) if isinstance(by, Iterable) and not isinstance(by, str) else [by]
     for name in names:
-        if name not in columns:
+        if not isinstance(name, str) or name not in columns:
             raise ValueError(f"by must name columns of the grid, which are {sorted(columns)}, got {name!r}")
-        if np.iscomplexobj(columns[name]):
-            raise ValueError(f"by must name columns of real numbers, which have an order: {name!r} is complex")
-    rows = [tuple(columns[name][i].item() for name in names) for i in range(len(result))]
-    ranks = [tuple(map(_rank, row)) for row in rows]
-    for rank, values in sorted(dict(zip(ranks, rows)).items()):
-        yield dict(zip(names, values)), np.array([rank == other for other in ranks])
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i in range(len(result)):
+        found = (columns[name][i].item() for name in names)
+        # One object for all NaN: as a part of a tuple it is then equal to itself.
+        groups.setdefault(tuple(math.nan if value != value else value for value in found), []).append(i)
+    for values in sorted(groups, key=lambda values: [_place(value) for value in values]):
+        mine = np.zeros(len(result), bool)
+        mine[groups[values]] = True
+        yield dict(zip(names, values)), mine
 
 
-def _rank(value: float) -> tuple[bool, float]:
-    """Numbers in rising order; all NaNs are one value, behind the others."""
-    missing = value != value
-    return missing, 0.0 if missing else value
+def _place(value: Any) -> tuple[bool, Any]:
+    """What decides the place of a value in rising order."""
+    return value != value, 0 if value != value or isinstance(value, complex) else value
 
 
 def _median(name: str, values: np.ndarray) -> dict[str, float | None]:
     from cliffs.stats import bootstrap_interval
 
-    if len(values) == 0:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-    low, high = bootstrap_interval(values, np.median)
-    return {name: float(np.median(values)), f"{name}_low": float(low), f"{name}_high": float(high)}
+    found: Sequence[float | None] = (None, None, None)
+    if len(values):
+        low, high = bootstrap_interval(values, np.median)
+        found = (float(np.median(values)), float(low), float(high))
+    return {name + end: value for end, value in zip(_INTERVAL, found)}
 
 
 def _plain(values: Any) -> np.ndarray:

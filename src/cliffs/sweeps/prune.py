@@ -7,7 +7,7 @@ A sweep calls `prune(evaluations, active) -> keep` after every evaluation: `eval
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import PyTree
@@ -83,12 +83,15 @@ def successive_halving(
     >>> rule({"error": np.array([[0.3], [0.1], [0.2]])}, np.ones(3, bool)).tolist()
     [False, True, False]
     """
-    if not (math.isfinite(eta) and eta > 1):
-        raise ValueError(f"eta must be above 1, got {eta}")
+    if not isinstance(eta, (int, float, np.number)) or not (math.isfinite(eta) and eta > 1):
+        raise ValueError(f"eta must be above 1, got {eta!r}")
     for name, number in (("first", first), ("survivors", survivors)):
         if not isinstance(number, (int, np.integer)) or number < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {number!r}")
-    chosen = None if rungs is None else tuple(int(r) for r in rungs)
-    if chosen is not None and (not chosen or chosen[0] < 1 or any(a >= b for a, b in itertools.pairwise(chosen))):
-        raise ValueError(f"rungs must be rising numbers of evaluations, counted from 1, got {rungs!r}")
+    chosen: tuple[int, ...] | None = None
+    if rungs is not None:
+        whole = isinstance(rungs, Iterable) and all(isinstance(r, (int, np.integer)) for r in rungs)
+        chosen = tuple(map(int, rungs)) if whole else ()
+        if not chosen or chosen[0] < 1 or any(a >= b for a, b in itertools.pairwise(chosen)):
+            raise ValueError(f"rungs must be rising numbers of evaluations, counted from 1, got {rungs!r}")
     return SuccessiveHalving(metric, eta, int(first), chosen, int(survivors), largest)
