@@ -24,6 +24,8 @@ NEWTON = 4
 """Corrector iterations; a step that needs more is refused and halved."""
 LEAST_TURN, EASY_TURN = 0.906, 0.985
 """Cosines of the angle between neighbouring tangents: 25 degrees is refused, below 10 the steps grow."""
+OFF_CHORD = 1e-3
+"""How far, as a share of its length, a step may lead beside the direction that its two tangents give it."""
 
 
 class Trace(NamedTuple):
@@ -108,13 +110,15 @@ def trace(
     - `home`, `away`: where a closed curve began, and whether it has left there; for a later stretch of a curve.
     - `turns`: the whole turns of the angles in a difference of two points, where there are angles.
 
-    A step is refused and halved when its corrector fails or moves more than half the step, or when the tangent turns
-    by more than 25 degrees; easy steps grow by 1.3.
+    A step is refused and halved when its corrector fails or moves more than half the step, when the tangent turns
+    by more than 25 degrees, or when it leads beside where its tangents point: a discontinuous map has parallel
+    branches. Easy steps grow by 1.3.
     """
     low, high = limits.low, limits.high
     dtype, max_step = start.dtype, limits.max_step
     home_point = start if home is None else home
     same = jnp.finfo(dtype).eps ** 0.4
+    noise = jnp.sqrt(limits.tolerance)  # of the points, where they are ill determined
 
     def outside(y):
         return jnp.any((y < low) | (y > high))
@@ -136,7 +140,12 @@ def trace(
         moved = jnp.linalg.norm(y_new - target)
         closed = homing & (jnp.linalg.norm(y_new - here) < 1e-3 * length + same) & (error < jnp.sqrt(limits.tolerance))
         finite = jnp.all(jnp.isfinite(t_new)) & jnp.all(jnp.isfinite(jac_new))
-        good = (error <= limits.tolerance) & (turn > LEAST_TURN) & (moved < 0.5 * length) & finite
+        # The trapezoidal rule errs by the cube of the step, at a corner by no more than half its turn.
+        chord, along = y_new - y, t + t_new
+        beside = jnp.linalg.norm(chord - (chord @ along) / (along @ along) * along)
+        allowed = (OFF_CHORD + 0.5 * jnp.linalg.norm(t_new - t)) * length + noise * (1 + jnp.max(jnp.abs(y)))
+        continuous = beside <= allowed
+        good = (error <= limits.tolerance) & (turn > LEAST_TURN) & (moved < 0.5 * length) & finite & continuous
         left = good & outside(y_new) & ~closed
         accept = alive & (good | closed) & ~left
         grow = jnp.where(turn > EASY_TURN, 1.3, 1.0)
