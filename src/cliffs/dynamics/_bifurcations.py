@@ -12,7 +12,7 @@ from cliffs._precision import reachable_tolerance, unit_margin
 from cliffs.dynamics._arclength import ENDS, LEFT_BOUNDS, OUT_OF_POINTS, STEP_TOO_SMALL
 from cliffs.dynamics._branches import absorb, follow
 from cliffs.dynamics._continuation import make_limits
-from cliffs.dynamics._corners import directions_from, mark_corners
+from cliffs.dynamics._corners import border_collision, directions_from, mark_corners, reach_of, split_where_shorter
 from cliffs.dynamics._curves import (
     Curve,
     Problem,
@@ -42,7 +42,8 @@ class BranchPoints(NamedTuple):
     calls a point neutral."""
     ends: tuple[str, str]
     """Why the branch stops before its first and after its last point: the words of `cliffs.dynamics.ENDS`, or "joins
-    another branch" at a branch point from which only one side was new."""
+    another branch" at a branch point from which only one side was new, or at a corner where cycles of this period
+    shrink to a shorter one."""
     period: int = 1
 
     @property
@@ -280,6 +281,13 @@ class _Survey:
     def _take(self, problem: Problem, curve: Curve) -> None:
         """A new branch: its events, its other phases, and the branches that begin at its events."""
         curve = mark_corners(problem, refine(problem, mark_corners(problem, curve)))
+        parts, cuts = split_where_shorter(problem, curve)
+        for i in cuts:
+            self._take_end(problem, border_collision(problem, curve, i, self.accept))
+        for part in parts:
+            self._take_part(problem, part)
+
+    def _take_part(self, problem: Problem, curve: Curve) -> None:
         for point in find_special_points(problem, curve, self.accept):
             new = self.events.add(point)
             if new is not None and new.located:
@@ -295,6 +303,28 @@ class _Survey:
             probes = phase.points[np.linspace(0, len(phase.points) - 1, 5).astype(int)[1:-1]]
             if not any(segment_through(problem, c, y) is not None for c in known for y in probes):
                 known.append(phase)
+
+    def _take_end(self, problem: Problem, point: SpecialPoint) -> None:
+        """A corner where cycles shrink to shorter ones: all the cycles that begin there."""
+        seeds = self._cycles_at(problem, point)
+        if point.located:
+            sides = {np.sign(seed.tangent[-1]) for seed in seeds if seed.tangent is not None}
+            count = max(1, round(len(seeds) / problem.period))
+            note = f"a cycle of period {problem.period} begins or ends here"
+            if len(sides) > 1:
+                note = f"persistence: a cycle of period {problem.period} on both sides"
+            elif count > 1:
+                note = f"{count} cycles of period {problem.period} begin or end here"
+            point = point._replace(note=note)
+        self.events.add(point)
+        self.queue.extend(seeds)
+
+    def _cycles_at(self, problem: Problem, point: SpecialPoint) -> list[_Seed]:
+        """The branches of a problem's cycles that leave a corner."""
+        y = np.append(point.state, np.asarray(point.parameter, point.state.dtype))
+        where = f"born at the {point.kind} at {point.parameter * self.back[-1]:.6g}"
+        tangents = directions_from(problem, y, reach_of(y.dtype, 1e-5))
+        return [_Seed(y, problem.period, t.astype(y.dtype), where, two_sided=False) for t in tangents]
 
     def _near(self, seed: _Seed) -> bool:
         """Whether a degenerate solution lies on a branch that was found from others of its points."""
@@ -345,8 +375,8 @@ class _Survey:
                 continue
             if tangents[0] @ tangent < 0.7:
                 continue
-            if problem.period > self.base.period and is_shorter(problem, orbits(problem, ahead)[0], 1e-2 * length):
-                continue  # the cycle of half the period
+            if problem.period > 1 and is_shorter(problem, orbits(problem, ahead)[0], 1e-2 * length):
+                continue  # the shorter cycle that it meets there
             return ahead[0]
         return None
 
@@ -370,16 +400,8 @@ class _Survey:
             # The doubled branch leaves along the critical vector; its parameter changes to second order only.
             return [_Seed(y, 2 * point.period, np.append(point.vector, 0).astype(y.dtype), where)]
         if point.kind == "border collision":
-            seeds = [
-                _Seed(y, point.period, t.astype(y.dtype), where, two_sided=False)
-                for t in directions_from(problem, y, 1e-5)
-            ]
+            seeds = self._cycles_at(problem, point)
             if doubled and "twice the period" in point.note:
-                twice = self.base.at_period(2 * point.period)
-                seeds += [
-                    _Seed(y, 2 * point.period, t.astype(y.dtype), where, two_sided=False)
-                    for t in directions_from(twice, y, 1e-5)
-                    if not is_shorter(twice, orbits(twice, (y + 1e-5 * t)[None].astype(y.dtype))[0], 1e-7)
-                ]
+                seeds += self._cycles_at(self.base.at_period(2 * point.period), point)
             return seeds
         return []

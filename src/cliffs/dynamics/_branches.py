@@ -7,12 +7,15 @@ import numpy as np
 
 from cliffs.dynamics._arclength import CLOSED, ENDS, NO_START, OUT_OF_POINTS, STEP_TOO_SMALL, trace
 from cliffs.dynamics._continuation import turns_of
-from cliffs.dynamics._corners import pass_corner
-from cliffs.dynamics._curves import Curve, Problem, join, make_curve, segment_through
+from cliffs.dynamics._corners import JOINS, approach, first_shorter, pass_corner
+from cliffs.dynamics._curves import Curve, Problem, join, linearise, make_curve, segment_through
 from cliffs.dynamics._problem import make_residual
 
 MAX_CORNERS = 200
 """Sharp corners that are passed in each direction of a branch."""
+JOINED = len(ENDS)
+"""The code of an end at a corner where cycles shrink to shorter ones, beside those of `ENDS`."""
+WORDS = (*ENDS, JOINS)
 
 
 @functools.partial(jax.jit, static_argnames=("fmap", "num_points"))
@@ -33,7 +36,8 @@ def follow(
     """The branch through `start` along one or two opposite tangents, until both ends are reached; None if it fails.
 
     A singular start (a branch point, flip or corner) lies on the curve but is left out of its points. Sharp corners
-    are passed; where more than one branch leaves a corner, the others are returned as `(corner, tangent)`.
+    are passed; where more than one branch leaves a corner, the others are returned as `(corner, tangent)`. Where cycles
+    shrink to shorter ones the branch ends with one point behind the corner.
     """
     dtype = start.dtype
     starts, directions = np.stack([start, start]), np.stack([tangents[0], tangents[-1]])
@@ -68,6 +72,18 @@ def follow(
             parts[lane].append((points[lane][keep], tangent_rows[lane][keep], jacobians[lane][keep], piece))
             ends[lane], fresh[lane] = int(codes[lane]), False
             away[lane] = True
+            # Behind a corner that is not sharp, cycles may have become shorter ones: such a corner is not crossed.
+            rows = np.flatnonzero(accepted[lane])
+            shorter = first_shorter(problem, points[lane][rows])
+            if shorter is not None:
+                last, beyond = rows[shorter - 1], rows[shorter]
+                parts[lane][-1] = tuple(x[: keep[:beyond].sum()] for x in parts[lane][-1])
+                length = np.linalg.norm(points[lane][beyond] - points[lane][last])
+                nearest = approach(problem, points[lane][last], tangent_rows[lane][last], float(length))
+                starts[lane], directions[lane] = nearest[:2]
+                if (nearest[0] != points[lane][last]).any():
+                    parts[lane].append((*(x[None] for x in nearest), np.full(1, corners[lane])))
+                ends[lane] = STEP_TOO_SMALL
             if ends[lane] == OUT_OF_POINTS:
                 stretches[lane] += 1
                 if stretches[lane] >= problem.max_stretches:
@@ -76,9 +92,13 @@ def follow(
                 passed = pass_corner(problem, starts[lane], directions[lane])
                 if passed is not None:
                     corner, starts[lane], directions[lane], more = passed
+                    corners[lane] += 1
+                    if more is None:
+                        parts[lane].append(_one_point(problem, starts[lane], directions[lane], corners[lane]))
+                        ends[lane] = JOINED
+                        continue
                     others += [(corner, t) for t in more]
                     ends[lane], fresh[lane] = OUT_OF_POINTS, True
-                    corners[lane] += 1
                     sizes[lane] = first[lane]
         if ends[0] == CLOSED or not any(
             end == OUT_OF_POINTS and count < np.iinfo(int).max for end, count in zip(ends, stretches)
@@ -92,12 +112,17 @@ def follow(
     if ends[0] == CLOSED:
         return make_curve(*forth[:3], ends=(ENDS[CLOSED], ENDS[CLOSED]), piece=forth[3]), others
     if len(tangents) == 1:
-        return make_curve(*forth[:3], ends=("joins another branch", ENDS[ends[0]]), piece=forth[3]), others
+        return make_curve(*forth[:3], ends=(JOINS, WORDS[ends[0]]), piece=forth[3]), others
     back = [np.concatenate(columns)[::-1] for columns in zip(*parts[1])]
     back[1], back[3] = -back[1], -back[3]  # one orientation along the whole branch
     drop = 0 if singular else 1  # both halves hold a regular start
     joined = [np.concatenate([b, f[drop:]]) for b, f in zip(back, forth)]
-    return make_curve(*joined[:3], ends=(ENDS[ends[1]], ENDS[ends[0]]), piece=joined[3]), others
+    return make_curve(*joined[:3], ends=(WORDS[ends[1]], WORDS[ends[0]]), piece=joined[3]), others
+
+
+def _one_point(problem: Problem, point: np.ndarray, tangent: np.ndarray, piece: int) -> tuple:
+    _, jacobians = linearise(problem, point[None])
+    return point[None], tangent[None], jacobians, np.full(1, piece)
 
 
 def absorb(problem: Problem, curves: list[Curve], new: Curve) -> list[Curve]:

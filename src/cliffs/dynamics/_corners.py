@@ -4,16 +4,29 @@ A branch is continuous there, but its tangent and its multipliers jump. Continua
 or steps over a blunt one without a word: both are found here, and passed.
 """
 
+import itertools
 from typing import Any
 
 import numpy as np
 
-from cliffs.dynamics._curves import Curve, Problem, correct_in_planes, insert, linearise
+from cliffs.dynamics._arclength import CLOSED, ENDS, LEAST_TURN
+from cliffs.dynamics._curves import (
+    Curve,
+    Problem,
+    correct_in_planes,
+    insert,
+    join,
+    linearise,
+    orbits,
+    shortest_period,
+)
 from cliffs.dynamics._special_points import SpecialPoint
 
 JUMP = 1e-3
 """Between neighbouring points the Jacobian must jump by this, relative to `1 + max|J|`, to be looked at for a corner;
 where stability changes by less."""
+JOINS = "joins another branch"
+"""How a branch ends where only one side of it was new, or where its cycles shrink to shorter ones."""
 
 
 def mark_corners(problem: Problem, curve: Curve) -> Curve:
@@ -115,7 +128,7 @@ def directions_from(problem: Problem, corner: np.ndarray, reach: float | np.floa
     """Unit tangents of the branches that leave a point where the map has a corner: each lies in its own piece.
 
     The Jacobian is sampled around the point; the null vector of each piece's Jacobian is a branch if a step along it
-    lands on a solution.
+    lands on a solution. Of p-cycles: shorter ones are left out.
     """
     m = len(corner)
     rng = np.random.default_rng(0)
@@ -140,6 +153,8 @@ def directions_from(problem: Problem, corner: np.ndarray, reach: float | np.floa
         size = 1 + np.abs(jacobian).max()
         if not np.abs(value).max() < 0.01 * reach * size:
             continue
+        if _period_at(problem, (corner + reach * step).astype(corner.dtype), 1e-2 * reach) < problem.period:
+            continue
         if not any(step @ other > 0.9999 for other in found):
             found.append(step)
     return found
@@ -148,14 +163,13 @@ def directions_from(problem: Problem, corner: np.ndarray, reach: float | np.floa
 def pass_corner(problem: Problem, point: np.ndarray, tangent: np.ndarray):
     """Around a corner just ahead of the last point of a branch: `(corner, first point behind it, its tangent, others)`.
 
-    `others` are tangents of more branches that leave the corner. None where there is no corner ahead, or no one
-    branch behind it.
+    `others` are tangents of more branches that leave the corner; None where the cycles shrink to shorter ones there,
+    so that the branch ends. None in all where there is no corner ahead, or no one branch behind it.
     """
-    eps = np.finfo(point.dtype).eps
-    reach = max(1e-4, 10 * eps**0.5)
+    reach = reach_of(point.dtype, 1e-4)
     found = None
     corner = point
-    for reach_now in (reach, max(1e-2 * reach, 4 * eps**0.5)):
+    for reach_now in (reach, max(1e-2 * reach, 4 * np.finfo(point.dtype).eps ** 0.5)):
         ahead = [t for t in directions_from(problem, corner, reach_now, tangent) if t @ tangent > -0.9999]
         if not ahead:
             return None
@@ -171,7 +185,79 @@ def pass_corner(problem: Problem, point: np.ndarray, tangent: np.ndarray):
     jump = np.abs(jacobians[0] - here[0]).max() / (1 + np.abs(here).max())
     if jump < 1e-4:
         return None  # smooth: the branch ends here for another reason
-    return corner, points[0], tangents[0], list(tangents[1:])
+    shrinks = _period_at(problem, corner, 0.1 * reach_now) < problem.period
+    return corner, points[0], tangents[0], None if shrinks else list(tangents[1:])
+
+
+def first_shorter(problem: Problem, points: np.ndarray) -> int | None:
+    """The first of a branch's points from which on p-cycles have become shorter ones; None where they stay p-cycles.
+
+    A branch of doubled cycles has one such point, at its flip, and goes on.
+    """
+    if problem.period == 1 or len(points) < 2:
+        return None
+    sizes = 10 * problem.tolerance * (1 + np.abs(points).max(1))
+    periods = [shortest_period(problem, orbit, size) for orbit, size in zip(orbits(problem, points), sizes)]
+    shorter = np.array(periods) < problem.period
+    found = 1 + np.flatnonzero(shorter[1:] & np.append(shorter[2:], True))
+    return int(found[0]) if len(found) else None
+
+
+def approach(problem: Problem, point: np.ndarray, tangent: np.ndarray, length: float):
+    """The last p-cycle in front of a corner that a step of this length crossed: `(point, tangent, jacobian)`.
+
+    Behind the corner are shorter cycles, which solve `F^p(x) = x` too.
+    """
+    _, jacobians = linearise(problem, point[None])
+    here = point, tangent, jacobians[0]
+    while length > float(problem.limits.min_step):
+        length /= 2
+        anchor = here[0] + length * here[1]
+        points, tangents, jacobians, errors = correct_in_planes(problem, anchor[None], here[1][None])
+        if errors[0] <= problem.tolerance and np.linalg.norm(points[0] - anchor) < 0.1 * length:
+            size = 10 * problem.tolerance * (1 + np.abs(points[0]).max())
+            if _period_at(problem, points[0], size) == problem.period and tangents[0] @ here[1] > LEAST_TURN:
+                here = points[0], tangents[0], jacobians[0]
+    return here
+
+
+def reach_of(dtype: np.dtype, wanted: float) -> float:
+    """How far from a corner the map is looked at: as near as wanted, but clear of the rounding."""
+    return max(wanted, 10 * float(np.finfo(dtype).eps) ** 0.5)
+
+
+def _period_at(problem: Problem, point: np.ndarray, size: float | np.floating) -> int:
+    return 1 if problem.period == 1 else shortest_period(problem, orbits(problem, point[None])[0], size)
+
+
+def split_where_shorter(problem: Problem, curve: Curve) -> tuple[list[Curve], list[int]]:
+    """The parts of a branch of p-cycles between corners where these shrink to shorter cycles, and those segments.
+
+    Parts that consist of shorter cycles are left out.
+    """
+    corners = np.flatnonzero(curve.piece[:-1] != curve.piece[1:])
+    if problem.period == 1 or not len(corners):
+        return [curve], []
+    size = 0.1 * reach_of(curve.points.dtype, 1e-6)
+    cuts = [int(i) for i in corners if _period_at(problem, _corner_at(curve, i), size) < problem.period]
+    if not cuts:
+        return [curve], []
+    edges = [0, *(i + 1 for i in cuts), len(curve.points)]
+    ends = [curve.ends[0], *[JOINS] * len(cuts), curve.ends[1]]
+    parts = [
+        Curve(*(x[a:b] for x in curve[:5]), ends=(ends[k], ends[k + 1]))  # type: ignore[call-arg]
+        for k, (a, b) in enumerate(itertools.pairwise(edges))
+    ]
+    if curve.ends[0] == ENDS[CLOSED]:
+        first, last = parts[0], parts.pop()
+        parts[0] = join(last, Curve(*(x[1:] for x in first[:5]), ends=first.ends), (JOINS, JOINS))  # type: ignore[call-arg]
+    return [part for part in parts if len(part.points) > 1 and not _all_shorter(problem, part)], cuts
+
+
+def _all_shorter(problem: Problem, curve: Curve) -> bool:
+    middle = curve.points[len(curve.points) // 2]
+    away = np.linalg.norm(problem.gap(curve.points[[0, -1]], middle), axis=1).max()
+    return _period_at(problem, middle, 1e-3 * away) < problem.period
 
 
 def meeting_point(a: np.ndarray, ta: np.ndarray, b: np.ndarray, tb: np.ndarray) -> np.ndarray:
@@ -180,17 +266,23 @@ def meeting_point(a: np.ndarray, ta: np.ndarray, b: np.ndarray, tb: np.ndarray) 
     return ((a + shares[0] * ta + b + shares[1] * tb) / 2).astype(a.dtype)
 
 
+def _corner_at(curve: Curve, i: int | np.integer) -> np.ndarray:
+    """The corner between points i and i + 1 of a curve: where their tangents meet, or between them."""
+    a, b = curve.points[i], curve.points[i + 1]
+    ta, tb = curve.tangents[i], curve.tangents[i + 1]
+    corner = meeting_point(a, ta, b, tb) if ta @ tb < 1 - 1e-9 else (a + b) / 2
+    near = np.linalg.norm(corner - (a + b) / 2) <= 2 * np.linalg.norm(b - a)
+    return corner if near else (a + b) / 2
+
+
 def border_collision(problem: Problem, curve: Curve, i: int, tolerance: float) -> SpecialPoint:
     """The corner between points i and i + 1 of a curve, classified by the multipliers of both sides (Feigin).
 
     Source: di Bernardo, Budd, Champneys & Kowalczyk (2008), Piecewise-smooth dynamical systems, ch. 3.
     """
-    a, b = curve.points[i], curve.points[i + 1]
     ta, tb = curve.tangents[i], curve.tangents[i + 1]
-    length = np.linalg.norm(b - a)
-    corner = meeting_point(a, ta, b, tb) if ta @ tb < 1 - 1e-9 else (a + b) / 2
-    if not np.linalg.norm(corner - (a + b) / 2) <= 2 * length:
-        corner = (a + b) / 2
+    length = np.linalg.norm(curve.points[i + 1] - curve.points[i])
+    corner = _corner_at(curve, i)
     value, _ = linearise(problem, corner[None])
     residual = float(np.abs(value).max())
     located = residual <= 10 * tolerance * (1 + np.abs(corner).max())
@@ -213,5 +305,5 @@ def border_collision(problem: Problem, curve: Curve, i: int, tolerance: float) -
         residual=residual,
         located=bool(located),
         note=note,
-        period=problem.period,
+        period=_period_at(problem, corner, 0.1 * reach_of(corner.dtype, 1e-6)),
     )

@@ -180,9 +180,14 @@ def orbits(problem: Problem, points: np.ndarray) -> np.ndarray:
 
 def is_shorter(problem: Problem, orbit: np.ndarray, size: float | np.floating) -> bool:
     """Whether an orbit `[p + 1, n]` repeats after a divisor of p already."""
+    return shortest_period(problem, orbit, size) < problem.period
+
+
+def shortest_period(problem: Problem, orbit: np.ndarray, size: float | np.floating) -> int:
+    """The least divisor of p after which an orbit `[p + 1, n]` repeats; p itself where none is found."""
     gaps = np.abs(problem.gap(orbit[1:], orbit[0])).max(1)
     p = problem.period
-    return any(gaps[d - 1] < size for d in range(1, p) if p % d == 0)
+    return next((d for d in range(1, p) if p % d == 0 and gaps[d - 1] < size), p)
 
 
 def segment_through(problem: Problem, curve: Curve, point: np.ndarray) -> int | None:
