@@ -132,3 +132,44 @@ def test_analytic_a_cycle_of_two_lives_between_two_corners_of_the_fixed_point(x6
     # Between them one of its states passes 0 and the other 1.
     own = [p for p in diagram.special if p.period == 2]
     assert [p.note for p in own] == ["persistence"] * 2
+
+
+def planar_network(p, x, _):
+    return p["a"] @ x + p["w"] @ jnp.maximum(p["v"] @ x + p["h"] + p["c"] * p["l"], 0) + p["g"] + p["b"] * p["l"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "options", "cycles", "born"),
+    # Where the cycles are born: at the ends of the parameter range of each branch, from corners of the fixed point.
+    [
+        (0, {"max_period": 2}, 2, [-1.1537189403, 0.8193380131]),
+        (16, {"max_period": 2}, 2, [-0.0751415314, 0.133671495]),
+        (52, {"max_period": 2}, 2, [-0.8266144288, 0.2722845466]),
+        (33, {"max_period": 2}, 2, [0.1943843942, 2.0]),
+        (63, {"period": 2}, 4, [-0.8252097743, 0.4673145068]),
+    ],
+)
+def test_property_cycles_of_planar_networks_are_cycles_and_listed_once(x64, seed, options, cycles, born):
+    rng = np.random.default_rng(seed)
+    gain = rng.uniform(0.3, 1.5)
+    params = {
+        "a": np.diag(rng.uniform(-0.9, 0.9, 2)),
+        "w": gain * rng.normal(size=(2, 3)),
+        "v": rng.normal(size=(3, 2)),
+    }
+    params["h"], c = rng.normal(size=3), rng.normal(size=3)
+    params |= {"c": c * (rng.random() < 0.5), "g": 0.5 * rng.normal(size=2), "b": rng.normal(size=2), "l": 0.0}
+    starts = rng.uniform(-10, 10, (40, 2))
+    diagram = bifurcation_diagram(planar_network, params, "l", (-2.0, 2.0), starts, **options)
+    assert diagram.complete, diagram.notes
+    branches = [b for b in diagram.branches if b.period == 2]
+    assert len(branches) == cycles
+    for branch in branches:
+        for state, value in zip(branch.states[1:-1], branch.parameter[1:-1]):
+            once = planar_network({**params, "l": value}, state, None)
+            twice = planar_network({**params, "l": value}, once, None)
+            np.testing.assert_allclose(twice, state, atol=1e-8)
+            assert np.abs(once - state).max() > 1e-9
+    reached = [value for b in branches for value in (b.parameter.min(), b.parameter.max())]
+    for value in born:
+        assert np.abs(np.array(reached) - value).min() < 2e-3

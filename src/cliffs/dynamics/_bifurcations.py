@@ -12,7 +12,7 @@ from cliffs._precision import reachable_tolerance, unit_margin
 from cliffs.dynamics._arclength import ENDS, LEFT_BOUNDS, OUT_OF_POINTS, STEP_TOO_SMALL
 from cliffs.dynamics._branches import absorb, follow
 from cliffs.dynamics._continuation import make_limits
-from cliffs.dynamics._corners import border_collision, directions_from, mark_corners, reach_of, split_where_shorter
+from cliffs.dynamics._corners import border_collision, directions_from, mark_corners, reach_of
 from cliffs.dynamics._curves import (
     Curve,
     Problem,
@@ -26,6 +26,7 @@ from cliffs.dynamics._curves import (
 from cliffs.dynamics._events import Events, find_special_points, refine
 from cliffs.dynamics._multiple import accepted, solutions_beside, solve_at
 from cliffs.dynamics._problem import STEPPING, Map, Stepping, check_bounds, check_problem, make_data, vectors
+from cliffs.dynamics._shorter_cycles import split_where_shorter
 from cliffs.dynamics._special_points import SpecialPoint, scaled_switching_tangents, unscaled
 from cliffs.typing import Step
 
@@ -352,16 +353,23 @@ class _Survey:
                 return seed.point, []
             return points[0], [tangents[0], -tangents[0]]
         directions, failed = [], 0
-        for tangent in (seed.tangent, -seed.tangent):
+        sides = [seed.tangent, -seed.tangent] if seed.two_sided else [seed.tangent]
+        shares = (1.0,) if seed.two_sided else (0.3, 0.6, 1.0)
+        for tangent in sides:
             ahead = self._ahead(problem, seed.point, tangent)
             if ahead is None:
                 failed += 1
-            elif not any(segment_through(problem, c, ahead) is not None for c in curves):
+                continue
+            # What is known of a branch from its other end may stop a little behind that point: nearer ones count too.
+            anchors = np.stack([seed.point + share * (ahead - seed.point) for share in shares]).astype(ahead.dtype)
+            probes, _, _, errors = correct_in_planes(problem, anchors, np.stack([tangent] * len(anchors)))
+            probes = probes[errors <= problem.tolerance]
+            if not any(segment_through(problem, c, probe) is not None for c in curves for probe in probes):
                 directions.append(tangent)
-        if failed > (0 if seed.two_sided else 1):
+        if failed:
             self.notes.append(
-                f"{failed} of 2 sides of a branch of period {seed.period} {seed.why or 'at a corner'} could not be "
-                f"followed from {seed.point * self.back}"
+                f"{failed} of {len(sides)} sides of a branch of period {seed.period} {seed.why or 'at a corner'} "
+                f"could not be followed from {seed.point * self.back}"
             )
         return seed.point, directions
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from cliffs.dynamics._arclength import CLOSED, ENDS, NO_START, OUT_OF_POINTS, STEP_TOO_SMALL, trace
 from cliffs.dynamics._continuation import turns_of
-from cliffs.dynamics._corners import JOINS, approach, first_shorter, pass_corner
+from cliffs.dynamics._corners import JOINS, pass_corner
 from cliffs.dynamics._curves import Curve, Problem, join, linearise, make_curve, segment_through
 from cliffs.dynamics._problem import make_residual
+from cliffs.dynamics._shorter_cycles import corner_before
 
 MAX_CORNERS = 200
 """Sharp corners that are passed in each direction of a branch."""
@@ -74,14 +75,12 @@ def follow(
             away[lane] = True
             # Behind a corner that is not sharp, cycles may have become shorter ones: such a corner is not crossed.
             rows = np.flatnonzero(accepted[lane])
-            shorter = first_shorter(problem, points[lane][rows])
-            if shorter is not None:
-                last, beyond = rows[shorter - 1], rows[shorter]
-                parts[lane][-1] = tuple(x[: keep[:beyond].sum()] for x in parts[lane][-1])
-                length = np.linalg.norm(points[lane][beyond] - points[lane][last])
-                nearest = approach(problem, points[lane][last], tangent_rows[lane][last], float(length))
+            crossed = corner_before(problem, points[lane][rows], tangent_rows[lane][rows])
+            if crossed is not None:
+                count, nearest = crossed
+                parts[lane][-1] = tuple(x[: keep[: rows[count]].sum()] for x in parts[lane][-1])
                 starts[lane], directions[lane] = nearest[:2]
-                if (nearest[0] != points[lane][last]).any():
+                if (nearest[0] != points[lane][rows[count - 1]]).any():
                     parts[lane].append((*(x[None] for x in nearest), np.full(1, corners[lane])))
                 ends[lane] = STEP_TOO_SMALL
             if ends[lane] == OUT_OF_POINTS:

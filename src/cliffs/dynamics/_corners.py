@@ -4,18 +4,15 @@ A branch is continuous there, but its tangent and its multipliers jump. Continua
 or steps over a blunt one without a word: both are found here, and passed.
 """
 
-import itertools
 from typing import Any
 
 import numpy as np
 
-from cliffs.dynamics._arclength import CLOSED, ENDS, LEAST_TURN
 from cliffs.dynamics._curves import (
     Curve,
     Problem,
     correct_in_planes,
     insert,
-    join,
     linearise,
     orbits,
     shortest_period,
@@ -98,7 +95,8 @@ def _bisect(problem: Problem, curve: Curve, chosen: np.ndarray):
         anchors, normals = a + share * (b - a), (b - a) / lengths[go][:, None]
         middle = correct_in_planes(problem, anchors, normals)
         moved = np.linalg.norm(middle[0] - anchors, axis=1)
-        good = (middle[3] <= problem.tolerance) & (moved < lengths[go]) & np.isfinite(middle[1]).all(1)
+        # Farther beside the segment lies another branch.
+        good = (middle[3] <= problem.tolerance) & (moved < 0.3 * lengths[go]) & np.isfinite(middle[1]).all(1)
         failed[go[~good]] += 1
         failed[go[good]] = 0
         go, middle = go[good], [x[good] for x in middle[:3]]
@@ -146,17 +144,19 @@ def directions_from(problem: Problem, corner: np.ndarray, reach: float | np.floa
     candidates = [sign * np.linalg.svd(piece)[2][-1] for piece in pieces for sign in (1, -1)]
     if not candidates:
         return []
-    steps = np.array(candidates)
-    values, jacobians = linearise(problem, (corner + reach * steps).astype(corner.dtype))
+    steps = np.array(candidates).astype(corner.dtype)
+    points, tangents, _, errors = correct_in_planes(problem, (corner + reach * steps).astype(corner.dtype), steps)
     found: list[np.ndarray] = []
-    for step, value, jacobian in zip(steps, values, jacobians):
-        size = 1 + np.abs(jacobian).max()
-        if not np.abs(value).max() < 0.01 * reach * size:
+    same = 1 - min(1e-4, 10 * float(np.finfo(corner.dtype).eps) ** 0.5)
+    for point, tangent, error in zip(points, tangents, errors):
+        away = problem.gap(point, corner)
+        # The tangent's line must come from the corner.
+        if not (error <= problem.tolerance and np.linalg.norm(away - (away @ tangent) * tangent) < 0.01 * reach):
             continue
-        if _period_at(problem, (corner + reach * step).astype(corner.dtype), 1e-2 * reach) < problem.period:
+        if not 0.5 * reach < away @ tangent < 2 * reach or any(tangent @ other > same for other in found):
             continue
-        if not any(step @ other > 0.9999 for other in found):
-            found.append(step)
+        if period_at(problem, point, 1e-2 * reach) == problem.period:
+            found.append(tangent)
     return found
 
 
@@ -185,40 +185,8 @@ def pass_corner(problem: Problem, point: np.ndarray, tangent: np.ndarray):
     jump = np.abs(jacobians[0] - here[0]).max() / (1 + np.abs(here).max())
     if jump < 1e-4:
         return None  # smooth: the branch ends here for another reason
-    shrinks = _period_at(problem, corner, 0.1 * reach_now) < problem.period
+    shrinks = period_at(problem, corner, 0.1 * reach_now) < problem.period
     return corner, points[0], tangents[0], None if shrinks else list(tangents[1:])
-
-
-def first_shorter(problem: Problem, points: np.ndarray) -> int | None:
-    """The first of a branch's points from which on p-cycles have become shorter ones; None where they stay p-cycles.
-
-    A branch of doubled cycles has one such point, at its flip, and goes on.
-    """
-    if problem.period == 1 or len(points) < 2:
-        return None
-    sizes = 10 * problem.tolerance * (1 + np.abs(points).max(1))
-    periods = [shortest_period(problem, orbit, size) for orbit, size in zip(orbits(problem, points), sizes)]
-    shorter = np.array(periods) < problem.period
-    found = 1 + np.flatnonzero(shorter[1:] & np.append(shorter[2:], True))
-    return int(found[0]) if len(found) else None
-
-
-def approach(problem: Problem, point: np.ndarray, tangent: np.ndarray, length: float):
-    """The last p-cycle in front of a corner that a step of this length crossed: `(point, tangent, jacobian)`.
-
-    Behind the corner are shorter cycles, which solve `F^p(x) = x` too.
-    """
-    _, jacobians = linearise(problem, point[None])
-    here = point, tangent, jacobians[0]
-    while length > float(problem.limits.min_step):
-        length /= 2
-        anchor = here[0] + length * here[1]
-        points, tangents, jacobians, errors = correct_in_planes(problem, anchor[None], here[1][None])
-        if errors[0] <= problem.tolerance and np.linalg.norm(points[0] - anchor) < 0.1 * length:
-            size = 10 * problem.tolerance * (1 + np.abs(points[0]).max())
-            if _period_at(problem, points[0], size) == problem.period and tangents[0] @ here[1] > LEAST_TURN:
-                here = points[0], tangents[0], jacobians[0]
-    return here
 
 
 def reach_of(dtype: np.dtype, wanted: float) -> float:
@@ -226,38 +194,9 @@ def reach_of(dtype: np.dtype, wanted: float) -> float:
     return max(wanted, 10 * float(np.finfo(dtype).eps) ** 0.5)
 
 
-def _period_at(problem: Problem, point: np.ndarray, size: float | np.floating) -> int:
+def period_at(problem: Problem, point: np.ndarray, size: float | np.floating) -> int:
+    """The shortest period, a divisor of the problem's own, of a solution."""
     return 1 if problem.period == 1 else shortest_period(problem, orbits(problem, point[None])[0], size)
-
-
-def split_where_shorter(problem: Problem, curve: Curve) -> tuple[list[Curve], list[int]]:
-    """The parts of a branch of p-cycles between corners where these shrink to shorter cycles, and those segments.
-
-    Parts that consist of shorter cycles are left out.
-    """
-    corners = np.flatnonzero(curve.piece[:-1] != curve.piece[1:])
-    if problem.period == 1 or not len(corners):
-        return [curve], []
-    size = 0.1 * reach_of(curve.points.dtype, 1e-6)
-    cuts = [int(i) for i in corners if _period_at(problem, _corner_at(curve, i), size) < problem.period]
-    if not cuts:
-        return [curve], []
-    edges = [0, *(i + 1 for i in cuts), len(curve.points)]
-    ends = [curve.ends[0], *[JOINS] * len(cuts), curve.ends[1]]
-    parts = [
-        Curve(*(x[a:b] for x in curve[:5]), ends=(ends[k], ends[k + 1]))  # type: ignore[call-arg]
-        for k, (a, b) in enumerate(itertools.pairwise(edges))
-    ]
-    if curve.ends[0] == ENDS[CLOSED]:
-        first, last = parts[0], parts.pop()
-        parts[0] = join(last, Curve(*(x[1:] for x in first[:5]), ends=first.ends), (JOINS, JOINS))  # type: ignore[call-arg]
-    return [part for part in parts if len(part.points) > 1 and not _all_shorter(problem, part)], cuts
-
-
-def _all_shorter(problem: Problem, curve: Curve) -> bool:
-    middle = curve.points[len(curve.points) // 2]
-    away = np.linalg.norm(problem.gap(curve.points[[0, -1]], middle), axis=1).max()
-    return _period_at(problem, middle, 1e-3 * away) < problem.period
 
 
 def meeting_point(a: np.ndarray, ta: np.ndarray, b: np.ndarray, tb: np.ndarray) -> np.ndarray:
@@ -266,7 +205,7 @@ def meeting_point(a: np.ndarray, ta: np.ndarray, b: np.ndarray, tb: np.ndarray) 
     return ((a + shares[0] * ta + b + shares[1] * tb) / 2).astype(a.dtype)
 
 
-def _corner_at(curve: Curve, i: int | np.integer) -> np.ndarray:
+def corner_at(curve: Curve, i: int | np.integer) -> np.ndarray:
     """The corner between points i and i + 1 of a curve: where their tangents meet, or between them."""
     a, b = curve.points[i], curve.points[i + 1]
     ta, tb = curve.tangents[i], curve.tangents[i + 1]
@@ -282,7 +221,7 @@ def border_collision(problem: Problem, curve: Curve, i: int, tolerance: float) -
     """
     ta, tb = curve.tangents[i], curve.tangents[i + 1]
     length = np.linalg.norm(curve.points[i + 1] - curve.points[i])
-    corner = _corner_at(curve, i)
+    corner = corner_at(curve, i)
     value, _ = linearise(problem, corner[None])
     residual = float(np.abs(value).max())
     located = residual <= 10 * tolerance * (1 + np.abs(corner).max())
@@ -305,5 +244,5 @@ def border_collision(problem: Problem, curve: Curve, i: int, tolerance: float) -
         residual=residual,
         located=bool(located),
         note=note,
-        period=_period_at(problem, corner, 0.1 * reach_of(corner.dtype, 1e-6)),
+        period=period_at(problem, corner, 0.1 * reach_of(corner.dtype, 1e-6)),
     )
