@@ -121,8 +121,9 @@ def bifurcation_diagram(
     Solutions of `F^p(x; lambda) = x` are searched from the starts at `num_sections` values of the parameter; each that
     lies on no branch found so far is followed both ways. Folds, flips, Neimark-Sacker and branch points are bracketed
     along the branches, located by Newton and classified; so are the corners of maps that are smooth in pieces (relu),
-    as border collisions. The branches that begin at these points are followed too, with `max_period` also the cycles
-    of twice the period. Every phase of a cycle has its place on a branch; an event of a cycle is listed once.
+    as border collisions, where the Jacobian J jumps by more than a thousandth of `1 + max|J|`. A branch ends where the
+    map itself jumps. The branches that begin at these points are followed too, with `max_period` also the cycles of
+    twice the period. Every phase of a cycle has its place on a branch; an event of a cycle is listed once.
 
     **Arguments**
 

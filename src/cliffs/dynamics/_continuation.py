@@ -79,8 +79,8 @@ def continue_branch(
     """Follow the solutions of `F^p(x; lambda) = x` from `start` by pseudo-arclength continuation.
 
     Predictor along the tangent, corrector by Newton on `(G(y), t . (y - y_pred)) = 0`. A step whose corrector fails,
-    or whose tangent turns by more than 25 degrees, is refused and halved; easy steps grow by 1.3. Pure: it may be
-    used under `jit` and `vmap` over parameters, starts and bounds.
+    whose tangent turns by more than 25 degrees, or that leads beside its tangents (the map jumps) is refused and
+    halved; easy steps grow by 1.3. Pure: it may be used under `jit` and `vmap` over parameters, starts and bounds.
 
     **Arguments**
 
