@@ -25,7 +25,7 @@ from cliffs.dynamics._curves import (
 )
 from cliffs.dynamics._events import Events, find_special_points, refine
 from cliffs.dynamics._multiple import accepted, solutions_beside, solve_at
-from cliffs.dynamics._problem import STEPPING, Map, Stepping, check_bounds, check_problem, make_data, vectors
+from cliffs.dynamics._problem import STEPPING, Data, Map, Stepping, check_bounds, check_problem, make_data, vectors
 from cliffs.dynamics._shorter_cycles import split_where_shorter
 from cliffs.dynamics._special_points import SpecialPoint, scaled_switching_tangents, unscaled
 from cliffs.typing import Step
@@ -164,13 +164,12 @@ def bifurcation_diagram(
     accept = reachable_tolerance(tolerance, dtype, double=1e-12)
     if min(max_stretches, num_sections, max_branches) < 1:
         raise ValueError(f"counts must be at least 1, got {max_stretches=}, {num_sections=}, {max_branches=}")
-    half = (float(bounds[1]) - float(bounds[0])) / 2
     data = make_data(
         step,
         params,
         inputs,
         starts,
-        half,
+        (bounds,),
         scale=scale,
         parameter_scale=parameter_scale,
         period_of_state=period_of_state,
@@ -178,10 +177,11 @@ def bifurcation_diagram(
     limits = make_limits(data, step, (bounds,), state_bounds, stepping, dtype)
     fmap = Map(step, (path,), period, period_of_state is not None)
     base = Problem(fmap, data, limits, stepping.num_points, max_stretches)
+    accept = max(accept, float(data.noise))
     survey = _Survey(base, accept, max_period or period, max_branches)
-    survey.run(_search(base, np.asarray(starts / data.state_scale), num_sections), num_sections)
-    back = np.append(np.asarray(data.state_scale), np.asarray(data.parameter_scale))
-    branches = [_branch(curve, p, back) for p in sorted(survey.curves) for curve in survey.curves[p]]
+    scaled = np.asarray((starts - data.centre[:-1]) / data.state_scale)
+    survey.run(_search(base, scaled, num_sections), num_sections)
+    branches = [_branch(curve, p, data) for p in sorted(survey.curves) for curve in survey.curves[p]]
     special = [unscaled(p, data) for p in survey.events.sorted()]
     notes = survey.notes + [
         f"branch {i} (period {b.period}): {b.ends}" for i, b in enumerate(branches) if not b.complete
@@ -203,8 +203,8 @@ def _finite(starts: PyTree) -> tuple[PyTree, int]:
     return jax.tree.map(lambda x: x[good], starts), int((~good).sum())
 
 
-def _branch(curve: Curve, period: int, back: np.ndarray) -> BranchPoints:
-    points, multipliers = curve.points * back, curve.multipliers
+def _branch(curve: Curve, period: int, data: Data) -> BranchPoints:
+    points, multipliers = data.unscaled(curve.points), curve.multipliers
     stable = np.abs(multipliers[:, 0]) < 1 - unit_margin(curve.points.dtype)
     return BranchPoints(
         parameter=points[:, -1],
@@ -246,7 +246,7 @@ class _Survey:
         self.events = Events(base)
         self.notes: list[str] = []
         self.queue: collections.deque[_Seed] = collections.deque()
-        self.back = np.append(np.asarray(base.data.state_scale), np.asarray(base.data.parameter_scale))
+        self.unscaled = base.data.unscaled
 
     def run(self, seeds: list[_Seed], num_sections: int) -> None:
         """Follow everything that the seeds lead to."""
@@ -269,7 +269,7 @@ class _Survey:
                 break
             curve, others = follow(problem, point, tangents, singular=seed.tangent is not None)
             if curve is None or len(curve.points) < 2:
-                self.notes.append(f"no branch could be followed from {point * self.back} (period {seed.period})")
+                self.notes.append(f"no branch could be followed from {self.unscaled(point)} (period {seed.period})")
                 continue
             self.queue.extend(_Seed(y, seed.period, t, two_sided=False) for y, t in others)
             self._take(problem, curve)
@@ -277,7 +277,7 @@ class _Survey:
         if lost:
             self.notes.append(
                 f"{len(lost)} degenerate solutions were given up, the first (state, parameter) is "
-                f"{lost[0].point * self.back}"
+                f"{self.unscaled(lost[0].point)}"
             )
 
     def _take(self, problem: Problem, curve: Curve) -> None:
@@ -348,7 +348,7 @@ class _Survey:
                 return seed.point, None  # its branches are reached from others of their points
             points, tangents, _, errors = correct_in_planes(problem, seed.point[None], right[-1:])
             if not errors[0] <= problem.tolerance:
-                self.notes.append(f"the solution near {seed.point * self.back} (period {seed.period}) was lost")
+                self.notes.append(f"the solution near {self.unscaled(seed.point)} (period {seed.period}) was lost")
                 return seed.point, []
             if any(segment_through(problem, c, points[0]) is not None for c in curves):
                 return seed.point, []
@@ -370,7 +370,7 @@ class _Survey:
         if failed:
             self.notes.append(
                 f"{failed} of {len(sides)} sides of a branch of period {seed.period} {seed.why or 'at a corner'} "
-                f"could not be followed from {seed.point * self.back}"
+                f"could not be followed from {self.unscaled(seed.point)}"
             )
         return seed.point, directions
 
@@ -394,7 +394,7 @@ class _Survey:
         y = np.append(point.state, np.asarray(point.parameter, point.state.dtype))
         problem = self.base.at_period(point.period)
         doubled = 2 * point.period <= self.max_period
-        where = f"born at the {point.kind} at {point.parameter * self.back[-1]:.6g}"
+        where = f"born at the {point.kind} at {self.unscaled(y)[-1]:.6g}"
         if point.multiplicity > 1:
             if point.kind == "Neimark-Sacker" or (point.kind == "flip" and not doubled):
                 return []

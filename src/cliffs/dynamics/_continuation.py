@@ -120,13 +120,12 @@ def continue_branch(
     check_bounds(bounds)
     if not any(isinstance(v, Tracer) for v in (value, *bounds)) and not bounds[0] <= float(value) <= bounds[1]:
         raise ValueError(f"bounds={tuple(bounds)} do not hold the parameter's present value {float(value)}")
-    half = (jnp.asarray(bounds[1], start.dtype) - jnp.asarray(bounds[0], start.dtype)) / 2
     data = make_data(
         step,
         params,
         inputs,
         start[None],
-        half,
+        (bounds,),
         scale=scale,
         parameter_scale=parameter_scale,
         period_of_state=period_of_state,
@@ -157,13 +156,15 @@ def make_limits(
     ends = []
     for side, nothing in enumerate((-np.inf, np.inf)):
         given = nothing if state_bounds is None else state_bounds[side]
-        state = jnp.asarray(entries(step, given, n, name="state_bounds"), dtype) / data.state_scale
-        parameter = jnp.stack([jnp.asarray(pair[side], dtype) for pair in bounds]) / data.parameter_scale
-        ends.append(jnp.concatenate([state, parameter]))
+        state = jnp.asarray(entries(step, given, n, name="state_bounds"), dtype)
+        ends.append(data.scaled(jnp.concatenate([state, *(jnp.asarray(pair[side], dtype)[None] for pair in bounds)])))
     if state_bounds is not None and not np.all(np.asarray(ends[0][:n] < ends[1][:n])):
         raise ValueError(f"state_bounds must be (low, high) with low < high, got {state_bounds!r}")
     first, largest, smallest = sizes
-    return Limits(ends[0], ends[1], first, largest, smallest, jnp.asarray(tolerance, dtype))
+    # A step that rounding could make turns nowhere.
+    smallest = jnp.minimum(jnp.maximum(smallest, 32 * data.spacing), first).astype(dtype)
+    tolerance = jnp.maximum(tolerance, data.noise).astype(dtype)
+    return Limits(ends[0], ends[1], first, largest, smallest, tolerance)
 
 
 @functools.partial(jax.jit, static_argnames=("fmap", "num_points"))
@@ -171,7 +172,7 @@ def _continue(fmap, data, start, value, limits, direction, *, num_points):
     n, dtype = start.shape[0], start.dtype
     residual = make_residual(fmap, data)
     along = jnp.zeros(n + 1, dtype).at[-1].set(direction)
-    y = jnp.append(start / data.state_scale, value.astype(dtype) / data.parameter_scale)  # [n + 1]
+    y = data.scaled(jnp.append(start, value.astype(dtype)))  # [n + 1]
     # Two rounds of Newton at the present value: a start may be rough.
     y, *_ = correct(residual, y, along)
     y, tangent, _, _ = correct(residual, y, along)
@@ -179,7 +180,7 @@ def _continue(fmap, data, start, value, limits, direction, *, num_points):
     result = trace(residual, y, tangent, limits, num_points=num_points, turns=turns)
     eye = jnp.eye(n, dtype=dtype)
     back = jnp.append(data.state_scale, data.parameter_scale)
-    points = result.points * back
+    points = result.points * back + data.centre
     jacobians = result.jacobians[:, :, :-1] + eye
     jacobians = jacobians * data.state_scale[:, None] / data.state_scale
     return Branch(points[:, :-1], points[:, -1], jacobians, result.tangents, result.accepted, result.end)

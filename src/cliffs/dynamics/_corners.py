@@ -82,7 +82,7 @@ def _bisect(problem: Problem, curve: Curve, chosen: np.ndarray):
     first = _gap(left, right)
     alive = np.ones(len(chosen), bool)
     # Points of a branch are known to some roundings, Jacobians far worse in single precision: it stops earlier.
-    eps = np.finfo(curve.points.dtype).eps
+    eps = problem.spacing
     least = min(1e4 * eps, 1e2 * eps**0.9) * (1 + np.abs(curve.points[chosen]).max(1))
     failed = np.zeros(len(chosen), int)
     for _ in range(60):

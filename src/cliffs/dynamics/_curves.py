@@ -34,6 +34,11 @@ class Problem(NamedTuple):
         return float(self.limits.tolerance)
 
     @property
+    def spacing(self) -> float:
+        """How far apart neighbouring numbers are, where that is farthest."""
+        return float(self.data.spacing)
+
+    @property
     def max_step(self) -> float:
         """Largest arclength per step."""
         return float(self.limits.max_step)
@@ -205,7 +210,7 @@ def segment_through(problem: Problem, curve: Curve, point: np.ndarray) -> int | 
         share = ((here - a) * chord).sum(1) / lengths**2
     foot = a + np.clip(share, 0, 1)[:, None] * chord
     distance = np.linalg.norm(here - foot, axis=1)
-    near = nearness(point)
+    near = nearness(problem, point)
     # A tangent turns by at most 25 degrees per segment: the curve stays within an eighth of its length.
     possible = np.flatnonzero((distance < 0.3 * lengths + near) & (lengths > 0))
     possible = possible[np.argsort(distance[possible])][:4]
@@ -218,6 +223,6 @@ def segment_through(problem: Problem, curve: Curve, point: np.ndarray) -> int | 
     return int(possible[np.argmax(same)]) if same.any() else None
 
 
-def nearness(point: np.ndarray) -> float:
+def nearness(problem: Problem, point: np.ndarray) -> float:
     """How far apart two solutions may be computed to be and still be one: rounding, magnified as near a fold."""
-    return float(np.finfo(point.dtype).eps) ** 0.4 * (1 + float(np.abs(point).max())) ** 0.5
+    return problem.spacing**0.4 * (1 + float(np.abs(point).max())) ** 0.5

@@ -89,7 +89,7 @@ def refine(problem: Problem, curve: Curve) -> Curve:
     # Two folds next to a cusp lie in one step: the local minimum of the test function gives them away.
     shortest = np.median(lengths) / 2**DEPTH if len(lengths) else 0.0
     # Shorter than this, rounding decides the signs of what nearly vanishes.
-    shortest = max(shortest, 4 * np.finfo(curve.points.dtype).eps ** 0.5)
+    shortest = max(shortest, 4 * problem.spacing**0.5)
     stuck: set[bytes] = set()
     for _ in range(2 * DEPTH):
         lengths = np.linalg.norm(np.diff(curve.points, axis=0), axis=1)
@@ -137,7 +137,7 @@ def find_special_points(problem: Problem, curve: Curve, tolerance: float) -> lis
         for i in _touches(values, curve.piece).tolist():
             point = curve.points[i]
             # Beside a located event the other test functions are rounding noise.
-            reach = 4 * np.linalg.norm(curve.points[i + 1] - point) + 40 * np.finfo(point.dtype).eps ** 0.5
+            reach = 4 * np.linalg.norm(curve.points[i + 1] - point) + 40 * problem.spacing**0.5
             if explained[i - 1 : i + 1].any() or (np.linalg.norm(places - point, axis=1) < reach).any():
                 continue
             if kind == "Neimark-Sacker" and not _touching_pair_is_complex(curve, i):
@@ -231,8 +231,7 @@ def _locate(problem: Problem, curve: Curve, kind: str, i: int, tolerance: float)
     if point.note == REAL_PAIR:
         return None
     away = np.linalg.norm(np.append(point.state, point.parameter) - middle)
-    eps = np.finfo(curve.points.dtype).eps
-    wandered = not away <= 20 * length + eps**0.4 * (1 + np.abs(middle).max()) ** 0.5
+    wandered = not away <= 20 * length + problem.spacing**0.4 * (1 + np.abs(middle).max()) ** 0.5
     if not point.located or wandered:
         note = f"Newton wandered {away:.1e} away from a bracket of length {length:.1e}" if wandered else ""
         point = SpecialPoint(
@@ -258,7 +257,6 @@ class Events:
         self._places = np.zeros((64, m), dtype)  # every point of every event's cycle
         self._owner = np.zeros(64, int)
         self._count = 0
-        self._eps = float(np.finfo(dtype).eps)
 
     def add(self, point: SpecialPoint) -> SpecialPoint | None:
         """Add an event with the other points of its cycle; what was not known before is returned."""
@@ -267,7 +265,7 @@ class Events:
         size = (1 + np.abs(place).max()) ** 0.5
         for k in dict.fromkeys(self._owner[: self._count][apart < 1e-3 * size].tolist()):
             known = self.points[k]
-            near = self._eps**0.4 if point.located and known.located else 1e-3
+            near = self.problem.spacing**0.4 if point.located and known.located else 1e-3
             distance = apart[self._owner[: self._count] == k].min()
             if not distance < near * size or not (_same(known, point) or _same(point, known)):
                 continue

@@ -1,12 +1,13 @@
 """A map with one or two free parameters, in units of its own scales: what all continuation works on.
 
 State and parameters are divided by powers of two near their own size, so that step lengths, tolerances and "near"
-mean the same for a state of order 1e-6 as for one of order 1, and no digit is lost on the way there and back.
+mean the same for a state of order 1e-6 as for one of order 1, and no digit is lost on the way there and back. What
+lies far from zero compared with its size is measured from the middle of where it lies.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jaxtyping import Array, ArrayLike, DTypeLike, Float, Int, PyTree
 
 from cliffs._flatten import check_map, flat_states
 from cliffs._paths import InputPath, Path, get_parameter, set_parameter
+from cliffs._precision import spacing
 from cliffs.dynamics._units import entries, nearest_power_of_two
 from cliffs.typing import Step
 
@@ -61,6 +63,10 @@ STEPPING = Stepping()
 """The default everywhere."""
 
 
+_FAR = 8
+"""What lies farther from zero than this many of its scales is measured from its own middle."""
+
+
 class Map(NamedTuple):
     """What is static of a problem; hashable."""
 
@@ -80,8 +86,29 @@ class Data(NamedTuple):
     parameter_scale: Float[Array, " k"]
     angle_period: Float[Array, " n"]
     """In scaled units; inf where an entry is no angle."""
+    centre: Float[Array, " m"]
+    """What is 0 in scaled units, of state and parameters; itself 0 unless they lie far from there."""
     cycle: Int[Array, ""] | None = None
     """The period, where `Map` has 0 for it."""
+
+    def scaled(self, points: Array) -> Array:
+        """Joint points `[..., n + k]` in scaled units."""
+        return (points - self.centre) / jnp.concatenate([self.state_scale, self.parameter_scale])
+
+    def unscaled(self, points: Any) -> np.ndarray:
+        """Joint points `[..., n + k]` in the user's units, as a numpy array."""
+        return points * np.concatenate([self.state_scale, self.parameter_scale]) + np.asarray(self.centre)
+
+    @property
+    def spacing(self) -> Array:
+        """How far apart neighbouring numbers are in scaled units, where that is farthest; at least as at 1."""
+        size = jnp.concatenate([self.state_scale, self.parameter_scale])
+        return spacing(self.state_scale.dtype) * (1 + jnp.max(jnp.abs(self.centre) / size))
+
+    @property
+    def noise(self) -> Array:
+        """What residuals may be wrong by where the centre is not 0: nothing is solved for more exactly."""
+        return 64 * (self.spacing - spacing(self.state_scale.dtype))
 
 
 def get_value(params: PyTree, inputs: PyTree, path: Path | InputPath) -> Array:
@@ -105,12 +132,13 @@ def set_value(params: PyTree, inputs: PyTree, path: Path | InputPath, value: Arr
 def make_map(fmap: Map, data: Data) -> Callable[[Array], Array]:
     """One step `y = (x, parameters) -> F(x)` in scaled units; `[n + k] -> [n]`."""
     k = len(fmap.paths)
+    middle, middles = data.centre[:-k], data.centre[-k:]
 
     def once(y):
         params, inputs = data.params, data.inputs
         for i, path in enumerate(fmap.paths):
-            params, inputs = set_value(params, inputs, path, y[i - k] * data.parameter_scale[i])
-        return fmap.step(params, y[:-k] * data.state_scale, inputs) / data.state_scale
+            params, inputs = set_value(params, inputs, path, middles[i] + y[i - k] * data.parameter_scale[i])
+        return (fmap.step(params, middle + y[:-k] * data.state_scale, inputs) - middle) / data.state_scale
 
     return once
 
@@ -192,15 +220,16 @@ def make_data(
     params: PyTree,
     inputs: PyTree,
     states: Float[Array, "points n"],
-    parameter_size: ArrayLike | Sequence[float],
+    ranges: Sequence[tuple[ArrayLike, ArrayLike]],
     *,
     scale: PyTree = None,
     parameter_scale: ArrayLike | Sequence[float] | None = None,
     period_of_state: PyTree = None,
 ) -> Data:
-    """A problem's data with its scales: given, or from the states and the size of each parameter's range."""
+    """A problem's data with its scales: given, or from the states and half the width of each parameter's range."""
     dtype, n = states.dtype, states.shape[1]
-    size = jnp.atleast_1d(jnp.asarray(parameter_size, dtype))
+    low, high = (jnp.stack([jnp.asarray(pair[side], dtype) for pair in ranges]) for side in (0, 1))  # [k]
+    size = (high - low) / 2
     state, parameter = state_size(states), jnp.where(size > 0, size, 1)
     if scale is not None:
         state = jnp.asarray(_positive(np.asarray(entries(step, scale, n, name="scale")), "scale"), dtype)
@@ -218,7 +247,10 @@ def make_data(
         if scale is None:
             state = jnp.where(angle, nearest_power_of_two(jnp.asarray(np.where(angle, turn, 6) / 6, dtype)), state)
         angles = jnp.asarray(np.where(angle, turn, np.inf), dtype) / state
-    return Data(params, inputs, state, parameter, angles)
+    middle = jnp.where(jnp.isfinite(angles), 0, (states.max(0) + states.min(0)) / 2)
+    middle, units = jnp.concatenate([middle, (low + high) / 2]), jnp.concatenate([state, parameter])
+    centre = jax.lax.stop_gradient(jnp.where(jnp.abs(middle) > _FAR * units, middle, 0))
+    return Data(params, inputs, state, parameter, angles, centre)
 
 
 def _positive(values: np.ndarray, name: str) -> np.ndarray:
@@ -228,17 +260,18 @@ def _positive(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def state_size(states: Float[Array, "points n"]) -> Float[Array, " n"]:
-    """The size of each entry: half of the points' spread, or of a single point (or nearly equal ones) its modulus.
+    """The size of each entry: half of the points' spread, or of a single point (or equal ones) its modulus.
 
-    An entry that is zero in all points takes the largest of the others, or 1.
+    Points are equal where they differ by no more than a thousand spacings. An entry that is zero in all points takes
+    the largest of the others, or 1.
 
     >>> (1e6 * state_size(jnp.array([[0.0, 1e-6], [0.0, 3e-6]]))).round(3).tolist()
     [1.0, 1.0]
     """
     spread = (states.max(0) - states.min(0)) / 2
     modulus = jnp.abs(states).max(0)
-    size = jnp.where(spread > 1e-3 * modulus, spread, modulus)
+    size = jnp.where(spread > 1e3 * spacing(states.dtype) * modulus, spread, modulus)
     largest = size.max()
     return jnp.where(
-        size > jnp.finfo(states.dtype).eps * largest, size, jnp.where(largest > 0, largest, 1).astype(states.dtype)
+        size > spacing(states.dtype) * largest, size, jnp.where(largest > 0, largest, 1).astype(states.dtype)
     )

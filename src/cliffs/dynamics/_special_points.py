@@ -98,10 +98,20 @@ def solve_bifurcation(
         raise ValueError(f"kind must be one of {sorted(KINDS)}, got {kind!r}")
     state = jnp.asarray(state)
     value = jnp.asarray(value, state.dtype)
-    data = make_data(step, params, inputs, state[None], jnp.abs(value), scale=scale, parameter_scale=parameter_scale)
-    y = jnp.append(state / data.state_scale, value / data.parameter_scale)
+    data = _data_at(step, params, inputs, state, value, scale, parameter_scale)
+    y = data.scaled(jnp.append(state, value))
     found = _solve_scaled(kind, Map(step, (path,), period), data, y, max_iterations)
-    return found._replace(state=found.state * data.state_scale, parameter=found.parameter * data.parameter_scale[0])
+    return found._replace(
+        state=found.state * data.state_scale + data.centre[:-1],
+        parameter=found.parameter * data.parameter_scale[0] + data.centre[-1],
+    )
+
+
+def _data_at(step, params, inputs, state, value, scale, parameter_scale) -> Data:
+    """Of a problem that is known at one point only."""
+    size = jnp.abs(value)
+    ranges = ((-size, size),)
+    return make_data(step, params, inputs, state[None], ranges, scale=scale, parameter_scale=parameter_scale)
 
 
 def _solve_scaled(kind: str, fmap: Map, data: Data, y: Array, max_iterations: int = 20) -> Located:
@@ -185,8 +195,9 @@ def locate_bifurcation(
         raise ValueError("kind='Neimark-Sacker' needs a pair of complex multipliers, so a state of two or more entries")
     tolerance = reachable_tolerance(tolerance, state.dtype, double=1e-12)
     value = jnp.asarray(value, state.dtype)
-    data = make_data(step, params, inputs, state[None], jnp.abs(value), scale=scale, parameter_scale=parameter_scale)
-    y = jnp.append(state / data.state_scale, value / data.parameter_scale)
+    data = _data_at(step, params, inputs, state, value, scale, parameter_scale)
+    y = data.scaled(jnp.append(state, value))
+    tolerance = max(tolerance, float(data.noise))
     return unscaled(locate(kind, Map(step, (path,), period), data, y, tolerance), data)
 
 
@@ -240,7 +251,7 @@ def real_pair(dtype: DTypeLike) -> float:
 
 def unscaled(point: SpecialPoint, data: Data) -> SpecialPoint:
     """A point in the user's units; eigenvectors get their length 1, and coefficients theirs, in those units."""
-    state, parameter = np.asarray(data.state_scale), float(data.parameter_scale[0])
+    state, centre = np.asarray(data.state_scale), np.asarray(data.centre)
     vector, coefficient = point.vector, point.coefficient
     if vector is not None:
         vector = (vector.T * state).T
@@ -249,10 +260,10 @@ def unscaled(point: SpecialPoint, data: Data) -> SpecialPoint:
         if point.multiplicity == 1:
             order = 1 if point.kind in ("fold", "transcritical") else 2
             coefficient = coefficient / float(length) ** order
-    orbit = None if point.orbit is None else point.orbit * state
+    orbit = None if point.orbit is None else point.orbit * state + centre[:-1]
     return point._replace(
-        parameter=point.parameter * parameter,
-        state=point.state * state,
+        parameter=point.parameter * float(data.parameter_scale[0]) + float(centre[-1]),
+        state=point.state * state + centre[:-1],
         vector=vector,
         coefficient=coefficient,
         orbit=orbit,
@@ -315,7 +326,7 @@ def switching_tangents(
     dtype = np.asarray(point.state).dtype
     n = len(point.state)
     ones = jnp.ones(n, dtype), jnp.ones(1, dtype)
-    data = Data(params, inputs, *ones, jnp.full(n, jnp.inf, dtype))
+    data = Data(params, inputs, *ones, jnp.full(n, jnp.inf, dtype), jnp.zeros(n + 1, dtype))
     return scaled_switching_tangents(Map(step, (path,), point.period), data, point)
 
 

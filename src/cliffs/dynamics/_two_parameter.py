@@ -122,13 +122,12 @@ def bifurcation_curve(
         check_bounds(pair)
         if not pair[0] <= value <= pair[1]:
             raise ValueError(f"bounds={pair} do not hold the present value {value} of {path!r}")
-    half = [(float(high) - float(low)) / 2 for low, high in bounds]
     data = make_data(
         step,
         params,
         inputs,
         x[None],
-        half,
+        tuple(bounds),
         scale=scale,
         parameter_scale=parameter_scale,
         period_of_state=period_of_state,
@@ -138,8 +137,8 @@ def bifurcation_curve(
     # The critical vector between state and parameters has no bounds.
     pad = [jnp.concatenate([v[:n], jnp.full(n, e, x.dtype), v[n:]]) for v, e in zip(limits[:2], (-jnp.inf, jnp.inf))]
     limits = limits._replace(low=pad[0], high=pad[1])
-    values = jnp.asarray(present, x.dtype) / data.parameter_scale
-    start, error = _start(kind, fmap, data, x / data.state_scale, values)
+    y = data.scaled(jnp.concatenate([x, jnp.asarray(present, x.dtype)]))
+    start, error = _start(kind, fmap, data, y[:n], y[n:])
     where = f"near {paths[0]!r} = {present[0]}, {paths[1]!r} = {present[1]}"
     if not float(error) <= 10 * float(limits.tolerance) * (1 + float(jnp.max(jnp.abs(start)))):
         raise ValueError(
@@ -155,16 +154,16 @@ def bifurcation_curve(
         z, names = halves[0], (ENDS[CLOSED], ENDS[CLOSED])
     else:
         z, names = np.concatenate([halves[1][:0:-1], halves[0]]), (ENDS[ends[1]], ENDS[ends[0]])
-    state_scale, parameter_scale = np.asarray(data.state_scale), np.asarray(data.parameter_scale)
-    special = [
-        p._replace(parameters=p.parameters * parameter_scale, state=p.state * state_scale)
-        for p in _codimension_two(kind, fmap, data, z, n)
-    ]
-    vectors_ = z[:, n : 2 * n] * state_scale
+    special = []
+    for p in _codimension_two(kind, fmap, data, z, n):
+        at = data.unscaled(np.concatenate([p.state, p.parameters]))
+        special.append(p._replace(parameters=at[n:], state=at[:n]))
+    at = data.unscaled(np.concatenate([z[:, :n], z[:, -2:]], 1))
+    vectors_ = z[:, n : 2 * n] * np.asarray(data.state_scale)
     return BifurcationCurve(
         kind=kind,
-        parameters=z[:, -2:] * parameter_scale,
-        states=z[:, :n] * state_scale,
+        parameters=at[:, n:],
+        states=at[:, :n],
         vectors=vectors_ / np.linalg.norm(vectors_, axis=1, keepdims=True),
         special=special,
         ends=names,
@@ -303,7 +302,7 @@ def _codimension_two(kind, fmap, data, z, n) -> list[CodimensionTwoPoint]:
             middle, length = (z[i] + z[i + 1]) / 2, np.linalg.norm(z[i + 1] - z[i])
             solution, residual = _solve(kind, what, fmap, data, jnp.asarray(middle), p[i])
             solution, residual = np.asarray(solution), float(residual)
-            limit = 1e-12 if z.dtype == np.float64 else 1e-5
+            limit = max(1e-12 if z.dtype == np.float64 else 1e-5, float(data.noise))
             near = np.linalg.norm(solution - middle) < 3 * length
             located = residual <= limit * (1 + np.abs(solution).max()) and bool(near)
             note = "" if located else f"Newton stopped at a residual of {residual:.1e}" if near else "Newton wandered"
