@@ -62,6 +62,28 @@ def test_analytic_number_of_cycles_of_the_full_logistic_map(x64, period, count):
     assert np.unique(np.round(orbit, 7)).size == count * period  # no cycle twice, no shorter one
 
 
+@pytest.mark.parametrize(
+    ("step", "n", "period", "count"),
+    [
+        (lambda p, x, _: 3 * x, 1, 5, 48),  # (3^5 - 3) / 5
+        (lambda p, x, _: jnp.stack([2 * x[0] + x[1], x[0] + x[1]]), 2, 4, 10),  # Arnold's cat
+        (lambda p, x, _: jnp.stack([2 * x[0] + x[1], x[0] + x[1]]), 2, 5, 24),
+    ],
+)
+def test_analytic_cycles_of_expanding_maps_of_the_torus_are_counted_once(x64, step, n, period, count):
+    starts = np.random.default_rng(0).uniform(size=(1000, n))
+    found = find_fixed_points(step, None, starts, period=period, period_of_state=1.0)
+    assert len(found.points) == count
+    assert found.hits.sum() == round(1000 * (found.converged - found.shorter))
+
+
+@pytest.mark.parametrize(("period", "count"), [(9, 56), (10, 99)])
+def test_analytic_long_cycles_that_pass_the_critical_point_are_counted_once(x64, period, count):
+    starts = jnp.linspace(0.0005, 0.9995, 4000)[:, None]
+    found = find_fixed_points(logistic_step, jnp.asarray(4.0), starts, period=period, slow_speed=0.0)
+    assert len(found.points) == count
+
+
 def test_analytic_a_multiplier_on_the_unit_circle_is_neutral(x64):
     """The logistic map's fixed points 0 and 1 - 1 / r have multipliers r and 2 - r: -1 for the second at r = 3."""
     starts = jnp.linspace(0.0005, 1.0, 801)[:, None]

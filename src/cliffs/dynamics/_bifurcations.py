@@ -324,7 +324,7 @@ class _Survey:
     def _cycles_at(self, problem: Problem, point: SpecialPoint) -> list[_Seed]:
         """The branches of a problem's cycles that leave a corner."""
         y = np.append(point.state, np.asarray(point.parameter, point.state.dtype))
-        where = f"born at the {point.kind} at {point.parameter * self.back[-1]:.6g}"
+        where = f"born at the {point.kind} at {self.unscaled(y)[-1]:.6g}"
         tangents = directions_from(problem, y, reach_of(y.dtype, 1e-5))
         return [_Seed(y, problem.period, t.astype(y.dtype), where, two_sided=False) for t in tangents]
 

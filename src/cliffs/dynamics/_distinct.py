@@ -56,11 +56,14 @@ class Problem:
         x, r, minimum = (np.array(a)[: len(points)] for a in out)
         return self.canonical(x), r, minimum
 
-    def orbits(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Orbits `[points, period, n]`, residuals `[points, n]`, Jacobians of `F^p` `[points, n, n]`."""
+    def orbits(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Orbits `[points, period, n]`, residuals `[points, n]`, Jacobians of `F^p` `[points, n, n]`, and growths.
+
+        A growth `[points]` is how much of an error in a later point of the orbit is left at its end, at most.
+        """
         out = _orbits(self.step, self.params, _padded(points, 1), self.inputs, self.angle, period=self.period)
-        orbit, r, jacobian = (np.array(a)[: len(points)] for a in out)
-        return self.canonical(orbit), r, jacobian
+        orbit, r, jacobian, growth = (np.array(a)[: len(points)] for a in out)
+        return self.canonical(orbit), r, jacobian, growth
 
     def between(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The largest relative residual on each segment from `a` to `b`, and beyond its ends.
@@ -138,15 +141,17 @@ class _Solutions:
     """Polished solutions with their orbits, and the question which are the same."""
 
     def __init__(self, problem: Problem, points: np.ndarray, tolerance: float, merge: float, by_distance: bool):
-        self.problem, self.points, self.merge, self.by_distance = problem, points, merge, by_distance
-        self.orbits, self.residual, self.jacobians = problem.orbits(points)
+        self.problem, self.points, self.tolerance = problem, points, tolerance
+        self.merge, self.by_distance = merge, by_distance
+        self.orbits, self.residual, self.jacobians, growth = problem.orbits(points)
         eye = np.eye(points.shape[1])
         finite = np.isfinite(self.jacobians).all((1, 2))
         jacobians = np.array([j if ok else 2 * eye for j, ok in zip(self.jacobians, np.atleast_1d(finite))])
         _, values, rows = np.linalg.svd(jacobians - eye)
         self.least, self.kernel = values[:, -1], rows[:, -1]  # [points], [points, n]
         size = 1 + np.linalg.norm(jacobians, 2, axis=(1, 2))
-        self.noise = np.maximum(rounding(points.dtype) * size, problem.error(self.residual, points))
+        grown = np.maximum(size, np.where(np.isfinite(growth), growth, 0))
+        self.noise = np.maximum(rounding(points.dtype) * grown, problem.error(self.residual, points))
         self.singular = finite & (self.least <= 10 * tolerance**0.5 * np.minimum(size, 10))
 
     def same(self, i: np.ndarray, other: np.ndarray, noise: np.ndarray, singular: np.ndarray) -> np.ndarray:
@@ -206,27 +211,29 @@ class _Solutions:
     def cycles(self, hits: np.ndarray) -> Distinct:
         """Solutions grouped into cycles of minimal period p."""
         period, rows = self.problem.period, np.arange(len(self.points))
+        phases, first = self._phases(), period * rows
+        orbits = phases.points.reshape(self.orbits.shape)
         full = np.ones(len(rows), bool)
         for d in range(1, period):
             if period % d == 0:
-                full &= ~self.same(rows, self.orbits[:, d], self.noise, self.singular)
+                full &= ~self.same(rows, orbits[:, d], phases.noise[first + d], phases.singular[first + d])
         found: list[int] = []
         total: list[int] = []
         for i in np.flatnonzero(full):
             if found and period > 1:
                 # Of every cycle so far the point that is nearest.
-                distance = self.problem.apart(self.points[i], self.orbits[found])  # [found, period]
-                nearest = self.orbits[found, distance.argmin(1)]
+                nearest = self.problem.apart(self.points[i], orbits[found]).argmin(1)
+                there = first[found] + nearest
                 here = np.full(len(found), i)
-                match = self.same(here, nearest, self.noise[found], self.singular[found])
+                match = self.same(here, phases.points[there], phases.noise[there], phases.singular[there])
                 if match.any():
                     total[int(match.argmax())] += int(hits[i])
                     continue
             found.append(int(i))
             total.append(int(hits[i]))
-        shifts = [min(range(period), key=lambda k: tuple(self.orbits[i, k])) for i in found]
+        shifts = [min(range(period), key=lambda k: tuple(orbits[i, k])) for i in found]
         # The Jacobians of shifted cycles are similar matrices: multipliers do not depend on the shift.
-        cycles = np.array([np.roll(self.orbits[i], -k, axis=0) for i, k in zip(found, shifts)])
+        cycles = np.array([np.roll(orbits[i], -k, axis=0) for i, k in zip(found, shifts)])
         cycles = cycles.reshape(-1, *self.orbits.shape[1:])
         order = sorted(range(len(found)), key=lambda k: tuple(cycles[k, 0]))
         rows = np.array(found, int)[order]
@@ -238,6 +245,17 @@ class _Solutions:
             margin=self._margin(rows),
             shorter=int(hits[~full].sum()),
         )
+
+    def _phases(self) -> "_Solutions":
+        """All points of all orbits as solutions of their own: `period` for each."""
+        if self.problem.period == 1:
+            return self
+        points = self.orbits.reshape(-1, self.points.shape[1])
+        # An expanding map has multiplied the rounding of the first point in the later ones.
+        polished = self.problem.solve(points, 3)[0]
+        near = self.problem.apart(points, polished) <= self.merge
+        points = np.where(near[:, None], polished, points)
+        return _Solutions(self.problem, points, self.tolerance, self.merge, self.by_distance)
 
     def _margin(self, rows: np.ndarray) -> np.ndarray:
         """How far moduli of multipliers move when a nearly singular root is moved as far as rounding allows."""
@@ -313,14 +331,25 @@ def _slowest(step, params, starts, inputs, angle, *, period):
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="period")
 def _orbits(step, params, points, inputs, angle, *, period):
-    """The orbit of p points of every point, `F^p(x) - x` and the Jacobian of `F^p`."""
+    """The orbit of p points of every point, `F^p(x) - x`, the Jacobian of `F^p` and the growth of later errors."""
     residual = displacement(step, params, inputs, period, angle)
     eye = jnp.eye(points.shape[-1], dtype=points.dtype)
 
     def orbit(x):
         return jax.lax.scan(lambda s, _: (step(params, s, inputs), s), x, length=period)[1]
 
-    return jax.vmap(lambda x: (orbit(x), residual(x), jax.jacfwd(residual)(x) + eye))(points)
+    def growth(points):
+        if period == 1:
+            return jnp.zeros((), points.dtype)
+        jacobians = jax.vmap(jax.jacfwd(lambda x: step(params, x, inputs)))(points[1:])
+        _, products = jax.lax.scan(lambda p, j: (p @ j, p @ j), eye, jacobians, reverse=True)
+        return jnp.linalg.norm(products, axis=(1, 2)).max()
+
+    def one(x):
+        points = orbit(x)
+        return points, residual(x), jax.jacfwd(residual)(x) + eye, growth(points)
+
+    return jax.vmap(one)(points)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="period")
