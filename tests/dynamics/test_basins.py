@@ -166,6 +166,27 @@ def test_invariance_entries_in_units_of_their_own(x64):
         np.testing.assert_allclose([a.points[0] / unit for a in of_one(other)], [[-1, 0], [1, 0]], atol=1e-9)
 
 
+@pytest.mark.parametrize("offset", [1e4, 1e6, 1e8])
+def test_invariance_an_offset_of_the_state_changes_no_basin(x64, offset):
+    def step(p, x, inputs):
+        return offset + p * jnp.tanh(2 * (x - offset))
+
+    starts = offset + jnp.linspace(-2, 2, 9)[:, None]
+    for settling in (Settling(), Settling(escape=1e9)):
+        basins = basins_of_attraction(step, jnp.ones(1), starts, settling=settling, over_params=True)
+        assert basins.labels.tolist() == [[0, 0, 0, 0, -3, 1, 1, 1, 1]]
+        got = [a.points[0, 0] - offset for a in basins.attractors[0]]
+        np.testing.assert_allclose(got, [-0.957504, 0.957504], atol=1e-6 + 4 * np.spacing(offset))
+    low = basins_of_attraction(step, jnp.ones(1), starts, settling=Settling(escape=offset / 2), over_params=True)
+    assert (low.labels == ESCAPED).all()
+
+
+def test_analytic_a_fixed_point_of_infinite_slope_is_a_boundary(x64):
+    basins = basins_of_attraction(lambda p, x, u: jnp.sqrt(x), None, jnp.array([[0.5], [2.0], [0.0]]))
+    assert basins.labels.tolist() == [0, 0, -3]
+    np.testing.assert_allclose(of_one(basins)[0].points, [[1]])
+
+
 def test_property_starts_that_are_not_finite_have_a_label_of_their_own(x64):
     starts = jnp.array([[-0.5], [jnp.nan], [0.5], [jnp.inf], [9.0]])
     for params, over in ((jnp.asarray(0.3), False), (jnp.array([0.3, 0.3]), True)):

@@ -1,5 +1,6 @@
 """Basins of attraction on any grid or slice of states, for many parameters at once."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,19 +12,20 @@ from jaxtyping import Array, Float, PyTree
 
 from cliffs._flatten import check_map, flat_states
 from cliffs._precision import merge_distance as default_merge_distance
-from cliffs._precision import reachable_tolerance, unit_margin
-from cliffs.dynamics._fixed_points import solve_fixed_points
+from cliffs._precision import reachable_tolerance, spacing, unit_margin
+from cliffs.dynamics._fixed_points import solve_fixed_points, sorted_multipliers
 from cliffs.dynamics._newton import iterate
 from cliffs.dynamics._settings import DEFAULT_SETTLING, Settling
 from cliffs.dynamics._settling import settle
-from cliffs.dynamics._units import relative_size, typical_sizes
+from cliffs.dynamics._units import ShiftedStep, entries, far_origin, relative_size, typical_sizes
 from cliffs.typing import Step
 
 ESCAPED, UNDECIDED, BOUNDARY, NEUTRAL, NONFINITE = -1, -2, -3, -4, -5
 """Labels that are no attractor: the state grew without bound or became NaN; it came to no cycle of at most `max_period`
-in `max_steps`; it stays on an unstable fixed point or cycle, so the start lies on a basin boundary; it came to a
-neutral one (leading multiplier of modulus 1 to within the square root of the dtype's spacing), as on a line of fixed
-points, where every start has an end of its own, or at a bifurcation; the start itself was not finite."""
+in `max_steps`, or to one without multipliers; it stays on an unstable fixed point or cycle, so the start lies on a
+basin boundary; it came to a neutral one (leading multiplier of modulus 1 to within the square root of the dtype's
+spacing), as on a line of fixed points, where every start has an end of its own, or at a bifurcation; the start itself
+was not finite."""
 
 
 class Attractor(NamedTuple):
@@ -98,6 +100,8 @@ def basins_of_attraction(
     - `merge_distance`: attractors closer than this, relative to `scale + |x|`, are one; by default the square root of
       the tolerance.
     - `scale`: the typical size of the state, a positive number or one for each entry; taken from the starts if None.
+      Entries whose starts lie more than a thousand of their spreads (or scales) from zero are measured from the middle
+      of the starts: there `|x|` is the distance from it.
 
     **Returns** `Basins`.
 
@@ -118,14 +122,27 @@ def basins_of_attraction(
     whole = np.asarray(grid).reshape(-1, n)
     kept = np.isfinite(whole).all(1)
     flat = jnp.asarray(whole[kept])
-    merge = default_merge_distance(merge_distance, reachable_tolerance(settling.tolerance, flat.dtype, double=1e-10))
+    tolerance = reachable_tolerance(settling.tolerance, flat.dtype, double=1e-10)
     if not over_params:
         params = jax.tree.map(lambda p: jnp.asarray(p)[None], params)
     elif not jax.tree.leaves(params):
         raise ValueError(f"over_params needs parameters with a leading run axis, got params={params!r}")
     first = jax.tree.map(lambda p: p[0], params)
     check_map(flat_step, first, flat[0], inputs)
-    sizes = typical_sizes(flat_step, first, flat, inputs, scale)
+    scale = None if scale is None else entries(flat_step, scale, n, name="scale")
+    origin = far_origin(whole[kept], scale)
+    if origin.any():
+        shifted = ShiftedStep(flat_step, settling.escape)
+        params = params, jnp.broadcast_to(origin, (len(jax.tree.leaves(params)[0]) if over_params else 1, n))
+        flat, first = flat - origin, (first, jnp.asarray(origin))
+        sizes = typical_sizes(shifted, first, flat, inputs, scale)
+        # Nothing repeats more exactly than the offset is rounded.
+        tolerance = max(tolerance, 8 * spacing(flat.dtype) * float(jnp.max(jnp.abs(origin) / sizes)))
+        escape = None if settling.escape is None else float("inf")
+        flat_step, settling = shifted, dataclasses.replace(settling, tolerance=tolerance, escape=escape)
+    else:
+        sizes = typical_sizes(flat_step, first, flat, inputs, scale)
+    merge = default_merge_distance(merge_distance, tolerance)
 
     def follow(p):
         return settle(flat_step, p, flat, inputs, settling, scale=sizes)
@@ -145,11 +162,12 @@ def basins_of_attraction(
         order = sorted(range(len(mine)), key=lambda k: tuple(mine[k].points.mean(0)))
         leading = np.array([abs(a.multipliers[0]) for a in mine] + [0.0])
         names = np.where(leading > 1 + unit_margin(flat.dtype), BOUNDARY, NEUTRAL)
+        names[np.isnan(leading)] = UNDECIDED
         stable = [k for k in order if leading[k] < 1 - unit_margin(flat.dtype)]
         names[stable] = np.arange(len(stable))
         others = np.where(ends.escaped[i], ESCAPED, UNDECIDED)
         labels[i, kept] = np.where(member >= 0, names[member], others)
-        attractors.append([mine[k]._replace(points=restore(mine[k].points)) for k in stable])
+        attractors.append([mine[k]._replace(points=restore(mine[k].points + origin)) for k in stable])
     labels, lost = labels.reshape(runs, *shape), int((~kept).sum())
     return Basins(labels, attractors, lost) if over_params else Basins(labels[0], attractors[0], lost)
 
@@ -187,8 +205,7 @@ def _polish(step, params, inputs, scale, cycles) -> Iterator[Attractor]:
         points = jnp.asarray(np.array([cycles[k][1][0] for k in padded]))
         orbits, jacobians = map(np.asarray, _cycle(step, mine, points, inputs, scale, period=period))
         for j, k in enumerate(rows):
-            values = np.linalg.eigvals(jacobians[j])
-            results[k] = Attractor(orbits[j], period, values[np.argsort(-np.abs(values))])
+            results[k] = Attractor(orbits[j], period, sorted_multipliers(jacobians[j : j + 1])[0])
     return iter([results[k] for k in range(len(cycles))])
 
 

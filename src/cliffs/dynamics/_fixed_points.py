@@ -193,7 +193,7 @@ def find_fixed_points(
     merge = default_merge_distance(merge_distance, tolerance)
     by_distance = merge_distance is not None
     found = distinct_cycles(problem, points[converged], error[converged], tolerance, merge, by_distance)
-    multipliers, margin = _multipliers(found.jacobians), np.maximum(found.margin, unit_margin(dtype))
+    multipliers, margin = sorted_multipliers(found.jacobians), np.maximum(found.margin, unit_margin(dtype))
     inside = np.abs(multipliers) < 1 - margin[:, None]
     outside = np.abs(multipliers) > 1 + margin[:, None]
     order = np.argsort(speed[slow], kind="stable")
@@ -216,7 +216,7 @@ def find_fixed_points(
     )
 
 
-def _multipliers(jacobians: Float[np.ndarray, "found n n"]) -> Complex[np.ndarray, "found n"]:
+def sorted_multipliers(jacobians: Float[np.ndarray, "found n n"]) -> Complex[np.ndarray, "found n"]:
     """Eigenvalues, largest modulus first; of a Jacobian that is not finite NaN, but its one entry for n = 1."""
     finite = np.isfinite(jacobians).all((1, 2))
     values = np.full(jacobians.shape[:2], np.nan, complex)

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from cliffs._flatten import FlatStep
+from cliffs._precision import spacing
 from cliffs.typing import Step
 
 
@@ -112,6 +113,35 @@ class ScaledStep:
     def __call__(self, params: tuple[PyTree, Array], state: Array, inputs: PyTree = None) -> Array:
         params, scale = params
         return self.step(params, state * scale, inputs) / scale
+
+
+@dataclasses.dataclass(frozen=True)
+class ShiftedStep:
+    """A step on vectors about an origin, `z -> F(origin + z) - origin`; its parameters are `(params, origin)`."""
+
+    step: Step
+    escape: float | None = None
+    """What has an entry of larger modulus, before the shift, becomes NaN."""
+
+    def __call__(self, params: tuple[PyTree, Array], state: Array, inputs: PyTree = None) -> Array:
+        params, origin = params
+        x = self.step(params, origin + state, inputs)
+        if self.escape is not None:
+            x = jnp.where(jnp.all(jnp.abs(x) <= self.escape), x, jnp.nan)
+        return x - origin
+
+
+def far_origin(starts: Float[np.ndarray, "starts n"], scale: ArrayLike | None = None) -> Float[np.ndarray, " n"]:
+    """The middle of the starts where it is more than a thousand of their spreads (or scales) from zero, else 0.
+
+    >>> far_origin(np.array([[5.0, 1e6 - 1], [7.0, 1e6 + 1]])).tolist()
+    [0.0, 1000000.0]
+    """
+    middle = (starts.max(0) + starts.min(0)) / 2
+    size = (starts.max(0) - starts.min(0)) / 2 if scale is None else np.asarray(scale)
+    # Starts that are equal to within rounding have no spread.
+    far = (np.abs(middle) > 1e3 * size) & (size > 1e3 * spacing(starts.dtype) * np.abs(middle))
+    return np.where(far, middle, 0).astype(starts.dtype)
 
 
 def wrapped(difference: Any, angle: Any) -> Any:
