@@ -98,6 +98,20 @@ def test_documented_few_points_are_flagged(x64):
     assert fold_curve(stepping=Stepping(max_step=1e-3)).ends == ("ran out of points", "ran out of points")
 
 
+def cubic(p, x, _):
+    return x + 0.1 * (p["a"] + p["b"] * x - x**3)
+
+
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize(
+    ("kind", "a", "b", "x", "at"), [("flip", 0.0, 0.5, 0.0, "-20"), ("fold", 0.9, -0.9, 0.9, "1.76")]
+)
+def test_wrong_starts_that_lead_out_of_the_bounds_are_refused(x64, kind, a, b, x, at):
+    # Multipliers are 1 + (b - 3 x^2) / 10: the nearest flip and fold are far away.
+    with pytest.raises(ValueError, match=f"{at}.*outside the bounds"):
+        bifurcation_curve(kind, cubic, {"a": a, "b": b}, ("a", "b"), ((-1.0, 1.0),) * 2, jnp.array([x]), scale=1.0)
+
+
 @pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("options", "words"),

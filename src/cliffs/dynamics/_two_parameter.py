@@ -86,7 +86,8 @@ def bifurcation_curve(
 
     - `kind`: `"fold"` or `"flip"`.
     - `step`, `params`, `inputs`, `period`: the map; `paths` names the two parameters, whose present values and `state`
-      (`[n]` or a pytree) lie near the curve: one of the two, whichever needs the smaller change, is corrected first.
+      (`[n]` or a pytree) lie near the curve: one of the two, whichever needs the smaller change inside the bounds, is
+      corrected first.
     - `bounds`: `((low, high), (low, high))`, one pair for each parameter.
     - `stepping`: lengths of steps, attempts in each direction and tolerance of the accepted points, in units of the
       scales; codimension-two points are solved for to the rounding level.
@@ -98,8 +99,8 @@ def bifurcation_curve(
 
     **Raises** `ValueError` for another kind, paths that do not exist or are not scalar, wrong bounds, present values
     outside of them, a step that is no map on the state's shape, a tolerance that the dtype cannot reach, a state
-    from which Newton finds no such bifurcation, or one where it finds a point through which no single curve of the
-    kind runs (a pitchfork is no fold; several multipliers critical at once).
+    from which Newton finds no such bifurcation inside the bounds, or one where it finds a point through which no
+    single curve of the kind runs (a pitchfork is no fold; several multipliers critical at once).
 
     Source: Kuznetsov, Elements of applied bifurcation theory, ch. 9 and 10.7.
 
@@ -138,11 +139,18 @@ def bifurcation_curve(
     pad = [jnp.concatenate([v[:n], jnp.full(n, e, x.dtype), v[n:]]) for v, e in zip(limits[:2], (-jnp.inf, jnp.inf))]
     limits = limits._replace(low=pad[0], high=pad[1])
     y = data.scaled(jnp.concatenate([x, jnp.asarray(present, x.dtype)]))
-    start, error = _start(kind, fmap, data, y[:n], y[n:])
+    start, error = _start(kind, fmap, data, y[:n], y[n:], limits)
     where = f"near {paths[0]!r} = {present[0]}, {paths[1]!r} = {present[1]}"
     if not float(error) <= 10 * float(limits.tolerance) * (1 + float(jnp.max(jnp.abs(start)))):
         raise ValueError(
             f"state={state} leads to no {kind} {where}: Newton stopped at a residual of {float(error):.1e}"
+        )
+    outside = np.asarray((start < limits.low - limits.tolerance) | (start > limits.high + limits.tolerance))
+    if outside.any():
+        at = data.unscaled(np.concatenate([start[:n], start[-2:]]))
+        raise ValueError(
+            f"state={state} leads {where} to the {kind} at {paths[0]!r} = {at[-2]:.6g}, {paths[1]!r} = {at[-1]:.6g}, "
+            f"state {at[:-2]}, which lies outside the bounds"
         )
     _check_regular(kind, fmap, data, start, f"state={state} leads {where} to a point that")
     out = _follow(kind, fmap, data, start, limits, num_points=stepping.num_points)
@@ -171,8 +179,11 @@ def bifurcation_curve(
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "fmap"))
-def _start(kind, fmap, data, x, values):
-    """The nearest point of the curve when only one of the two parameters moves: `(z, residual)`."""
+def _start(kind, fmap, data, x, values, limits):
+    """The nearest point of the curve when only one of the two parameters moves: `(z, residual)`.
+
+    One inside the bounds, if there is any.
+    """
     n = x.shape[0]
     residual = make_residual(fmap, data)
     y = jnp.concatenate([x, values])
@@ -186,7 +197,9 @@ def _start(kind, fmap, data, x, values):
 
     found, errors = jax.vmap(moving)(jnp.eye(2, dtype=z.dtype))
     # Both may work: the smaller change wins.
-    cost = jnp.where(errors < 1e-6, jnp.linalg.norm(found[:, -2:] - values, axis=1), jnp.inf)
+    beyond = jnp.any((found < limits.low - limits.tolerance) | (found > limits.high + limits.tolerance), axis=1)
+    cost = jnp.linalg.norm(found[:, -2:] - values, axis=1) + 1e6 * beyond
+    cost = jnp.where(errors < 1e-6, cost, jnp.inf)
     best = jnp.where(jnp.all(jnp.isinf(cost)), jnp.argmin(errors), jnp.argmin(cost))
     return found[best], errors[best]
 
