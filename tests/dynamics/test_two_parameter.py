@@ -102,6 +102,17 @@ def cubic(p, x, _):
     return x + 0.1 * (p["a"] + p["b"] * x - x**3)
 
 
+@pytest.mark.parametrize("start", [(0.25, 0.75, -0.5), (0.0, 0.0, 0.0)])
+def test_analytic_the_cusp_is_found_from_itself_as_from_elsewhere(x64, start):
+    a, b, x = start
+    curve = bifurcation_curve(
+        "fold", cubic, {"a": a, "b": b}, ("a", "b"), ((-1.0, 1.0),) * 2, jnp.array([x]), scale=1.0
+    )
+    (cusp,) = curve.special
+    assert (cusp.kind, cusp.located) == ("cusp", True)
+    np.testing.assert_allclose([*cusp.parameters, *cusp.state], 0, atol=1e-12)
+
+
 @pytest.mark.wrong_arguments
 @pytest.mark.parametrize(
     ("kind", "a", "b", "x", "at"), [("flip", 0.0, 0.5, 0.0, "-20"), ("fold", 0.9, -0.9, 0.9, "1.76")]

@@ -12,6 +12,7 @@ from cliffs._paths import InputPath, Path
 from cliffs.dynamics import _normal_forms as forms
 from cliffs.dynamics._arclength import CLOSED, ENDS, NO_START, correct, trace
 from cliffs.dynamics._continuation import make_limits
+from cliffs.dynamics._events import sign_changes
 from cliffs.dynamics._extended_systems import defining_system, guess_auxiliary
 from cliffs.dynamics._problem import (
     STEPPING,
@@ -163,7 +164,7 @@ def bifurcation_curve(
     else:
         z, names = np.concatenate([halves[1][:0:-1], halves[0]]), (ENDS[ends[1]], ENDS[ends[0]])
     special = []
-    for p in _codimension_two(kind, fmap, data, z, n):
+    for p in _codimension_two(kind, fmap, data, z, n, ends[0] == CLOSED):
         at = data.unscaled(np.concatenate([p.state, p.parameters]))
         special.append(p._replace(parameters=at[n:], state=at[:n]))
     at = data.unscaled(np.concatenate([z[:, :n], z[:, -2:]], 1))
@@ -297,10 +298,13 @@ def _solve(kind, what, fmap, data, z, p0):
     return newton(lambda z: jnp.append(equations(z), test(z)), z)
 
 
-def _codimension_two(kind, fmap, data, z, n) -> list[CodimensionTwoPoint]:
+def _codimension_two(kind, fmap, data, z, n, closed) -> list[CodimensionTwoPoint]:
     """The points of a curve `[points, 2 n + 2]` where a second condition holds, in scaled units."""
     if len(z) < 2:
         return []
+    if closed:  # cut elsewhere than at the start, which may be such a point itself
+        k = len(z) // 2
+        z = np.concatenate([z[k:], z[1 : k + 1]])
     count = 64 * -(-len(z) // 64)  # few shapes, few compilations
     padded = z[np.minimum(np.arange(count), len(z) - 1)]
     p, overlap, form, other = (np.asarray(a)[: len(z)] for a in _measure(kind, fmap, data, padded))
@@ -311,7 +315,7 @@ def _codimension_two(kind, fmap, data, z, n) -> list[CodimensionTwoPoint]:
     tests = dict(zip(CODIMENSION_TWO[kind], (sign * form, sign * overlap, other)))
     found = []
     for what, values in tests.items():
-        for i in np.flatnonzero(np.sign(values[:-1]) * np.sign(values[1:]) < 0):
+        for i in sign_changes(values, np.zeros(len(z))):
             middle, length = (z[i] + z[i + 1]) / 2, np.linalg.norm(z[i + 1] - z[i])
             solution, residual = _solve(kind, what, fmap, data, jnp.asarray(middle), p[i])
             solution, residual = np.asarray(solution), float(residual)
