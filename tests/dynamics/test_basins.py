@@ -175,7 +175,7 @@ def test_invariance_an_offset_of_the_state_changes_no_basin(x64, offset):
     for settling in (Settling(), Settling(escape=1e9)):
         basins = basins_of_attraction(step, jnp.ones(1), starts, settling=settling, over_params=True)
         assert basins.labels.tolist() == [[0, 0, 0, 0, -3, 1, 1, 1, 1]]
-        got = [a.points[0, 0] - offset for a in basins.attractors[0]]
+        got = [a.points[0, 0] - offset for a in untyped(basins.attractors)[0]]
         np.testing.assert_allclose(got, [-0.957504, 0.957504], atol=1e-6 + 4 * np.spacing(offset))
     low = basins_of_attraction(step, jnp.ones(1), starts, settling=Settling(escape=offset / 2), over_params=True)
     assert (low.labels == ESCAPED).all()

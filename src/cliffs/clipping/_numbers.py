@@ -20,12 +20,13 @@ def at(value: Number, count: Array) -> Any:
     What `check` could not see, a traced or scheduled value that is negative or NaN, counts as 0: a threshold then gives
     no update instead of one uphill or a NaN.
     """
+    now: Any = value
     if callable(value):
-        value = value(count)
-        _check_scalar("the value of a schedule", value)
-    if isinstance(value, jax.Array):
-        return jnp.where(value >= 0, value, 0)
-    number = float(value)  # a whole number need not fit in 32 bits, as JAX would have it
+        now = value(count)
+        _check_scalar("the value of a schedule", now)
+    if isinstance(now, jax.Array):
+        return jnp.where(now >= 0, now, 0)
+    number = float(now)  # a whole number need not fit in 32 bits, as JAX would have it
     return number if number >= 0 else 0.0
 
 

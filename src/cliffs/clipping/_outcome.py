@@ -155,10 +155,11 @@ def _product(x: Array, y: Array, norm_x: Norm, norm_y: Norm, working: jnp.dtype,
     """`<x, y>` over both scales, in the precision of the sums."""
     total = jnp.zeros((), working)
     for p, q in zip(real_parts(x), real_parts(y)):
-        if norm_x.scale is None:
+        if norm_x.scale is None or norm_y.scale is None:  # both are
             # With the sign turned, and so not what the norms square: XLA would keep a leaf in float64 for both sums.
             p, q = (lax.convert_element_type(-part, working) for part in (p, q))
         else:
-            p, q = (lax.convert_element_type(part, working) / n.scale for part, n in ((p, norm_x), (q, norm_y)))
+            p = lax.convert_element_type(p, working) / norm_x.scale
+            q = lax.convert_element_type(q, working) / norm_y.scale
         total = total + sum_over_devices(x, jnp.sum(p * q), axis_name)
     return total

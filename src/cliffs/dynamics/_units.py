@@ -120,7 +120,7 @@ class ShiftedStep:
     """A step on vectors about an origin, `z -> F(origin + z) - origin`; its parameters are `(params, origin)`."""
 
     step: Step
-    escape: float | None = None
+    escape: ArrayLike | None = None
     """What has an entry of larger modulus, before the shift, becomes NaN."""
 
     def __call__(self, params: tuple[PyTree, Array], state: Array, inputs: PyTree = None) -> Array:

@@ -57,7 +57,8 @@ def check_functions(
         raise ValueError(f"update must return (state, metrics), got {_named(returned)}")
     _check_same_state(state, returned[0])
     _check_arrays("update", returned[1], keys=False)
-    evaluation, third = {}, None
+    evaluation: Any = {}
+    third = None
     if evaluate is not None:
         third, evaluation = _returned(evaluate, "evaluate", evaluate, given, state, run, *data)
         if not isinstance(evaluation, Mapping) or any(not isinstance(name, str) for name in evaluation):
