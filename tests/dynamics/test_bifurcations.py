@@ -16,13 +16,15 @@ PLANE = dict(zip("xy", 2 * np.random.default_rng(0).normal(size=(2, 30, 1))))
 
 
 def line(p, x, _):
-    """Three families in one, so that they are compiled once: a gain, a kink, three lines through the origin."""
+    """Families in one, so that they are compiled once: a gain, a kink, three lines through the origin, high orders."""
     kink = jnp.where(x > 0, 2 * x, 0.5 * x)
     lines = x + p["s"] * (x - p["l"]) * (x + p["l"]) * (x - 0.5 * p["l"])
-    return p["gain"] * (jnp.tanh(p["l"] * x) + p["tilt"]) + p["kink"] * (p["l"] - kink) + p["lines"] * lines
+    high = p["five"] * (p["l"] * x - x**5) + p["four"] * (p["l"] - x**4)
+    high = high + (p["five"] + p["four"] > 0) * x
+    return high + p["gain"] * (jnp.tanh(p["l"] * x) + p["tilt"]) + p["kink"] * (p["l"] - kink) + p["lines"] * lines
 
 
-NONE = {"gain": 0.0, "kink": 0.0, "lines": 0.0, "tilt": 0.0, "s": 1.0, "l": 0.5}
+NONE = {"gain": 0.0, "kink": 0.0, "lines": 0.0, "tilt": 0.0, "s": 1.0, "five": 0.0, "four": 0.0, "l": 0.5}
 
 
 def logistic(r, x, _):
@@ -225,6 +227,18 @@ def test_documented_degenerate_points_are_flagged(x64):
     every = bifurcation_diagram(line, {**params, "s": 0.0}, "l", (-1.0, 1.0), 2 * UNIT - 1)
     assert every.branches == []
     assert "degenerate solutions were given up" in every.notes[0]
+
+
+def test_analytic_a_pitchfork_of_fifth_order_is_one_event_and_a_fold_of_fourth_order_degenerate(x64):
+    diagram = bifurcation_diagram(line, {**NONE, "five": 0.2}, "l", (-1.0, 1.0), 3 * UNIT - 1.5)
+    (point,) = diagram.special
+    assert (point.kind, point.located) == ("branch point", True)
+    np.testing.assert_allclose([point.parameter, point.state[0]], 0, atol=1e-12)
+    assert len(diagram.branches) == 2
+    diagram = bifurcation_diagram(line, {**NONE, "four": 0.3}, "l", (-1.0, 1.0), 3 * UNIT - 1.5)
+    (point,) = diagram.special
+    assert point.kind == "fold"
+    assert "the quadratic coefficient vanishes" in point.note
 
 
 def test_documented_nothing_found_is_said(x64):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from cliffs.dynamics._corners import border_collision
-from cliffs.dynamics._curves import Curve, Problem, correct_in_planes, insert, orbits
+from cliffs.dynamics._curves import Curve, Problem, correct_in_planes, insert, linearise, orbits
 from cliffs.dynamics._multiple import locate_multiple
 from cliffs.dynamics._special_points import REAL_PAIR, SpecialPoint, locate, real_pair
 
@@ -267,7 +267,9 @@ class Events:
             known = self.points[k]
             near = self.problem.spacing**0.4 if point.located and known.located else 1e-3
             distance = apart[self._owner[: self._count] == k].min()
-            if not distance < near * size or not (_same(known, point) or _same(point, known)):
+            if not (distance < near * size or self._one_root(known, place)):
+                continue
+            if not (_same(known, point) or _same(point, known)):
                 continue
             if _rank(known) <= _rank(point):
                 return None
@@ -284,6 +286,19 @@ class Events:
         self._owner[self._count : self._count + len(rows)] = len(self.points) - 1
         self._count += len(rows)
         return point
+
+    def _one_root(self, known: SpecialPoint, place: np.ndarray) -> bool:
+        """Whether all residuals between two places are rounding: of high order, a root is blurred over a neighbourhood.
+
+        Of events on one line of solutions the residual says nothing: those differ in the parameter alone.
+        """
+        start = np.append(known.state, known.parameter).astype(place.dtype)
+        way = self.problem.gap(place, start)
+        if not np.linalg.norm(way[:-1]) > abs(way[-1]):
+            return False
+        between = start + np.linspace(0, 1, 9)[:, None] * way
+        values, _ = linearise(self.problem.at_period(known.period), between.astype(place.dtype))
+        return bool(np.abs(values).max() <= self.problem.spacing * (1 + np.abs(place).max()))
 
     def _with_orbit(self, point: SpecialPoint) -> SpecialPoint:
         y = np.append(point.state, point.parameter).astype(self._places.dtype)

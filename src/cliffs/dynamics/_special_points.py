@@ -293,7 +293,9 @@ def _classify(kind: str, values: Any, vector: np.ndarray | None, angle: float):
     if kind != "branch point":
         value, name = float(values), {"fold": "quadratic", "flip": "cubic"}.get(kind, "Lyapunov")
         # Linear maps get here: with a coefficient of rounding noise its sign says nothing.
-        if not abs(value) > 1e3 * float(jnp.finfo(values.dtype).eps):
+        # A fold is no better located than rounding over this coefficient, so it must be far above rounding itself.
+        eps = float(jnp.finfo(values.dtype).eps)
+        if not abs(value) > (eps**0.5 if kind == "fold" else 1e3 * eps):
             return kind, value, f"degenerate: the {name} coefficient vanishes", vector
         # A flip's coefficient is that of -u + c u^3, which is stable for c > 0.
         good = value > 0 if kind == "flip" else value < 0
