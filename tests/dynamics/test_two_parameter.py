@@ -106,7 +106,7 @@ def cubic(p, x, _):
 def test_analytic_the_cusp_is_found_from_itself_as_from_elsewhere(x64, start):
     a, b, x = start
     curve = bifurcation_curve(
-        "fold", cubic, {"a": a, "b": b}, ("a", "b"), ((-1.0, 1.0),) * 2, jnp.array([x]), scale=1.0
+        "fold", cubic, {"a": a, "b": b}, ("a", "b"), ((-1.0, 1.0), (-1.0, 1.0)), jnp.array([x]), scale=1.0
     )
     (cusp,) = curve.special
     assert (cusp.kind, cusp.located) == ("cusp", True)
@@ -120,7 +120,9 @@ def test_analytic_the_cusp_is_found_from_itself_as_from_elsewhere(x64, start):
 def test_wrong_starts_that_lead_out_of_the_bounds_are_refused(x64, kind, a, b, x, at):
     # Multipliers are 1 + (b - 3 x^2) / 10: the nearest flip and fold are far away.
     with pytest.raises(ValueError, match=f"{at}.*outside the bounds"):
-        bifurcation_curve(kind, cubic, {"a": a, "b": b}, ("a", "b"), ((-1.0, 1.0),) * 2, jnp.array([x]), scale=1.0)
+        bifurcation_curve(
+            kind, cubic, {"a": a, "b": b}, ("a", "b"), ((-1.0, 1.0), (-1.0, 1.0)), jnp.array([x]), scale=1.0
+        )
 
 
 @pytest.mark.wrong_arguments
