@@ -148,6 +148,10 @@ def test_documented_non_finite_losses_are_passed_on():
     assert np.isnan(got.loss[0])
     assert np.isneginf(got.loss[1])
     assert float(present(got.grad_norm)[2]) == 1.0
+    # The derivative 1 / p has a value where log p has none.
+    got = surface(lambda p: jnp.log(p[0]) + p[1] ** 2, jnp.array([0.5, 1.0]), [jnp.eye(2)[0]], [jnp.array([-1.0, 0.0])])
+    assert np.isnan([got.loss[0], present(got.grad_norm)[0], present(got.slopes)[0, 0]]).all()
+    np.testing.assert_allclose(present(got.grad_norm)[1], 8**0.5, rtol=1e-6)
 
 
 @pytest.mark.wrong_arguments

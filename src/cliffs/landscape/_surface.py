@@ -93,7 +93,9 @@ def surface(
         value, grads = jax.value_and_grad(scalar(loss))(here)
         slopes = jnp.stack([optax.tree.vdot(grads, d) for d in directions])
         out = {"loss": value, "grad_norm": tree_norm(grads).value, "slopes": slopes}
-        return out if first_step is None else out | first_step(here, value, grads)
+        out = out if first_step is None else out | first_step(here, value, grads)
+        # A derivative can have a value where the loss itself has none.
+        return {k: jnp.where(jnp.isfinite(value), v, jnp.nan) for k, v in out.items()} | {"loss": value}
 
     shape = tuple(len(a) for a in axes)
     out = {k: v.reshape(*shape, *v.shape[1:]) for k, v in map_points(at, grid, chunk_size, devices).items()}
