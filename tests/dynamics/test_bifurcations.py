@@ -314,6 +314,10 @@ def test_property_origin_of_random_networks_bifurcates_where_its_eigenvalues_say
         ({"step": lambda p, x, u: x[:0]}, "shape"),
         ({"stepping": Stepping(max_step=0.0)}, "max_step"),
         ({"period": 0}, "period"),
+        ({"period": 1.5}, "period must be a whole number and at least 1, got 1.5"),
+        ({"num_sections": 2.5}, "num_sections must be a whole number and at least 1, got 2.5"),
+        ({"max_period": 0}, "max_period must be a whole number and at least 1, got 0"),
+        ({"period": 2, "max_period": 1}, "max_period must be a whole number and at least 2, got 1"),
     ],
 )
 def test_wrong_use_names_the_argument(options, words):

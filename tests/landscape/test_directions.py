@@ -176,6 +176,7 @@ def test_property_random_directions_of_parameters_whose_squares_overflow(normali
     ("call", "words"),
     [
         (lambda: random_direction(jax.random.key(0), jnp.ones(2), normalize=untyped("unit")), "normalize"),
+        (lambda: random_direction(jax.random.key(0), {"w": jnp.ones(2), "n": jnp.arange(2)}), "'n' of dtype int32"),
         (lambda: parameter_direction(OneUnitParams(5.0, 1.0), "c"), "'c'"),
         (lambda: pca_directions(jnp.ones((2, 3)), 2), "num"),
         (lambda: pca_directions(jnp.ones((9, 3)), center=untyped("first")), "center"),

@@ -28,6 +28,7 @@ from cliffs.dynamics._multiple import accepted, solutions_beside, solve_at
 from cliffs.dynamics._problem import STEPPING, Data, Map, Stepping, check_bounds, check_problem, make_data, vectors
 from cliffs.dynamics._shorter_cycles import split_where_shorter
 from cliffs.dynamics._special_points import SpecialPoint, scaled_switching_tangents, unscaled
+from cliffs.dynamics._units import check_count
 from cliffs.typing import Step
 
 
@@ -162,8 +163,14 @@ def bifurcation_diagram(
     check_problem(step, params, (path,), starts[0], inputs, period)
     dtype = starts.dtype
     accept = reachable_tolerance(tolerance, dtype, double=1e-12)
-    if min(max_stretches, num_sections, max_branches) < 1:
-        raise ValueError(f"counts must be at least 1, got {max_stretches=}, {num_sections=}, {max_branches=}")
+    for name, count in (
+        ("max_stretches", max_stretches),
+        ("num_sections", num_sections),
+        ("max_branches", max_branches),
+    ):
+        check_count(name, count)
+    if max_period is not None:
+        check_count("max_period", max_period, least=period)
     data = make_data(
         step,
         params,
@@ -178,7 +185,7 @@ def bifurcation_diagram(
     fmap = Map(step, (path,), period, period_of_state is not None)
     base = Problem(fmap, data, limits, stepping.num_points, max_stretches)
     accept = max(accept, float(data.noise))
-    survey = _Survey(base, accept, max_period or period, max_branches)
+    survey = _Survey(base, accept, period if max_period is None else max_period, max_branches)
     scaled = np.asarray((starts - data.centre[:-1]) / data.state_scale)
     survey.run(_search(base, scaled, num_sections), num_sections)
     branches = [_branch(curve, p, data) for p in sorted(survey.curves) for curve in survey.curves[p]]

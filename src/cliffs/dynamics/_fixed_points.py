@@ -12,7 +12,7 @@ from cliffs._precision import reachable_tolerance, unit_margin
 from cliffs.dynamics._distinct import Problem, cluster, distinct_cycles
 from cliffs.dynamics._newton import iterate as iterate
 from cliffs.dynamics._newton import newton
-from cliffs.dynamics._units import ScaledStep, entries, typical_sizes
+from cliffs.dynamics._units import ScaledStep, check_count, entries, typical_sizes
 from cliffs.typing import Step
 
 
@@ -156,10 +156,8 @@ def find_fixed_points(
     >>> abs(found.points.ravel() - [-1.776, 0, 1.776]).max() < 1e-3, found.stable.tolist()
     (np.True_, [True, False, True])
     """
-    if period < 1:
-        raise ValueError(f"period must be at least 1, got {period}")
-    if max_iterations < 1:
-        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
+    check_count("period", period)
+    check_count("max_iterations", max_iterations)
     step, flat, restore = flat_states(step, starts, nonfinite="drop")
     flat = np.asarray(flat)
     kept = np.isfinite(flat).all(1)

@@ -18,7 +18,7 @@ from jaxtyping import Array, ArrayLike, DTypeLike, Float, Int, PyTree
 from cliffs._flatten import check_map, flat_states
 from cliffs._paths import InputPath, Path, get_parameter, set_parameter
 from cliffs._precision import spacing
-from cliffs.dynamics._units import entries, nearest_power_of_two
+from cliffs.dynamics._units import check_count, entries, nearest_power_of_two
 from cliffs.typing import Step
 
 
@@ -202,8 +202,7 @@ def check_problem(
     """Raise `ValueError` for what is wrong before anything is traced."""
     for path in paths:
         get_value(params, inputs, path)
-    if period < 1:
-        raise ValueError(f"period must be at least 1, got {period}")
+    check_count("period", period)
     check_map(step, params, start, inputs)
 
 

@@ -48,6 +48,17 @@ def typical_sizes(
     return jnp.asarray(nearest_power_of_two(xp.where(xp.isnan(sizes), 1, sizes)), dtype)
 
 
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise `ValueError` unless the value is a whole number of at least `least`.
+
+    >>> check_count("period", 1.5)
+    Traceback (most recent call last):
+    ValueError: period must be a whole number and at least 1, got 1.5
+    """
+    if not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be a whole number and at least {least}, got {value!r}")
+
+
 def entries(step: Step, values: PyTree, n: int, *, name: str) -> np.ndarray | Array:
     """One number for each entry of the state, from a scalar, a vector `[n]` or a pytree of the state's structure.
 

@@ -117,7 +117,8 @@ def random_direction(
     **Returns** a pytree like `params`. With `"leaf"` and `"filter"` a group that is zero, such as a fresh bias, gets
     a zero direction, as in the source; `"global"` moves it.
 
-    **Raises** `ValueError` for another `normalize`, or a `select` that finds no leaf.
+    **Raises** `ValueError` for another `normalize`, a `select` that finds no leaf, or selected leaves that are not
+    floating point.
 
     Source: Li, Xu, Taylor, Studer & Goldstein (2018), Visualizing the loss landscape of neural nets, section 4.
 
@@ -135,6 +136,12 @@ def random_direction(
     chosen = [select is None or bool(select(name)) for name in names]
     if leaves and not any(chosen):
         raise ValueError(f"select finds no leaf among {names}")
+    for name, p, moves in zip(names, leaves, chosen):
+        if moves and not jnp.issubdtype(p.dtype, jnp.floating):
+            raise ValueError(
+                f"params must hold real floating-point numbers where they move, got {name!r} of dtype {p.dtype}: leave "
+                "it out by select"
+            )
     keys = jax.random.split(key, max(len(leaves), 1))
     noise = [
         jax.random.normal(k, p.shape, p.dtype) if moves else jnp.zeros_like(p)
