@@ -509,7 +509,7 @@ def test_property_a_note_gives_the_reason_and_not_the_criticality(x64):
         ({"period_of_state": -1.0}, "period_of_state must not be negative"),
         ({"state_bounds": (1.0, -1.0)}, "state_bounds must be"),
         ({"stepping": Stepping(min_step=1.0)}, "min_step <= step_size"),
-        ({"num_sections": 0}, "counts must be at least 1"),
+        ({"num_sections": 0}, "num_sections must be a whole number"),
     ],
 )
 def test_wrong_scales_and_bounds_name_the_argument(options, words):
