@@ -165,21 +165,20 @@ def test_property_positions_are_a_permutation_that_fills_devices_evenly(groups, 
         assert local.max() < per_device  # what one device must compute when `count` runs are left
 
 
+def printed(code: str, **environment: str) -> str:
+    """What the code prints in a process of its own, with nothing in its environment but what is given."""
+    path = ":".join(p for p in sys.path if p)
+    environment = {"JAX_PLATFORMS": "cpu", "PATH": "", "PYTHONPATH": path, **environment}
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment, check=True)
+    return done.stdout
+
+
 def test_property_use_all_cores_before_and_after_jax_starts():
     code = (
         "from cliffs.sweeps import use_all_cores; use_all_cores(3); import jax; print(jax.local_device_count());"
         "use_all_cores(3)\ntry:\n    use_all_cores(2)\nexcept RuntimeError as e: print('too late' in str(e))"
     )
-    environment = {"JAX_PLATFORMS": "cpu", "PATH": ""}
-    path = ":".join(p for p in sys.path if p)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={**environment, "PYTHONPATH": path},
-        check=True,
-    )
-    assert done.stdout.split() == ["3", "True"], done.stderr
+    assert printed(code).split() == ["3", "True"]
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="the system does not list threads there")
@@ -191,10 +190,7 @@ def test_property_use_all_cores_leaves_threads_for_decompositions(given, threads
         "names = [open(f'/proc/self/task/{t}/comm').read().strip() for t in os.listdir('/proc/self/task')]\n"
         "print(sum(name == 'tf_XLAEigen' for name in names))"
     )
-    path = ":".join(p for p in sys.path if p)
-    environment = {"JAX_PLATFORMS": "cpu", "PATH": "", "PYTHONPATH": path, **given}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert int(done.stdout) == threads, done.stderr
+    assert int(printed(code, **given)) == threads
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/maps").exists(), reason="the system does not list libraries there")
@@ -207,12 +203,10 @@ def test_property_use_all_cores_leaves_decompositions_one_thread(given, threads)
         "files = {line.split()[-1] for line in open('/proc/self/maps') if 'scipy_openblas-' in line}\n"
         "print([ctypes.CDLL(file).scipy_openblas_get_num_threads() for file in files] or 'another library')"
     )
-    path = ":".join(p for p in sys.path if p)
-    environment = {"JAX_PLATFORMS": "cpu", "PATH": "", "PYTHONPATH": path, **given}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    if "another" in done.stdout:
+    words = printed(code, **given)
+    if "another" in words:
         pytest.skip("SciPy does not have OpenBLAS here")
-    assert done.stdout.strip() == f"[{threads}]", done.stderr
+    assert words.strip() == f"[{threads}]"
 
 
 @pytest.mark.wrong_arguments
