@@ -153,10 +153,11 @@ def train(config: Config) -> tuple[SweepResult, dict[str, np.ndarray]]:
         return {fold: tasks.bits_per_character(step, params, data[fold], start) for fold in ("valid", "test")}
 
     arms = {config.threshold: config.learning_rates, INF: config.unclipped_rates or config.learning_rates}
-    runs = [(rate, limit, seed) for limit, rates in arms.items() for rate in rates for seed in range(config.seeds)]
+    # Seed by seed, so that more seeds are more runs at the end, and a finished checkpoint goes on with them.
+    runs = [(rate, limit, seed) for seed in range(config.seeds) for limit, rates in arms.items() for rate in rates]
     grid = {name: np.array(column) for name, column in zip(("learning_rate", "max_norm", "seed"), zip(*runs))}
     options: dict[str, Any] = {"evaluate": evaluate, "evaluate_every": config.evaluate_every, "data": data}
-    options |= {"folder": config.checkpoint, "name": name_of(config).replace(" ", "_")}
+    options |= {"folder": config.checkpoint, "name": name_of(config).replace(" ", "_"), "resume": "extend"}
     result = whole_sweep(init, update, grid, config.updates, **options)
     bits = result.metrics.loss / config.piece_length / np.log(2)
     return result, {"train": bits.reshape(len(bits), -1, config.evaluate_every).mean(-1), **result.evaluations}
