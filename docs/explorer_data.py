@@ -58,7 +58,7 @@ def summaries() -> dict[str, object]:
                 for rule, results in strategies["metrics"]["strategies"].items()
             ],
             "note": f"Temporal order over {settings['length']} steps, {settings['hidden']} units, "
-            f"{settings['steps']} updates at learning rate {settings['learning_rate']:g}, {settings['seeds']} seeds. "
+            f"{settings['updates']} updates at learning rate {settings['learning_rate']:g}, {settings['seeds']} seeds. "
             f"95 % intervals: {some}. Thresholds of different rules are not comparable with each other. "
             "Made by: python -m experiments clipping_strategies",
         },
