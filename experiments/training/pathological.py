@@ -136,7 +136,8 @@ def draw(result: Result) -> dict[str, Any]:
     for ax, task in zip(axes.flat, names):
         for i, (method, style) in enumerate(_trials.STYLES.items()):
             mine = [r for r in result.metrics["table"] if r["task"] == task and r["method"] == method]
-            places = np.array([r["length"] for r in mine]) * (1 + 0.015 * (i - 1))
+            # Side by side: where all methods solve all runs, or none, they would hide each other.
+            places = np.array([r["length"] for r in mine]) + 0.03 * max(result.config.lengths) * (i - 1)
             _trials.draw_rates(ax, places, mine, label=method, **style)
         ax.set(title=task.replace("_", " "), xlabel="length", ylabel="")
     for ax in axes.flat[len(names) :]:
