@@ -89,12 +89,13 @@ def train(
     judge: Any,
     after: Callable[[Any], optax.GradientTransformation] = lambda run: optax.identity(),
     clip: Callable[[Any], optax.GradientTransformation] = lambda run: optax.clip_by_global_norm(run["max_norm"]),
+    test_batches: int = 1,
 ) -> SweepResult:
     """All runs of a grid as one program.
 
     `sample(key, size)` draws a batch, `init(key, run)` parameters; `loss(run)` is what is trained, `judge` the loss
     whose aux is the share of wrong sequences; `clip(run)` transforms the gradient first, `after(run)` the updates last.
-    `name` is the checkpoint's folder.
+    `name` is the checkpoint's folder. The fresh sequences of an evaluation come in `test_batches` draws of `sample`.
     """
 
     def keys(run):
@@ -112,8 +113,10 @@ def train(
         return training.train_step(state, batch, loss(run), optimizer(run))
 
     def evaluate(state, run):
-        batch = sample(jax.random.fold_in(keys(run)[2], state.step), config.test_batch)
-        error = judge(state.params, batch)[1]
+        key = jax.random.fold_in(keys(run)[2], state.step)
+        draws = jax.random.split(key, test_batches) if test_batches > 1 else key[None]
+        size = -(-config.test_batch // test_batches)
+        error = jax.lax.map(lambda key: judge(state.params, sample(key, size))[1], draws).mean()
         return {"error": error, "solved": error < config.success_error}
 
     options: dict[str, Any] = {"evaluate_every": config.evaluate_every, "record_every": config.evaluate_every}

@@ -26,7 +26,7 @@ class Config(Trials):
 
     length: int = 20
     max_length: int = 50
-    """Every batch has one length from `length` up to, not including, this."""
+    """Every batch has one length from `length` up to, not including, this; a test has ten batches."""
     init: str = "basic_tanh"
     updates: int = 30_000
     seeds: int = 5
@@ -70,6 +70,8 @@ def run(config: Config, say: Any = print) -> Result:
         init=lambda key, run: recurrent.paper_init(config.init, key, 6, config.hidden, 4),
         loss=_trials.with_omega(step, error),
         judge=judge,
+        # One batch has one length: of a single one, a model of that length alone would be taken for one of all.
+        test_batches=10,
     )
     say("trained")
     errors = np.stack([test(config, judge, result.state.params, length) for length in config.test_lengths], 1)
@@ -119,5 +121,5 @@ def draw(result: Result) -> dict[str, Any]:
         ax.plot(lengths, 100 * np.median(mine, 0), marker="o", label=method, **style)
     ax.axvspan(result.config.length, result.config.max_length, color="black", alpha=0.07, linewidth=0)
     ax.set(xscale="log", xlabel="length tested at (shaded: trained on)", ylabel="% of sequences wrong", ylim=(-3, 80))
-    ax.legend(title="median; thin: each model")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, title="median; thin: each model")
     return {"length_generalisation": fig}
