@@ -28,6 +28,8 @@ class Config(Trials):
     max_length: int = 50
     """Every batch has one length from `length` up to, not including, this; a test has ten batches."""
     init: str = "basic_tanh"
+    success_error: float = 1e-4
+    """As in the authors' program: a model is done when none of the fresh sequences is wrong."""
     updates: int = 30_000
     seeds: int = 5
     test_lengths: tuple[int, ...] = (20, 50, 100, 200, 500, 1000)
