@@ -23,7 +23,7 @@ TINY = {
         "updates": 2,
     },
     "hypotheses/claims": {
-        "problems": (("temporal_order", 10),),
+        "problems": (("temporal_order", 10, 20),),
         "thresholds": (float("inf"), 5.0, 1.0),
         "updates": 20,
         "evaluate_every": 10,
