@@ -46,6 +46,17 @@ def test_property_the_largest_floats_are_clipped_not_lost(name, compiling):
     assert log["norm_before"] == pytest.approx(min(np.sqrt(1.15) * TOP, TOP), rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_analytic_a_gradient_is_made_longer_by_more_than_the_largest_float(dtype):
+    """The lower end of a band around 1e30 is 1e60 times a gradient of 1e-30; no float32 holds that factor."""
+    rule = on_trees(clipping.clip_by_group_band(low=0.5, decay=0.5))
+    state = rule.init(jnp.zeros(2, dtype))
+    _, state = rule.update(jnp.array([0.6e30, 0.8e30], dtype), state)
+    updates, _ = quick_jit(rule.update)(jnp.array([0.6e-30, 0.8e-30], dtype), state)
+    # S = (1e30 + 2e-30) / 3
+    np.testing.assert_allclose(np.asarray(updates, float), np.array([0.6, 0.8]) * 0.5e30 / 3, rtol=1e-2)
+
+
 def test_analytic_truth_no_threshold_is_no_change_up_to_the_largest_float():
     grads = jnp.full(3, 3e38)
     for make in (clipping.clip_by_global_norm, clipping.soft_clip_by_global_norm, clipping.clip_by_leaf_norm):

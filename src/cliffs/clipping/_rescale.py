@@ -102,11 +102,11 @@ def _product(x: Array, denominators: tuple[Array, ...], single: bool) -> Array:
         factors = [jnp.ones_like(d) / d for d in denominators]
         if single and jnp.finfo(working).bits == 64:
             # Leaves are multiplied in their own precision (a copy in float64 would be kept in memory), so a factor that
-            # is too small for a float32 comes as two.
-            (factor,), working, low = factors, jnp.dtype(jnp.float32), jnp.finfo(jnp.float32).tiny
-            small = factor < low
-            first, second = jnp.where(small, low, 1), jnp.where(small, factor / low, factor)
-            factors = [lax.convert_element_type(f, working) for f in (first, second)]
+            # is too small or, for a gradient that is made longer, too large for a float32 comes as two.
+            (factor,), working = factors, jnp.dtype(jnp.float32)
+            info = jnp.finfo(working)
+            first = jnp.clip(factor, float(info.tiny), float(info.max))
+            factors = [lax.convert_element_type(f, working) for f in (first, factor / first)]
         y = wide(x, working)
         for factor in factors:
             y = y * factor
