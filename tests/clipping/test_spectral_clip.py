@@ -165,6 +165,18 @@ def test_property_the_limit_holds_whatever_the_spike(spike):
         np.testing.assert_allclose(read_telemetry(state)["norm_after"], np.linalg.norm(out), rtol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["hard", "soft"])
+def test_property_a_singular_value_beyond_the_largest_float_leaves_the_average_a_number(mode):
+    """Entries of 3e38 are floats, the singular value 1.2e39 of the matrix is none: it counts as the largest."""
+    rule = clip_by_spectral_norm(EmaLimit(decay=0.5), mode)
+    update, state = jax.jit(rule.update), rule.init(jnp.zeros((4, 4)))
+    for size in (1.0, 3e38, 3e38, *[1.0] * 300):
+        out, state = update(jnp.full((4, 4), size), state)
+        assert np.isfinite(out).all()
+    # Values 4 from then on: the average has forgotten the two.
+    np.testing.assert_allclose(state.limits[""][0], 4.0, rtol=1e-5)
+
+
 def test_analytic_shapes_vectors_and_stacks():
     rng = np.random.default_rng(4)
     grads = {

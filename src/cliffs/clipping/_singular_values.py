@@ -25,7 +25,8 @@ def decomposed(x: Inexact[Array, "m n"]) -> tuple[Decomposition, Float[Array, ""
     """The decomposition, and the largest singular value with its derivative `Re(u^H dX v)`."""
     y, scale = scaled(x)
     u, s, vh = jnp.linalg.svd(lax.stop_gradient(y), full_matrices=False)
-    found = Decomposition(u, s * scale, vh)
+    # A value of finite entries counts as at most the largest float, as a norm does: averages must not become inf.
+    found = Decomposition(u, jnp.minimum(s * scale, jnp.finfo(s.dtype).max), vh)
     # A zero that moves with X.
     moving = (jnp.conj(u[:, 0]) @ y @ jnp.conj(vh[0])).real
     return found, found.s[0] + scale * (moving - lax.stop_gradient(moving))

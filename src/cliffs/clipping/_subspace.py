@@ -49,4 +49,5 @@ def largest_singular_value(w: Array, basis: Array, iterations: int | Array) -> t
     vector = jax.lax.stop_gradient(jnp.linalg.eigh(gram)[1][:, -1])
     squared = vector @ gram @ vector  # its derivative is u^T dW v, without that of eigenvectors
     positive = squared > 0
-    return scale * jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0), basis
+    value = scale * jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+    return jnp.minimum(value, jnp.finfo(value.dtype).max), basis
