@@ -89,6 +89,29 @@ def test_invariance_over_runs_in_multi_steps_and_with_injected_numbers():
     np.testing.assert_allclose(results["injected"], results["plain"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("check_vma", [False, True])
+def test_invariance_all_devices_decide_alike_from_losses_of_their_own(check_vma):
+    """Inside `shard_map`, a loss of 50 on one of two devices: both leave that step out, or their weights part."""
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices")
+    losses = np.array([1, 1.1, 0.9, 1, 1.05, 1, 1, 1])[:, None] * np.ones((1, 2))
+    losses[6, 0] = 50.0
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    optimizer = on_trees(skip_outliers(optax.sgd(1.0), window=4, axis_name="x"))
+    spread = jax.sharding.PartitionSpec(None, "x")
+
+    def run(losses):
+        def body(state, loss):
+            updates, state = optimizer.update(jnp.ones(1), state, value=loss[0])
+            return state, updates
+
+        return jax.lax.scan(body, optimizer.init(jnp.zeros(1)), losses)[1] + 0 * losses
+
+    mapped = jax.shard_map(run, mesh=mesh, in_specs=(spread,), out_specs=spread, check_vma=check_vma)
+    updates = jax.jit(mapped)(jnp.asarray(losses, jnp.float32))
+    np.testing.assert_array_equal(updates, np.where(np.arange(8) == 6, 0.0, -1.0)[:, None] * np.ones((1, 2)))
+
+
 @pytest.mark.parametrize("window", [16, 17])
 def test_parity_with_the_published_rule_over_a_thousand_steps(x64, window):
     rng = np.random.default_rng(1)
@@ -124,6 +147,10 @@ def test_wrong_a_call_without_the_loss_and_numbers_out_of_range():
         optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)))
     by_norm = on_trees(skip_outliers(optax.sgd(1.0), loss_sigma=None))
     assert float(by_norm.update(jnp.ones(1), by_norm.init(jnp.ones(1)))[0][0]) == -1
+    for value in ("1.0", 1 + 2j, jnp.ones(1), jnp.ones(3), (jnp.array(1.0), {}), True):
+        with pytest.raises(ValueError, match=r"value, the loss, must be a (real|single) number, got"):
+            optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)), value=untyped(value))
+    assert skip_outliers(optax.sgd(1.0), untyped(np.int64(4))).init(jnp.ones(1)).losses.shape == (4,)
     for kwargs in map(untyped, ({"window": 1}, {"window": 2.0}, {"loss_sigma": -1.0}, {"norm_sigma": "6"})):
         with pytest.raises(ValueError, match="must"):
             skip_outliers(optax.sgd(1.0), **kwargs)

@@ -23,7 +23,7 @@ def at(value: Number, count: Array) -> Any:
     now: Any = value
     if callable(value):
         now = value(count)
-        _check_scalar("the value of a schedule", now)
+        check_scalar("the value of a schedule", now)
     if isinstance(now, jax.Array):
         return jnp.where(now >= 0, now, 0)
     number = float(now)  # a whole number need not fit in 32 bits, as JAX would have it
@@ -55,7 +55,7 @@ def check(
         if static:
             raise ValueError(f"{name} must be a number, not a schedule, got {value}")
         return
-    _check_scalar(name, value)
+    check_scalar(name, value, "a real number" if static else "a real number or a schedule")
     if isinstance(value, Tracer):
         return
     number = float(np.asarray(value, dtype=float))
@@ -66,9 +66,9 @@ def check(
         raise ValueError(f"{name} must lie in {span}, got {value}")
 
 
-def _check_scalar(name: str, value: Any) -> None:
+def check_scalar(name: str, value: Any, allowed: str = "a real number") -> None:
     """Refuse strings, objects and arrays with axes: an array would be broadcast against the last axis of each leaf."""
-    if isinstance(value, Tracer):
+    if isinstance(value, jax.Array):  # traced or not: its numbers stay on the device
         shape, real = value.shape, jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
     elif isinstance(value, int) and not isinstance(value, bool):
         shape, real = (), True  # also one that no integer of numpy holds
@@ -78,7 +78,7 @@ def _check_scalar(name: str, value: Any) -> None:
         # bfloat16 and its like are of no kind that numpy knows.
         real = array.dtype.kind in "iuf" or (array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.floating))
     if not real:
-        raise ValueError(f"{name} must be a real number or a schedule, got {value!r}")
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
     if shape:
         raise ValueError(f"{name} must be a single number, got an array of shape {tuple(shape)}")
 

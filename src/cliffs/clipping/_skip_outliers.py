@@ -4,11 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
-from cliffs.clipping._numbers import Number, at, check
-from cliffs.clipping._safe_norm import Axis, tree_norm
+from cliffs.clipping._numbers import Number, at, check, check_scalar
+from cliffs.clipping._safe_norm import Axis, sum_over_devices, tree_norm
 
 
 class SkipOutliersState(NamedTuple):
@@ -49,12 +50,13 @@ def skip_outliers(
     - `loss_sigma`: how many standard deviations a loss may exceed the mean, `>= 0`; a number, a traced scalar or a
       schedule of the steps taken; None: losses are not looked at.
     - `norm_sigma`: likewise for the norm of the gradient.
-    - `axis_name`: see `clip_by_global_norm`.
+    - `axis_name`: see `clip_by_global_norm`; the loss is then the mean over devices, so that all of them decide alike.
 
     **Returns** an `optax.GradientTransformationExtraArgs` with `SkipOutliersState`. Call it with the loss:
     `update(updates, state, params, value=loss)`.
 
-    **Raises** `ValueError` for a number out of range, and when `update` gets no `value` though `loss_sigma` is given.
+    **Raises** `ValueError` for a number out of range, when `update` gets no `value` though `loss_sigma` is given, and
+    for a `value` that is not one real number.
 
     Source: the skip-step optimizers of OLMo-core. There a NaN enters the window, and every comparison is false until it
     leaves; here it does not enter.
@@ -66,7 +68,7 @@ def skip_outliers(
     >>> float(updates[0]) == 0, int(state.skipped)
     (True, 1)
     """
-    if not isinstance(window, int) or isinstance(window, bool) or window < 2:
+    if not isinstance(window, int | np.integer) or isinstance(window, bool) or window < 2:
         raise ValueError(f"window must be a whole number >= 2, got {window!r}")
     for name, sigma in (("loss_sigma", loss_sigma), ("norm_sigma", norm_sigma)):
         if sigma is not None:
@@ -86,7 +88,11 @@ def skip_outliers(
         if value is None and loss_sigma is not None:
             raise ValueError("skip_outliers needs the loss: update(updates, state, params, value=loss)")
         norm = tree_norm(updates, axis_name).value.astype(state.norms.dtype)
-        loss = jnp.asarray(0.0 if value is None else value, state.losses.dtype)
+        loss = jnp.zeros((), state.losses.dtype)
+        if value is not None:
+            check_scalar("value, the loss,", value)
+            loss = jnp.asarray(value, loss.dtype)
+            loss = sum_over_devices(loss, loss, axis_name) / sum_over_devices(loss, jnp.ones_like(loss), axis_name)
         finite = jnp.isfinite(norm) & jnp.isfinite(loss)
         take = finite
         for seen, kept, sigma in ((loss, state.losses, loss_sigma), (norm, state.norms, norm_sigma)):

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -95,7 +96,7 @@ def clip_by_spectral_norm(
     check_limit("max_norm", max_norm)
     if mode not in ("hard", "soft"):
         raise ValueError(f"mode must be 'hard' or 'soft', got {mode!r}")
-    if not isinstance(num_iterations, int) or isinstance(num_iterations, bool) or num_iterations < 1:
+    if not isinstance(num_iterations, int | np.integer) or isinstance(num_iterations, bool) or num_iterations < 1:
         raise ValueError(f"num_iterations must be a whole number >= 1, got {num_iterations!r}")
     numbers = numbers_kept(max_norm)
     iterates = mode == "soft" and numbers > 0
