@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike
 
-from cliffs.clipping._leaves import wide
+from cliffs.clipping._leaves import real_parts, wide
 from cliffs.clipping._safe_norm import Norm, each_leaf, in_working_precision, over, power_of_two
 
 
@@ -107,9 +107,11 @@ def _product(x: Array, denominators: tuple[Array, ...], single: bool) -> Array:
             info = jnp.finfo(working)
             first = jnp.clip(factor, float(info.tiny), float(info.max))
             factors = [lax.convert_element_type(f, working) for f in (first, factor / first)]
-        y = wide(x, working)
+        # Part by part: a product of complex numbers makes NaN of both where one is inf or NaN.
+        parts = [lax.convert_element_type(part, working) for part in real_parts(x)]
         for factor in factors:
-            y = y * factor
+            parts = [part * factor for part in parts]
+        y = lax.complex(*parts) if len(parts) == 2 else parts[0]
         return lax.convert_element_type(y, x.dtype)
 
 
