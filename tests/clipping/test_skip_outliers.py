@@ -89,6 +89,22 @@ def test_invariance_over_runs_in_multi_steps_and_with_injected_numbers():
     np.testing.assert_allclose(results["injected"], results["plain"], rtol=1e-6)
 
 
+def test_property_a_skipped_step_leaves_meta_gradients_finite():
+    """The derivative of three steps by the size of the gradient, one of which is NaN."""
+    optimizer = skip_outliers(optax.adam(0.1), window=4)
+
+    def moved(size, bad):
+        params, state = jnp.ones(2), optimizer.init(jnp.ones(2))
+        for i in range(4):
+            updates, state = optimizer.update(size * params + bad * (i == 2), state, params, value=size)
+            params = optax.apply_updates(params, updates)
+        return params[0]
+
+    value, slope = jax.value_and_grad(moved)(1.0, jnp.nan)
+    assert np.isfinite(value)
+    assert np.isfinite(slope)
+
+
 @pytest.mark.parametrize("check_vma", [False, True])
 def test_invariance_all_devices_decide_alike_from_losses_of_their_own(check_vma):
     """Inside `shard_map`, a loss of 50 on one of two devices: both leave that step out, or their weights part."""

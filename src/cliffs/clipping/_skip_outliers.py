@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from cliffs.clipping._leaves import is_number
 from cliffs.clipping._numbers import Number, at, check, check_scalar
 from cliffs.clipping._safe_norm import Axis, sum_over_devices, tree_norm
 
@@ -99,7 +100,9 @@ def skip_outliers(
             if sigma is not None:
                 take = take & _is_usual(seen, kept, state.recorded, at(sigma, state.count))
         passed_on = extra if value is None else {"value": value, **extra}
-        new, inner_state = optimizer.update(updates, state.inner, params, **passed_on)
+        # What is not finite must not reach a derivative, not even of a result that is left out.
+        clean = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)) if is_number(x) else x, updates)
+        new, inner_state = optimizer.update(clean, state.inner, params, **passed_on)
         place = state.recorded % window
 
         def record(kept, seen):
