@@ -210,6 +210,31 @@ def test_integration_the_command_prints_the_findings_and_draws_the_picture(tmp_p
     assert (tmp_path / "diagnosis.png").exists()
 
 
+@pytest.mark.parametrize("nothing", ["null", "None", "N/A", "NA", "<NA>", "-"])
+def test_property_a_word_for_an_empty_cell_is_one(tmp_path, nothing):
+    log = tmp_path / "log.csv"
+    log.write_text("step,loss,grad_norm\n" + "".join(f"{i},1.0,{nothing if i % 2 else 2.0}\n" for i in range(60)))
+    history = read_history(log)
+    np.testing.assert_array_equal(history.steps, np.arange(0, 60, 2))
+    np.testing.assert_array_equal(history.norms, np.full(30, 2.0))
+
+
+def test_property_a_chart_exported_by_weights_and_biases(tmp_path):
+    log = tmp_path / "chart.csv"
+    name = "run-1 - train/grad_norm"
+    log.write_text(f'"Step","{name}","{name}__MIN","{name}__MAX"\n"0","2.0","1.0","3.0"\n"1","2.5","1.5","3.5"\n')
+    np.testing.assert_array_equal(read_history(log).norms, [2.0, 2.5])
+
+
+@pytest.mark.wrong_arguments
+def test_wrong_a_cell_that_holds_a_whole_column_is_shown_by_its_beginning(tmp_path):
+    log = tmp_path / "log.json"
+    log.write_text(json.dumps({"grad_norm": [1.0] * 10_000, "config": {"lr": 0.1}}))
+    with pytest.raises(ValueError, match=r"grad_norm must hold numbers, got \[1.0, 1.0.*\.\.\. in row 0") as error:
+        read_history(log)
+    assert len(str(error.value)) < 200
+
+
 @pytest.mark.parametrize("given", ["picture", "norms of run 3", "some.folder/picture"])
 def test_integration_the_command_names_the_file_that_it_wrote(tmp_path, capsys, monkeypatch, given):
     monkeypatch.chdir(tmp_path)

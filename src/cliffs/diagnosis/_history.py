@@ -75,7 +75,10 @@ def from_rows(rows: Rows, norm: str | None = None, loss: str | None = None) -> H
     names = list(dict.fromkeys(name for row in rows for name in row))
     norm = _column("norm", norm, NORM_NAMES, names)
     if norm is None:
-        guess = [n for n in names if "grad" in n.lower() and "norm" in n.lower() and not n.startswith("leaf/")]
+        # Weights & Biases' charts come with the least and the largest of what each point stands for.
+        ends = ("__MIN", "__MAX")
+        guess = [n for n in names if "grad" in n.lower() and "norm" in n.lower()]
+        guess = [n for n in guess if not n.startswith("leaf/") and not n.endswith(ends)]
         if len(guess) != 1:
             raise ValueError(f"norms: none of the columns {_brief(names)} is known to be the gradient's norm: {HOW}")
         norm = guess[0]

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+NOTHING = ("", "none", "null", "na", "n/a", "<na>", "-")
+
 
 def missing(value: object) -> bool:
-    """Whether a cell holds nothing: None, a blank, a masked entry, pandas' NA; a NaN is a number."""
+    """Whether a cell holds nothing: None, a blank, a word for it, a masked entry, pandas' NA; a NaN is a number."""
     if isinstance(value, str):
-        return not value.strip()
+        return value.strip().lower() in NOTHING
     return value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType")
 
 
@@ -26,7 +28,9 @@ def number(value: object, column: str, row: int) -> float:
     try:
         return float(value)  # pyright: ignore
     except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several numbers
-        raise ValueError(f"{column} must hold numbers, got {value!r} in row {row}") from None
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
+        raise ValueError(f"{column} must hold numbers, got {shown} in row {row}") from None
 
 
 def filled(cells: Iterable[tuple[int, object]], column: str) -> np.ndarray | None:
