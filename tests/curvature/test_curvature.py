@@ -348,6 +348,7 @@ def identity(v):
             "gradient",
         ),
         (lambda k: curvature.smoothed(untyped(None), jnp.zeros(1), 0.0), ValueError, "width"),
+        (lambda k: curvature.smoothed(untyped(None), jnp.zeros(1), jnp.array(-1.0)), ValueError, "width"),
         (lambda k: curvature.trace(identity, jnp.zeros(3), k, num_samples=1), ValueError, "num_samples"),
         (lambda k: curvature.spectral_density(identity, jnp.zeros(3), k, num_probes=0), ValueError, "num_probes"),
     ],

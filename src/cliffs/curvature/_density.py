@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key, PyTree
 
 from cliffs.curvature._lanczos import Operator, flatten, product, ritz, tridiagonalise
@@ -131,7 +132,7 @@ def smoothed(
     >>> round(float(smoothed(d, jnp.array([0.0]), 1.0)[0]), 4)
     0.3989
     """
-    if isinstance(width, int | float) and not width > 0:
+    if not isinstance(width, Tracer) and not jnp.all(jnp.asarray(width) > 0):
         raise ValueError(f"width must be positive, got {width}")
     x = (points[:, None, None] - density.nodes) / width
     bumps = jnp.exp(-0.5 * x**2) / (width * (2 * jnp.pi) ** 0.5)
