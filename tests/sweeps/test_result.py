@@ -65,6 +65,27 @@ def test_analytic_best_by_evaluation_metric_function_and_time(result):
         gone.best("error")
 
 
+def test_documented_printed_results_are_a_few_lines(result):
+    text = repr(result)
+    assert text.startswith(
+        "<SweepResult of 6 runs, 40 updates asked for, 2 solved, 2 diverged\n  grid: rate [6], seed [6]"
+    )
+    assert "evaluations: error [6, 4], solved [6, 4]>" in text
+    assert repr(result.run(2)) == "<SweepRun 2: rate 0.1, seed 0; 20 updates, solved at 20>"
+    broken = dataclasses.replace(result, complete=False, notes=("interrupted after 20 updates",))
+    assert "6 runs, interrupted, 40 updates" in repr(broken)
+    assert repr(broken).endswith("\n  interrupted after 20 updates>")
+    keys = sweep(
+        lambda run: small.init({"rate": 0.1}),
+        lambda state, key: small.update(state, {"rate": 0.1, "seed": 0}),
+        jax.random.split(jax.random.key(0), 2),
+        10,
+        progress=False,
+    )
+    assert repr(keys).startswith("<SweepResult of 2 runs, 10 updates")
+    assert repr(keys.run(1)).startswith("<SweepRun 1: ")
+
+
 def test_analytic_tables_count_by_the_values_of_the_grid(result):
     stats = pytest.importorskip("cliffs.stats")
     rows = result.success_table("rate")

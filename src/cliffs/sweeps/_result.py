@@ -51,6 +51,13 @@ class SweepRun:
     steps_run: int
     pruned_at: int
 
+    def __repr__(self) -> str:
+        leaves = _tables.named_leaves(self.settings)
+        settings = ", ".join(f"{name} {x:g}" if isinstance(x, np.floating) else f"{name} {x}" for name, x in leaves)
+        ends = {"solved": self.solved_at, "diverged": self.diverged_at, "pruned": self.pruned_at}
+        known = ", ".join([f"{self.steps_run} updates", *(f"{what} at {at}" for what, at in ends.items() if at >= 0)])
+        return f"<SweepRun {self.index}: {settings or self.settings}; {known}>"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SweepResult:
@@ -84,6 +91,16 @@ class SweepResult:
     """Whether the sweep came to its end: False after Ctrl-C."""
     notes: tuple[str, ...] = ()
     """What a reader must know: an interruption, a checkpoint that could not be read."""
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self)} runs, {'' if self.complete else 'interrupted, '}{self.num_steps} updates asked for"]
+        for what in ("solved", "diverged", "pruned"):
+            at = getattr(self, f"{what}_at")
+            parts[0] += "" if at is None or (at < 0).all() else f", {(at >= 0).sum()} {what}"
+        for what in ("grid", "metrics", "evaluations"):
+            names = [f"{name} {list(x.shape)}" for name, x in _tables.named_leaves(getattr(self, what))]
+            parts += [f"{what}: {', '.join(names)}"] if names else []
+        return "<SweepResult of " + "\n  ".join([*parts, *self.notes]) + ">"
 
     def __len__(self) -> int:
         """The number of runs."""
