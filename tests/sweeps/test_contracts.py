@@ -95,6 +95,13 @@ def test_wrong_numbers_are_named(options, words):
         sweep(small.init, small.update, small.grid(), **options)
 
 
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize("evaluate", [None, lambda state, run: {"done": state.step > 5}])
+def test_wrong_stopping_without_an_entry_solved_is_refused(evaluate):
+    with pytest.raises(ValueError, match="stop_when_solved goes by the entry 'solved' of what evaluate returns, got"):
+        small.run(evaluate=evaluate)
+
+
 def test_integration_fifty_steps_need_no_interval_of_evaluation():
     result = sweep(small.init, small.update, small.grid(), 50, evaluate=small.evaluate, progress=False)
     assert result.evaluations["error"].shape == (6, 1)

@@ -70,7 +70,7 @@ def sweep(
     - `evaluate`: `evaluate(state, run) -> dict`; its entry `"solved"`, if there, is a bool.
     - `evaluate_every`: updates between evaluations, progress lines and chances to stop; by default 100, or the largest
       divisor of `num_steps` below.
-    - `stop_when_solved`: whether a solved run leaves the sweep; a diverged run always does.
+    - `stop_when_solved`: whether a run leaves the sweep once `evaluate` says `"solved"`; a diverged run always does.
     - `record`: which metrics to keep: names (`["loss", "aux"]`, the second with all below it), or a dict from names to
       what several updates become: `{"loss": "mean", "grad_norm": "max"}` (or `"min"`, `"last"`, which is the default).
       All by default; `()` keeps none.
@@ -127,6 +127,9 @@ def sweep(
     data = check_data(data)
     used = used_devices(devices)
     functions = prepare(init, update, evaluate, grid, data, evaluate_every, record, record_every)
+    if stop_when_solved and "solved" not in functions.shapes.evaluation:
+        found = sorted(functions.shapes.evaluation)
+        raise ValueError(f"stop_when_solved goes by the entry 'solved' of what evaluate returns, got {found}")
     book = new_book(runs, num_steps, evaluate_every, functions)
     bare_grid = rows(bare(grid, functions.run_kinds), slice(None))
     settings = {"num_steps": num_steps, "stop_when_solved": bool(stop_when_solved)}
