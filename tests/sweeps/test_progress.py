@@ -25,7 +25,7 @@ def test_integration_silent_when_not_a_terminal_unless_asked(capsys):
     small.run(progress=True)
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines()[-1].startswith("40/40 updates, 0 of 6 runs alive, 2 solved, 2 diverged, ")
+    assert err.splitlines()[-1].startswith("40/40 updates, all 6 runs ended, 2 solved, 2 diverged, ")
     small.run(progress=False)
     assert capsys.readouterr() == ("", "")
 

@@ -99,7 +99,8 @@ def describe(facts: dict[str, Any]) -> str:
     ...           "updates_per_second": 812.3, "seconds_left": 65.0})
     '200/1000 updates, 5 of 8 runs alive, 2 solved, 1 diverged, 812 updates/s, 1:05 left'
     """
-    parts = [f"{facts['updates']}/{facts['num_steps']} updates", f"{facts['alive']} of {facts['runs']} runs alive"]
+    runs = f"{facts['alive']} of {facts['runs']} runs alive" if facts["alive"] else f"all {facts['runs']} runs ended"
+    parts = [f"{facts['updates']}/{facts['num_steps']} updates", runs]
     parts += [f"{facts[what]} {what}" for what in ("solved", "diverged", "pruned") if facts[what]]
     parts.append(f"{facts['updates_per_second']:.3g} updates/s")
     if facts["alive"] and facts["seconds_left"] is not None:
