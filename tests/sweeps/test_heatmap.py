@@ -1,5 +1,7 @@
 """The heat map of a sweep shows what its table says."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sweeps import small
@@ -47,5 +49,8 @@ def test_wrong_names_are_refused():
 
     with pytest.raises(ValueError, match="by must name columns of the grid"):
         plot_heatmap(small.run(), "lr", "seed")
+    untold = dataclasses.replace(made_up(), solved_at=np.full(24, -1))
+    with pytest.raises(ValueError, match=r"value='success' needs an entry 'solved' .* choose one of .*'error'"):
+        plot_heatmap(untold, "rate", "max_norm")
     with pytest.raises(ValueError, match=r"value must be one of .*'success'.*got 'accuracy'"):
         plot_heatmap(small.run(), "rate", "seed", value="accuracy")

@@ -26,7 +26,8 @@ def plot_heatmap(
 
     **Returns** the Axes.
 
-    **Raises** `ValueError` for a name that is no column of the grid or of the table.
+    **Raises** `ValueError` for a name that is no column of the grid or of the table, and for `"success"` of a sweep
+    that was not told when a run has solved the task.
 
     >>> none = np.array([-1, -1])
     >>> grid = {"lr": np.array([0.1, 0.2]), "seed": np.array([0, 0])}
@@ -39,6 +40,8 @@ def plot_heatmap(
     known = sorted(set(rows[0]) - {x, y})
     if value not in known:
         raise ValueError(f"value must be one of {known}, got {value!r}")
+    if value == "success" and "solved" not in result.evaluations and (result.solved_at < 0).all():
+        raise ValueError(f"value='success' needs an entry 'solved' of what evaluate returns: choose one of {known}")
     xs, ys = ([row[name] for row in result.success_table(name)] for name in (x, y))
     cells = np.full((len(ys), len(xs)), np.nan)
     for row in rows:
