@@ -128,6 +128,9 @@ def test_wrong_negative_norms_get_no_threshold():
         ((-np.ones(30),), "negative"),
         ((np.ones(30), 0.0), "max_norm"),
         ((np.ones(30), 1.0, np.ones(29)), "losses"),
+        (("run/log.csv",), r"got 'run/log.csv': read_history\(path\) reads a file"),
+        ((diagnose(np.ones(30)),), "got a Diagnosis, which does not hold its norms"),
+        (({"g": np.ones(30)},), "none of the columns .'g'.*giving its numbers alone"),
     ],
 )
 def test_property_bad_histories_are_refused(args, match):

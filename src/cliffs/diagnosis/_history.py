@@ -1,5 +1,6 @@
 """A history of norms from what people have: arrays, rows of a logger, columns."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
@@ -7,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cliffs.diagnosis._records import Diagnosis
 from cliffs.diagnosis._rows import fill_gaps, filled, join, missing, number, without_evaluations, without_gaps
 
 # What a column of gradient norms is called, in the order of preference: norms before clipping first.
@@ -47,6 +49,10 @@ def as_history(data: Log) -> History:
     if isinstance(data, History):
         return data
     given: object = data
+    if isinstance(given, (str, os.PathLike)):
+        raise ValueError(f"norms must be numbers or rows of a log, got {given!r}: read_history(path) reads a file")
+    if isinstance(given, Diagnosis):
+        raise ValueError("norms must be numbers or rows of a log, got a Diagnosis, which does not hold its norms")
     if hasattr(given, "columns") and hasattr(given, "to_dict"):  # a data frame of pandas or polars
         names: list = list(given.columns)  # pyright: ignore
         # By iteration: polars' empty cells are then None, and as an array NaN.
@@ -122,7 +128,7 @@ def with_losses(history: History, losses: Losses) -> History:
     return history._replace(losses=numbers if len(numbers) == rows else numbers[steps])
 
 
-HOW = "choose one, read_history(log, norm='...'), or on the command line --norm"
+HOW = "choose one, by read_history(path, norm='...'), by giving its numbers alone, or on the command line by --norm"
 
 
 def _array(data: object) -> np.ndarray:
