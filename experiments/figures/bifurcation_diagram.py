@@ -114,7 +114,7 @@ def _draw_branches(ax: Any, result: Result, low: float, high: float) -> None:
 
     biases = np.linspace(config.b_low + 0.03, config.b_high - 0.03, 25)
     plot_flow(settled, biases, np.linspace(low, high, 21), ax)
-    plot_bifurcation_diagram(result.diagram, ax)
+    plot_bifurcation_diagram(result.diagram, ax, parameter="b")
     for (b, x), name, side in zip(result.metrics["folds"], ("$b_1$", "$b_2$"), ("right", "left")):
         ax.plot([b, b], [low, x], color=COLORS["unclipped"], lw=0.9, ls=":", zorder=2)
         ax.annotate(

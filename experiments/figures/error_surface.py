@@ -116,7 +116,7 @@ def run(config: Config) -> Result:
         "boundary": line,
     }
     title = f"Error of one unit after {config.steps} steps (Fig. 3)"
-    page = surface_html(seen, raised(config, seen, both), title=title)
+    page = surface_html(seen, raised(config, seen, both), names=("w", "b", "error"), title=title)
     rows = report(config, metrics)
     return Result(config, metrics, arrays | wall_arrays, {"surface.html": page}, rows, seen, fine, both)
 
@@ -188,7 +188,7 @@ def draw(result: Result) -> dict[str, Any]:
     """The surface in perspective, and flat beside the field of clipped steps."""
     config, both = result.config, result.descents
     flat, panels = figure(1, 2, size=(11.5, 4.5), sharey=True)
-    plot_surface(result.seen, panels[0])
+    plot_surface(result.seen, panels[0], names=("w", "b"))
     w, line = result.arrays["w"], result.arrays["boundary"]
     panels[0].plot(w, line, ":", color="white", linewidth=1.2, label="basin boundary (T to infinity)")
     paths = {name: (both.params.w[i], both.params.b[i]) for i, name in enumerate(NAMES)}
@@ -206,14 +206,15 @@ def draw(result: Result) -> dict[str, Any]:
         title=f"unclipped ends at w = {away[0][-1]:.1f}, b = {away[1][-1]:.1f}",
     )
     legend.get_title().set_color("white")
-    plot_surface(result.seen, panels[1], quantity="grad_norm")
+    plot_surface(result.seen, panels[1], quantity="grad_norm", names=("w", "b"))
     plot_steps(result.seen, panels[1], every=max(config.points // 20, 1), length=0.06)
     panels[1].set_title("log10 of the gradient norm; direction of the clipped steps")
     for ax in panels:
         ax.set(xlim=config.w_range, ylim=config.b_range)
 
     solid, ax = figure(size=(7.5, 5.6), subplot_kw={"projection": "3d"})
-    plot_surface_3d(result.fine, raised(config, result.seen, both), cast(Axes3D, ax), mesh=config.fine_points)
+    names, paths = ("w", "b", "error"), raised(config, result.seen, both)
+    plot_surface_3d(result.fine, paths, cast(Axes3D, ax), names=names, mesh=config.fine_points)
     ax.set_title(f"Error of one unit after {config.steps} steps")
     ax.legend(loc="upper left")
     return {"surface": solid, "flat": flat}

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cliffs.dynamics import BifurcationDiagram
-from cliffs.plotting._style import COLORS, axes_or_new
+from cliffs.plotting._style import COLORS, add_legend, axes_or_new
 
 MARKERS = {
     "fold": ("o", COLORS["unclipped"]),
@@ -33,22 +33,22 @@ GAP = 2.0
 
 
 def plot_bifurcation_diagram(
-    diagram: BifurcationDiagram, ax: Axes | None = None, *, component: int = 0, parameter: str = "b"
+    diagram: BifurcationDiagram, ax: Axes | None = None, *, component: int = 0, parameter: str = "parameter"
 ) -> Axes:
     """Branches (solid where stable, dashed where not; thinner for longer cycles) with their special points marked.
 
     The axes show the parameter's range and the states of stable branches and special points; what is unstable is cut
     off half as far again beyond them. Markers that would cover each other are moved apart, with a line to their place.
 
-    **Arguments**: the diagram; where to draw, a new figure when None; which component of the state; the parameter's
-    name.
+    **Arguments**: the diagram; where to draw, a new figure with a legend when None; which component of the state; the
+    parameter's name.
 
     **Returns** the Axes.
 
-    >>> plot_bifurcation_diagram(BifurcationDiagram([], [])).get_xlabel()
+    >>> plot_bifurcation_diagram(BifurcationDiagram([], []), parameter="b").get_xlabel()
     'b'
     """
-    ax = axes_or_new(ax)
+    given, ax = ax, axes_or_new(ax)
     named = set()
     for branch in diagram.branches:
         what = "fixed point" if branch.period == 1 else "cycle"
@@ -69,6 +69,7 @@ def plot_bifurcation_diagram(
     _mark(ax, diagram.special, component, named)
     ax.set_xlabel(parameter)
     ax.set_ylabel("state x")
+    add_legend(ax, given)
     return ax
 
 
@@ -166,7 +167,7 @@ def plot_flow(
     >>> ax.collections[0].N
     9
     """
-    ax = axes_or_new(ax)
+    ax = _with_names(ax)
     p, x = np.meshgrid(parameters, states)
     change = next_state(p, x) - x
     # The square root keeps slow regions visible; no arrow reaches the next one.
@@ -201,7 +202,7 @@ def plot_attractors(
 
     - `values`: `[values]` of the parameter.
     - `states`: `[values, starts, record, n]`; what is not finite is left out.
-    - `ax`: where to draw; a new figure when None.
+    - `ax`: where to draw; a new figure when None, with a legend where there is a label.
     - `component`: which entry of the state; `label`: of the dots.
 
     **Returns** the Axes.
@@ -209,7 +210,7 @@ def plot_attractors(
     >>> len(plot_attractors(np.zeros(2), np.ones((2, 3, 4, 1))).lines[0].get_xdata())
     24
     """
-    ax = axes_or_new(ax)
+    given, ax = ax, _with_names(ax)
     x = np.asarray(states)[..., component]
     b = np.broadcast_to(np.asarray(values)[:, None, None], x.shape)
     keep = np.isfinite(x)
@@ -229,4 +230,14 @@ def plot_attractors(
     )
     if not ax.get_autoscale_on() and keep.any():
         _widen(ax, b[keep], x[keep])
+    add_legend(ax, given)
+    return ax
+
+
+def _with_names(ax: Axes | None) -> Axes:
+    """The given Axes as they are, or new ones that say what is on them."""
+    if ax is not None:
+        return ax
+    ax = axes_or_new(None)
+    ax.set(xlabel="parameter", ylabel="state x")
     return ax

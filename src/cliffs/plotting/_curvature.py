@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 from cliffs.curvature import SmoothnessFit
-from cliffs.plotting._style import COLORS, axes_or_new
+from cliffs.plotting._style import COLORS, array_of, axes_or_new
 
 
 def plot_smoothness(
@@ -29,14 +30,24 @@ def plot_smoothness(
     >>> [round(float(y), 4) for y in ax.lines[0].get_ydata()[[0, -1]]]
     [2.5, 4.0]
     """
-    ax = axes_or_new(ax)
-    y, g = np.ravel(smoothness), np.ravel(grad_norm)
+    y, g = array_of("smoothness", smoothness).ravel(), array_of("grad_norm", grad_norm).ravel()
     good = np.isfinite(y) & (y > 0) & (g > 0)
-    ax.scatter(g[good], y[good], s=4, alpha=0.2, color=COLORS["clipped"], linewidths=0, rasterized=True)
+    ax = axes_or_new(ax)
+    few = good.sum() < 500
+    ax.scatter(
+        g[good],
+        y[good],
+        s=12 if few else 4,
+        alpha=0.7 if few else 0.2,
+        color=COLORS["clipped"],
+        linewidths=0,
+        rasterized=True,
+    )
     x = np.geomspace(g[good].min(), g[good].max(), 200)
     for (label, fit), color in zip((fits or {}).items(), ("stable", "accent", "unclipped", "good")):
         ax.plot(x, float(fit.l0) + float(fit.l1) * x, color=COLORS[color], lw=1.8, label=label)
     ax.set(xscale="log", yscale="log", xlabel="gradient norm", ylabel="local smoothness")
+    ax.xaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # "3", not "3 x 10^0": no label on the next
     if fits:
         ax.legend(fontsize=8, loc="upper left")
     return ax

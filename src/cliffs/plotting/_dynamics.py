@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
 from cliffs.dynamics import BOUNDARY, ESCAPED, DrivenPath
-from cliffs.plotting._style import COLORS, axes_or_new
+from cliffs.plotting._style import COLORS, array_of, axes_or_new
 
 SHADES = ("#cfe2ff", "#ffd8d6", "#d7f0dc", "#fff0c2", "#e6dcf5", "#d9eef2")
 """Light enough to draw trajectories over; the attractors take them in turn."""
@@ -16,16 +16,22 @@ def plot_basins(labels: np.ndarray, horizontal: np.ndarray, vertical: np.ndarray
 
     **Arguments**
 
-    - `labels`: `[horizontal, vertical]`, the labels of `basins_of_attraction`.
+    - `labels`: `[horizontal, vertical]`, the `labels` of what `basins_of_attraction` returns.
     - `horizontal`, `vertical`: the coordinates of the grid.
     - `ax`: where to draw; a new figure when None.
 
     **Returns** the Axes.
 
+    **Raises** `ValueError` for labels that do not fit the grid.
+
     >>> ax = plot_basins(np.array([[0, 1], [0, -1]]), np.arange(2.0), np.arange(2.0))
     >>> len(ax.collections)
     1
     """
+    labels = array_of("labels", labels)
+    if labels.shape != (len(horizontal), len(vertical)):
+        shape = len(horizontal), len(vertical)
+        raise ValueError(f"labels must be [horizontal, vertical], {shape}, got shape {labels.shape}")
     ax = axes_or_new(ax)
     colors = ["#ffffff", "#d0d7de", *SHADES]
     shown = np.where(labels >= 0, 2 + labels % len(SHADES), np.where(labels == ESCAPED, 1, 0))

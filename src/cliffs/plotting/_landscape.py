@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from mpl_toolkits.mplot3d import Axes3D
 
 from cliffs.landscape import CliffProfile, StabilityMap, Surface
-from cliffs.plotting._style import COLORS, axes_or_new, figure_of
+from cliffs.plotting._style import COLORS, add_legend, axes_or_new, figure_of
 
 
 def plot_surface(
@@ -17,7 +17,7 @@ def plot_surface(
     ax: Axes | None = None,
     *,
     quantity: str = "loss",
-    names: tuple[str, str] = ("w", "b"),
+    names: tuple[str, str] = ("direction 1", "direction 2"),
     colorbar: bool = True,
 ) -> Axes:
     """A two-dimensional surface as an image with a colour bar: the loss, or log10 of the gradient norm.
@@ -32,7 +32,7 @@ def plot_surface(
 
     **Returns** the Axes.
 
-    **Raises** `ValueError` for another quantity, or one that the surface does not hold.
+    **Raises** `ValueError` for another quantity, one that the surface does not hold, or a surface along a line.
 
     >>> axis = np.linspace(0, 1, 3)
     >>> ax = plot_surface(Surface((axis, axis), np.ones((3, 3)), np.ones((3, 3))), quantity="grad_norm")
@@ -44,14 +44,17 @@ def plot_surface(
     values = getattr(surface, quantity)
     if values is None:
         raise ValueError(f"quantity={quantity!r} is not on this surface: it was computed without gradients")
-    ax = axes_or_new(ax)
     values = np.asarray(values)
+    if values.ndim != 2:
+        raise ValueError(f"surface must be two-dimensional, got a loss of shape {values.shape}")
     if quantity == "grad_norm":
         values = np.log10(np.maximum(values, 1e-12))
+    ax = axes_or_new(ax)
     x, y = (np.asarray(a) for a in surface.offsets)
     image = ax.pcolormesh(x, y, values.T, shading="gouraud", cmap="viridis", rasterized=True)
     if colorbar:
-        figure_of(ax).colorbar(image, ax=ax)
+        label = "loss" if quantity == "loss" else "log10 of the gradient norm"
+        figure_of(ax).colorbar(image, ax=ax, label=label)
     ax.set(xlabel=names[0], ylabel=names[1])
     ax.grid(False)
     return ax
@@ -60,20 +63,37 @@ def plot_surface(
 def plot_paths(paths: Mapping[str, tuple[np.ndarray, np.ndarray]], ax: Axes | None = None) -> Axes:
     """Descent paths on the plane of a surface; those named "clipped" and "unclipped" have colours of their own.
 
-    **Arguments**: for each label the two coordinates of the path's points; where to draw, a new figure when None.
+    **Arguments**: for each label the two coordinates of the path's points, as `project_path(...).coordinates.T`; where
+    to draw, a new figure with a legend when None.
 
     **Returns** the Axes.
+
+    **Raises** `ValueError` for a path that is not two rows of numbers of one length.
 
     >>> len(plot_paths({"clipped": (np.zeros(2), np.ones(2))}).lines)
     3
     """
-    ax = axes_or_new(ax)
-    for label, (x, y) in paths.items():
+    rows = {label: _rows(label, path, 2) for label, path in paths.items()}
+    given, ax = ax, axes_or_new(ax)
+    for label, (x, y) in rows.items():
         color = COLORS.get(label, COLORS["accent"])
         ax.plot(x, y, "-", color="white", linewidth=2.6, alpha=0.9, zorder=3)
         ax.plot(x, y, ".-", color=color, linewidth=1.4, markersize=3.5, label=label, zorder=4)
         ax.plot(x[0], y[0], "o", color="white", markeredgecolor="black", markersize=6, zorder=5)
+    add_legend(ax, given)
     return ax
+
+
+def _rows(label: str, path: Any, count: int) -> np.ndarray:
+    try:
+        rows = np.asarray([np.asarray(row, float) for row in path])
+    except (TypeError, ValueError):  # a record, or rows of different lengths
+        rows = np.zeros(0)
+    if rows.ndim != 2 or len(rows) != count:
+        shapes = [np.shape(row) for row in path] if isinstance(path, (tuple, list)) else np.shape(path)
+        what = "two coordinates" if count == 2 else "two coordinates and the loss"
+        raise ValueError(f"paths: {label!r} must be the {what} of the same points, got shapes {shapes}")
+    return rows
 
 
 def plot_steps(surface: Surface, ax: Axes | None = None, *, every: int = 1, length: float | None = None) -> Axes:
@@ -82,7 +102,7 @@ def plot_steps(surface: Surface, ax: Axes | None = None, *, every: int = 1, leng
     **Arguments**
 
     - `surface`: computed with `optimizer=`.
-    - `ax`: where to draw; a new figure when None.
+    - `ax`: where to draw, with white arrows as for an image; a new figure with dark ones when None.
     - `every`: an arrow at every so many points.
     - `length`: all arrows of this length in offsets (their direction only), or their true length when None.
 
@@ -97,6 +117,7 @@ def plot_steps(surface: Surface, ax: Axes | None = None, *, every: int = 1, leng
     """
     if surface.step is None:
         raise ValueError("surface must hold steps: compute it with optimizer=...")
+    color = COLORS["stable"] if ax is None else "white"
     ax = axes_or_new(ax)
     x, y = (np.asarray(a)[::every] for a in surface.offsets)
     step = np.asarray(surface.step)[::every, ::every]
@@ -104,7 +125,7 @@ def plot_steps(surface: Surface, ax: Axes | None = None, *, every: int = 1, leng
         size = np.linalg.norm(step, axis=-1, keepdims=True)
         step = length * step / np.where(size > 0, size, 1)
     options = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.003}
-    ax.quiver(*np.meshgrid(x, y, indexing="ij"), step[..., 0], step[..., 1], color="white", **options)
+    ax.quiver(*np.meshgrid(x, y, indexing="ij"), step[..., 0], step[..., 1], color=color, **options)
     return ax
 
 
@@ -113,7 +134,7 @@ def plot_surface_3d(
     paths: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None,
     ax: Axes3D | None = None,
     *,
-    names: tuple[str, str, str] = ("w", "b", "error"),
+    names: tuple[str, str, str] = ("direction 1", "direction 2", "loss"),
     view: tuple[float, float] = (32.0, 20.0),
     mesh: int = 60,
 ) -> Axes3D:
@@ -123,14 +144,16 @@ def plot_surface_3d(
 
     - `surface`: two-dimensional; where its loss is not finite there is a hole.
     - `paths`: for each label the two coordinates and the loss of the path's points; points off the slice's
-      rectangle are left out, with the segments to them.
-    - `ax`: an Axes of `projection="3d"`; a new figure when None.
+      rectangle are left out, with the segments to them. `descend` gives no loss for its last point: cut that off.
+    - `ax`: an Axes of `projection="3d"`; a new figure with a legend when None.
     - `names`: of the three axes.
     - `view`: elevation and azimuth in degrees.
     - `mesh`: lines drawn along each direction, at most; the lines themselves are left out beyond 120. A steep wall that
       runs across the grid looks like a saw unless the mesh is fine.
 
     **Returns** the Axes.
+
+    **Raises** `ValueError` for a path that is not three rows of numbers of one length.
 
     Source: Pascanu, Mikolov & Bengio (2012), Fig. 3.
 
@@ -139,7 +162,8 @@ def plot_surface_3d(
     >>> ax.name
     '3d'
     """
-    ax = cast(Axes3D, axes_or_new(ax, subplot_kw={"projection": "3d"}))
+    rows = {label: _rows(label, path, 3) for label, path in (paths or {}).items()}
+    given, ax = ax, cast(Axes3D, axes_or_new(ax, subplot_kw={"projection": "3d"}))
     x, y = (np.asarray(a) for a in surface.offsets)
     z = np.asarray(surface.loss, float)
     finite = np.isfinite(z)
@@ -154,8 +178,7 @@ def plot_surface_3d(
     low, high = (z[finite].min(), z[finite].max()) if finite.any() else (0.0, 1.0)
     shape.set_clim(low, high)
     lift = 0.012 * (high - low)
-    for label, (px, py, pz) in (paths or {}).items():
-        px, py, pz = (np.asarray(p, float) for p in (px, py, pz))
+    for label, (px, py, pz) in rows.items():
         outside = (px < x.min()) | (px > x.max()) | (py < y.min()) | (py > y.max())
         px, py, pz = (np.where(outside, np.nan, p) for p in (px, py, pz))
         color = COLORS.get(label, COLORS["accent"])
@@ -165,6 +188,7 @@ def plot_surface_3d(
     ax.view_init(*view)
     for setter, name in zip((ax.set_xlabel, ax.set_ylabel, ax.set_zlabel), names):
         setter(name)
+    add_legend(ax, given)
     return ax
 
 
@@ -238,8 +262,8 @@ def plot_profile(
 ) -> Axes:
     """`|dE/ds|` across a wall in units of its own width and peak: walls of all lengths on one scale.
 
-    **Arguments**: the wall's profile; samples of the slope from `sample_line`; where to draw, a new figure when None;
-    the line's label.
+    **Arguments**: the wall's profile; samples of the slope from `sample_line`; where to draw, a new figure when None,
+    with a legend where there is a label; the line's label.
 
     **Returns** the Axes.
 
@@ -247,7 +271,8 @@ def plot_profile(
     >>> ax.lines[0].get_xdata().tolist()
     [0.0, 0.5]
     """
-    ax = axes_or_new(ax)
+    given, ax = ax, axes_or_new(ax)
     ax.plot((offsets - profile.position) / profile.width, np.abs(slope) / profile.peak, label=label)
     ax.set(xlabel="distance from the peak / width at half maximum", ylabel="slope / peak")
+    add_legend(ax, given)
     return ax

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 
-from cliffs.plotting._style import COLORS, axes_or_new, figure_of
+from cliffs.plotting._style import COLORS, add_legend, array_of, axes_or_new, figure_of
 
 
 def plot_singular_values(
@@ -24,18 +24,27 @@ def plot_singular_values(
 
     **Arguments**
 
-    - `logs`: `[seeds, times, n]`, logarithms (nats) of singular values, largest first, from `log_singular_values`.
-    - `steps`: `[times]`, the number of factors.
-    - `ax`: where to draw; a new figure when None.
+    - `logs`: `[seeds, times, n]`, or `[times, n]` of one seed: logarithms (nats) of singular values, largest first, as
+      `log_singular_values` gives them.
+    - `steps`: `[times]`, the number of factors: `range(1, times + 1)` where no time is left out.
+    - `ax`: where to draw; a new figure with a legend when None.
     - `decades`: limits of the axis, in powers of ten.
 
     **Returns** the Axes.
 
+    **Raises** `ValueError` for logarithms of another shape.
+
     >>> len(plot_singular_values(np.zeros((3, 2, 4)), [1, 2]).collections)
     3
     """
-    ax = axes_or_new(ax)
-    tens = np.asarray(logs) / np.log(10)
+    tens = array_of("logs", logs) / np.log(10)
+    tens = tens[None] if tens.ndim == 2 else tens
+    if tens.ndim != 3 or tens.shape[1] != len(steps):
+        wanted = f"[seeds, {len(steps)}, n] for {len(steps)} steps"
+        raise ValueError(
+            f"logs must be {wanted}, got shape {np.shape(logs)}: take the times of steps, logs[:, steps - 1]"
+        )
+    given, ax = ax, axes_or_new(ax)
     ax.plot(steps, tens[0], color=COLORS["unstable"], lw=0.4, alpha=0.5, rasterized=True)
     n = tens.shape[-1]
     for which, color, label in (
@@ -49,13 +58,15 @@ def plot_singular_values(
         ax.plot(steps, middle, color=COLORS[color], lw=1.6, label=label)
     ax.axhline(0, color=COLORS["stable"], lw=0.7)
     ax.set(ylim=decades, xlabel="steps in the product", ylabel="log10 singular value")
+    add_legend(ax, given)
     return ax
 
 
 def plot_temporal_components(norms: np.ndarray, ax: Axes | None = None) -> Axes:
     """The norms of all temporal components `dE_t/dx_t dx_t/dx_k d+x_k/dtheta` as an image, k across, t down.
 
-    **Arguments**: `norms` `[t, k]` from `cliffs.spectra.temporal_components`; where to draw, a new figure when None.
+    **Arguments**: `norms` `[t, k]`, the first of what `cliffs.spectra.temporal_components` returns; where to draw, a
+    new figure when None.
 
     **Returns** the Axes, with a colour bar beside it.
 
@@ -63,8 +74,9 @@ def plot_temporal_components(norms: np.ndarray, ax: Axes | None = None) -> Axes:
     >>> ax.images[0].get_array().shape
     (3, 3)
     """
+    norms = array_of("norms", norms)
+    norms = np.where(norms > 0, norms, np.nan)
     ax = axes_or_new(ax)
-    norms = np.where(np.asarray(norms) > 0, norms, np.nan)
     low, high = np.nanmin(norms), np.nanmax(norms)
     scale = LogNorm(max(low, high * 1e-12), high if high > low else low * 10)
     image = ax.imshow(norms, norm=scale, cmap=mpl.colormaps["magma"])
@@ -83,7 +95,8 @@ def plot_finite_time_distribution(
 
     **Arguments**
 
-    - `exponents`: `[..., k]` in nats per step; what is not finite is left out.
+    - `exponents`: `[..., k]` in nats per step, as `lyapunov_distribution(...).exponents`; what is not finite is left
+      out.
     - `ax`: where to draw; a new figure when None.
     - `names`: of the k exponents.
 
@@ -93,6 +106,7 @@ def plot_finite_time_distribution(
     >>> ax.get_yticklabels()[0].get_text(), len(ax.lines[0].get_xdata())  # a row of 20 dots for each exponent
     ('exponent 1', 20)
     """
+    exponents = array_of("exponents", exponents)
     ax = axes_or_new(ax)
     samples = np.asarray(exponents, float).reshape(-1, np.shape(exponents)[-1])
     columns = [column[np.isfinite(column)] for column in samples.T]

@@ -34,6 +34,28 @@ def axes_or_new(ax: Axes | None, **subplots: Any) -> Axes:
     return figure(**subplots)[1] if ax is None else ax
 
 
+def add_legend(ax: Any, given: Axes | None) -> None:
+    """A legend in a figure of one's own; where somebody gave the Axes, theirs to add."""
+    if given is None and ax.get_legend_handles_labels()[1]:
+        ax.legend(fontsize=8)
+
+
+def array_of(name: str, value: Any) -> np.ndarray:
+    """The value as an array.
+
+    **Raises** `ValueError` for the record that a function returned, of which one field is to be drawn.
+    """
+    fields = getattr(value, "_fields", None)
+    try:
+        array = np.asarray(None if fields else value)
+    except ValueError:  # of different shapes
+        array = np.asarray(None)
+    if array.dtype == object:
+        what = f"a {type(value).__name__}" + (f" of {list(fields)}" if fields else "")
+        raise ValueError(f"{name} must be an array, got {what}: give the part of it that is to be drawn")
+    return array
+
+
 def figure_of(ax: Axes) -> Figure:
     """The figure that the Axes are part of.
 

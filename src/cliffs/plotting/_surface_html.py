@@ -17,7 +17,7 @@ def surface_html(
     surface: Surface,
     paths: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]] | None = None,
     *,
-    names: tuple[str, str, str] = ("w", "b", "error"),
+    names: tuple[str, str, str] = ("direction 1", "direction 2", "loss"),
     title: str = "Error surface",
     max_points: int = 90,
 ) -> str:
