@@ -195,6 +195,10 @@ def test_property_lengths_vary_by_batch_inside_jit_and_vmap(name):
         (lambda k: tasks.multiplication(k, 0, 20), "batch_size"),
         (lambda k: tasks.random_permutation(k, 2, 1), "length must be at least 2"),
         (lambda k: tasks.random_permutation(k, 2, 5, num_symbols=2), "num_symbols"),
+        (
+            lambda k: jax.jit(lambda n: tasks.addition(k, 2, n, max_length=30))(20),
+            "length must be known before tracing",
+        ),
         (lambda k: tasks.memorisation(k, 2, 0), "length must be at least 1"),
         (lambda k: tasks.memorisation(k, 2, 5, values=1), "values"),
         (lambda k: tasks.memorisation(k, None, 5), "batch_size=None makes 5\\^10"),

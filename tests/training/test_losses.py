@@ -95,6 +95,55 @@ def test_integration_a_gated_cell_takes_every_loss():
     assert np.isfinite(float(training.regression_loss(step)(single, targets)[0]))
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_property_sequences_of_lengths_of_their_own_count_as_each_alone(gated):
+    cell = recurrent.lstm_cell(8)
+    step = cell if gated else STEP
+    numbers, classes = model(2, 1), model(6, 4)
+    if gated:
+        numbers, classes = (m._replace(rnn=cell.init(jax.random.key(4), n)) for m, n in ((numbers, 2), (classes, 6)))
+    lengths = jnp.array([10, 14, 20])
+    batch = tasks.addition(jax.random.key(1), 3, 20)
+    cases = [
+        (training.regression_loss(step), numbers, batch._replace(length=lengths)),
+        (training.classification_loss(step), classes, tasks.temporal_order(jax.random.key(2), 3, 20)),
+        (
+            training.readout_loss(step, training.last_step_nats(step)),
+            classes,
+            tasks.temporal_order(jax.random.key(2), 3, 20),
+        ),
+    ]
+    for loss, params, batch in cases:
+        alone = [
+            loss(params, tasks.SequenceBatch(batch.inputs[:n, i : i + 1], batch.targets[i : i + 1], jnp.asarray(n)))[0]
+            for i, n in enumerate(lengths)
+        ]
+        together = jax.jit(loss)(params, batch._replace(length=lengths))[0]
+        np.testing.assert_allclose(together, np.mean(alone), rtol=1e-5)
+
+
+@pytest.mark.wrong_arguments
+def test_wrong_targets_and_lengths_are_named():
+    numbers, order = tasks.addition(jax.random.key(0), 3, 20), tasks.temporal_order(jax.random.key(0), 3, 20)
+    copy = tasks.delayed_copy(jax.random.key(1), 3, 8, delay=2)
+    squares, nats = training.regression_loss(STEP), training.classification_loss(STEP)
+    cases = [
+        (squares, model(2, 1), numbers._replace(targets=numbers.targets[:, 0]), r"outputs are, \(3, 1\), got \(3,\)"),
+        (squares, model(2, 1), numbers._replace(length=jnp.array([20, 20])), r"one number or .*batch.*got \(2,\)"),
+        (nats, model(2, 1), numbers, r"targets must be classes, integers \(3,\), got float32\[3, 1\]"),
+        (nats, model(6, 4), order._replace(targets=jnp.ones((3, 4), int)), r"got int32\[3, 4\]"),
+        (
+            training.sequence_classification_loss(STEP),
+            model(1, 2),
+            copy._replace(targets=copy.targets[-1]),
+            r"\(8, 3\)",
+        ),
+    ]
+    for loss, params, batch, words in cases:
+        with pytest.raises(ValueError, match=words):
+            loss(params, batch)
+
+
 @pytest.mark.wrong_arguments
 def test_wrong_batch_without_mask_is_named():
     with pytest.raises(ValueError, match=r"batch\.mask is None"):

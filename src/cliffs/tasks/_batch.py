@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key
 
 
@@ -13,8 +14,9 @@ class SequenceBatch(NamedTuple):
     inputs: Float[Array, "time batch features"]
     targets: Array
     """`[batch]` classes or `[batch, outputs]` numbers, wanted at the last step; with a mask `[time, batch]` classes."""
-    length: Int[Array, ""]
-    """Steps that count, the same for the whole batch."""
+    length: Int[Array, "*batch"]
+    """Steps that count. Tasks draw one number for the whole batch; for the losses of `cliffs.training` it may be
+    `[batch]`, one for each sequence."""
     mask: Bool[Array, "time batch"] | None = None
     """The steps at which an output is wanted; None when it is wanted at the last step alone."""
 
@@ -29,6 +31,11 @@ def draw_length(
     >>> draw_length(jax.random.key(0), 20, None, shortest=10, why="a window is a tenth")
     (20, Array(20, dtype=int32...))
     """
+    if isinstance(length, Tracer) or isinstance(max_length, Tracer):
+        raise ValueError(
+            "length must be known before tracing, it is a traced number: a task draws a length that varies itself, "
+            f"between length and max_length; for each length of a list take a sweep of its own, got {length}"
+        )
     if length < shortest:
         raise ValueError(f"length must be at least {shortest} ({why}), got {length}")
     if max_length is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from cliffs.recurrent import ModelParams, readout, unroll
 from cliffs.typing import Loss, Step
@@ -89,6 +89,8 @@ def last_step_nats(step: Step) -> StatesError:
 
     A sequence is wrong where another class has the largest output.
 
+    **Raises** `ValueError` for targets of another shape or that are no classes, and for lengths that do not fit.
+
     >>> from cliffs import recurrent
     >>> callable(last_step_nats(recurrent.rnn_step()))
     True
@@ -96,6 +98,7 @@ def last_step_nats(step: Step) -> StatesError:
 
     def error(params, states, batch):
         logits = _last_outputs(step, params, states, batch)
+        check_classes(logits, batch.targets)
         nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
         return nats.mean(), (logits.argmax(-1) != batch.targets).mean()
 
@@ -107,13 +110,19 @@ def last_step_squares(step: Step, *, tolerance: float = 0.2) -> StatesError:
 
     A sequence is wrong where it exceeds `tolerance^2`.
 
+    **Raises** `ValueError` for targets of another shape than the outputs, and for lengths that do not fit.
+
     >>> from cliffs import recurrent
     >>> callable(last_step_squares(recurrent.rnn_step(), tolerance=0.04))
     True
     """
 
     def error(params, states, batch):
-        squares = ((_last_outputs(step, params, states, batch) - batch.targets) ** 2).sum(-1)
+        outputs = _last_outputs(step, params, states, batch)
+        if outputs.shape != jnp.shape(batch.targets):  # which could well be broadcast to something else
+            got = jnp.shape(batch.targets)
+            raise ValueError(f"batch.targets must be [*batch, outputs] as the outputs are, {outputs.shape}, got {got}")
+        squares = ((outputs - batch.targets) ** 2).sum(-1)
         return squares.mean(), (squares > tolerance**2).mean()
 
     return error
@@ -124,7 +133,7 @@ def every_step_nats(step: Step) -> StatesError:
 
     A sequence with one wrong step is wrong.
 
-    **Raises** `ValueError` for a batch without a mask.
+    **Raises** `ValueError` for a batch without a mask, or with targets of another shape or that are no classes.
 
     >>> from cliffs import recurrent
     >>> callable(every_step_nats(recurrent.rnn_step()))
@@ -135,6 +144,7 @@ def every_step_nats(step: Step) -> StatesError:
         if batch.mask is None:
             raise ValueError("batch.mask is None: this batch wants an output at the last step alone")
         logits = readout(params.readout, _features(step)(states))
+        check_classes(logits, batch.targets)
         nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
         wrong = (logits.argmax(-1) != batch.targets) & batch.mask
         return jnp.where(batch.mask, nats, 0).sum() / batch.mask.sum(), wrong.any(0).mean()
@@ -175,5 +185,30 @@ def _features(step):
 
 
 def _last_outputs(step, params, states, batch):
-    last = jax.tree.map(lambda s: s[batch.length - 1], states)
-    return readout(params.readout, _features(step)(last))
+    return readout(params.readout, _features(step)(last_states(states, batch.length)))
+
+
+def last_states(states: PyTree, length: ArrayLike) -> PyTree:
+    """The states after step `length - 1`: one length for all sequences, or one for each, `[*batch]`.
+
+    >>> last_states(jnp.arange(6.0).reshape(3, 2, 1), jnp.array([1, 3])).tolist()
+    [[0.0], [5.0]]
+    """
+    if not jnp.ndim(length):
+        return jax.tree.map(lambda x: x[length - 1], states)
+    length = jnp.asarray(length)
+
+    def last(x):
+        if x.shape[1 : 1 + length.ndim] != length.shape:
+            raise ValueError(f"batch.length must be one number or [*batch], got {length.shape} for states {x.shape}")
+        where = (length - 1).reshape(1, *length.shape, *[1] * (x.ndim - 1 - length.ndim))
+        return jnp.take_along_axis(x, where, 0)[0]
+
+    return jax.tree.map(last, states)
+
+
+def check_classes(logits: Array, targets: ArrayLike) -> None:
+    """Raise `ValueError` for targets that are not one class for each row of the logits."""
+    kind, shape = jnp.result_type(targets), jnp.shape(targets)
+    if not jnp.issubdtype(kind, jnp.integer) or shape != logits.shape[:-1]:
+        raise ValueError(f"batch.targets must be classes, integers {logits.shape[:-1]}, got {kind}{list(shape)}")

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from cliffs._losses import with_aux
 from cliffs.clipping import tree_norm
 from cliffs.recurrent import Method, ModelParams, readout, unroll
+from cliffs.training._losses import check_classes, last_states
 from cliffs.typing import Loss, Sampler, Step
 
 
@@ -155,6 +156,7 @@ def classification_loss(step: Step, *, method: Method = "auto") -> Loss:
     - `method`: of `unroll`.
 
     **Returns** `loss(params: ModelParams, batch: SequenceBatch) -> (nats, error rate)`. The initial state is zero.
+    Sequences of lengths of their own have them in `batch.length`, `[batch]`.
 
     >>> from cliffs import recurrent, tasks
     >>> loss = classification_loss(recurrent.rnn_step("tanh"))
@@ -171,8 +173,8 @@ def classification_loss(step: Step, *, method: Method = "auto") -> Loss:
         shape = batch.inputs.shape[1:-1]
         start = zero_state(shape, dtype) if zero_state else jnp.zeros((*shape, params.readout.w_out.shape[0]), dtype)
         states = unroll(step, params.rnn, start, batch.inputs.astype(dtype), method=method)
-        last = jax.tree.map(lambda s: s[batch.length - 1], states)
-        logits = readout(params.readout, features(last))
+        logits = readout(params.readout, features(last_states(states, batch.length)))
+        check_classes(logits, batch.targets)
         nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
         return nats.mean(), (logits.argmax(-1) != batch.targets).mean()
 
