@@ -109,6 +109,12 @@ def test_integration_a_penalty_joins_losses_with_and_without_aux():
         (lambda: penalties.spectral_penalty(jnp.eye(2), of=untyped("trace")), "of must be"),
         (lambda: penalties.spectral_penalty(jnp.ones((2, 3))), "matrix must be square"),
         (
+            lambda: penalties.add_penalty(
+                lambda p, b: p, lambda p, b: penalties.l2(p), untyped(lambda step: 0.1 / (step + 1))
+            ),
+            "weight must be a number, got a function",
+        ),
+        (
             lambda: penalties.jacobian_norm(
                 recurrent.linear_step, jnp.eye(2), jnp.ones(2), length=2, num_projections=0
             ),

@@ -19,11 +19,15 @@ def add_penalty(loss: Loss, penalty: Callable[[PyTree, PyTree], ArrayLike], weig
 
     **Returns** a loss of the same kind.
 
+    **Raises** `ValueError` for a weight that is a function.
+
     >>> from cliffs.penalties import l2
     >>> loss = lambda params, batch: ((params - batch) ** 2, "aux")
     >>> add_penalty(loss, lambda params, batch: l2(params), 0.5)(2.0, 1.0)[1]
     'aux'
     """
+    if callable(weight):
+        raise ValueError("weight must be a number, got a function: call a schedule with the step, schedule(state.step)")
 
     def penalised(params, batch):
         out = loss(params, batch)
