@@ -102,6 +102,9 @@ def test_integration_an_echo_state_network_learns_a_delayed_nonlinear_target():
         (lambda: training.echo_state_params(jax.random.key(0), 1, 3, spectral_radius=-1.0), "radius"),
         (lambda: training.ridge_readout(jnp.ones((3, 1)), jnp.ones((3, 1)), ridge=-1.0), "ridge"),
         (lambda: training.ridge_readout(jnp.ones((3, 1)), jnp.ones((4, 1))), "targets"),
+        (lambda: training.ridge_readout(jnp.ones((3, 1)), jnp.ones(3)), r"must be \(3, outputs\) .* got \(3,\)"),
+        (lambda: training.memory_capacity(jnp.ones((90, 3)), jnp.ones((90, 1)), max_delay=6), r"got .*\(90, 1\)"),
+        (lambda: training.linear_memory_capacity(jnp.eye(3), jnp.ones((1, 3)), max_delay=6), r"w_in must be \[n\]"),
         (lambda: training.memory_capacity(jnp.ones((10, 3)), jnp.ones(10), max_delay=6), "max_delay=6"),
     ],
 )

@@ -91,7 +91,8 @@ def ridge_readout(
     if not isinstance(ridge, Tracer) and not ridge >= 0:
         raise ValueError(f"ridge must be non-negative, got {ridge}")
     if states.shape[:-1] != targets.shape[:-1]:
-        raise ValueError(f"targets must have the states' leading axes {states.shape[:-1]}, got {targets.shape}")
+        wanted = f"({', '.join(map(str, states.shape[:-1]))}, outputs)"
+        raise ValueError(f"targets must be {wanted} for states of shape {states.shape}, got {targets.shape}")
     x, y = (jnp.asarray(a).reshape(-1, a.shape[-1]) for a in (states, targets))
     x_mean, y_mean = (a.mean(0) if bias else jnp.zeros(a.shape[1], a.dtype) for a in (x, y))
     below = jnp.sqrt(jnp.asarray(ridge, x.dtype)) * jnp.eye(x.shape[1], dtype=x.dtype)
@@ -132,7 +133,8 @@ def memory_capacity(
 
     **Returns** `MemoryCapacity`; at most `hidden` in theory for independent inputs.
 
-    **Raises** `ValueError` when there are too few steps: each half needs `max_delay` and `hidden` more.
+    **Raises** `ValueError` for other shapes, and when there are too few steps: each half needs `max_delay` and `hidden`
+    more.
 
     Source: Jaeger (2001), Short term memory in echo state networks.
 
@@ -141,6 +143,9 @@ def memory_capacity(
     >>> round(float(memory_capacity(delay_line, inputs[3:], max_delay=6).total), 2)
     3.0...
     """
+    if states.ndim != 2 or inputs.shape != states.shape[:1]:
+        shapes = f"{states.shape} and {inputs.shape}"
+        raise ValueError(f"states and inputs must be [time, hidden] and [time], got shapes {shapes}")
     time, hidden = states.shape
     rows = (time - max_delay) // 2
     if max_delay < 0 or rows <= hidden:
@@ -176,6 +181,8 @@ def linear_memory_capacity(
     **Returns** `MemoryCapacity`. Where C is singular to rounding, NaN or numbers without digits: use float64, and a
     network of modest size.
 
+    **Raises** `ValueError` for input weights of another shape.
+
     Source: Jaeger (2001), Short term memory in echo state networks, proposition 2; Ganguli, Huh & Sompolinsky (2008).
 
     >>> ring = 0.5 * jnp.roll(jnp.eye(2), 1, 1)
@@ -183,6 +190,8 @@ def linear_memory_capacity(
     >>> [f"{c:.4f}" for c in capacity.curve.tolist()]  # (1 - r^4) r^(4 floor(k / 2))
     ['0.9375', '0.9375', '0.0586', '0.0586']
     """
+    if jnp.shape(w_in) != jnp.shape(w_rec)[:1]:
+        raise ValueError(f"w_in must be [n] for w_rec of shape {jnp.shape(w_rec)}, got shape {jnp.shape(w_in)}")
 
     def double(carry, _):
         covariance, power = carry
