@@ -201,6 +201,22 @@ def test_property_unperturbed_inputs_cost_no_product():
         (lambda p, s, u: recurrent.unroll(recurrent.rnn_step(), p, s[..., :4], u), "hidden size 5"),
         (lambda p, s, u: recurrent.unroll(recurrent.rnn_step(), p, s, None, length=3), "inputs is None"),
         (lambda p, s, u: recurrent.unroll(lambda p, s, u: s, p, s, None), "length"),
+        (
+            lambda p, s, u: recurrent.rnn_step()(p, s, untyped(None)),
+            "inputs is None, but a step",
+        ),
+        (
+            lambda p, s, u: recurrent.rnn_step()(untyped(recurrent.ModelParams(p, untyped(None))), s, u[0]),
+            "params must be RNNParams, got ModelParams: .* its field rnn",
+        ),
+        (
+            lambda p, s, u: recurrent.unroll(lambda p, s, u: jnp.tanh(s @ p.w_rec + u @ p.w_in), p, s[0], u),
+            r"step must return a state like initial_state, \(\(5,\), 'float32'\), got \(\(4, 5\), 'float32'\)",
+        ),
+        (
+            lambda p, s, u: recurrent.unroll(lambda p, s, u: (s, u), p, s, u, remat=True),
+            "step must return a state like initial_state",
+        ),
     ],
 )
 def test_wrong_use_names_the_argument(call, words):

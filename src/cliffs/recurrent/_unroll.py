@@ -15,7 +15,7 @@ from cliffs.recurrent._parallel import parallel_unroll, states_or_scan
 from cliffs.recurrent._persistent import persistent_states
 from cliffs.recurrent._recompute import block_of_remat, over_blocks_with_rest, settled_types
 from cliffs.recurrent._tangents import states_before
-from cliffs.recurrent._vanilla import RNNParams, RNNStep, project_inputs
+from cliffs.recurrent._vanilla import RNNParams, RNNStep, check_driven, project_inputs
 from cliffs.typing import Step
 
 Method = Literal["auto", "scan", "parallel", "persistent"]
@@ -62,8 +62,8 @@ def unroll(
     **Returns** the states with a leading time axis, `[time, *batch, hidden]`, without `x_0`; or `x_T`
     `[*batch, hidden]` with `last_only`.
 
-    **Raises** `ValueError` for an unknown method, a missing length, inputs that do not fit the state, or a budget that
-    no length of block meets.
+    **Raises** `ValueError` for an unknown method, a missing length, inputs that do not fit the state, a step that
+    returns another state, or a budget that no length of block meets.
 
     Source: Pascanu, Mikolov & Bengio (2012), eqs. 1-5 and Fig. 2; recomputation in blocks: Chen et al. (2016),
     Training deep nets with sublinear memory cost.
@@ -76,6 +76,14 @@ def unroll(
     num_steps = _check(step, params, initial_state, inputs, length, method)
     if method == "parallel" and remat is not False:
         raise ValueError(f"remat must be False with method='parallel', which keeps all states, got {remat}")
+    try:
+        return _states(step, params, initial_state, inputs, num_steps, method, remat, last_only)
+    except TypeError as error:
+        _refuse_another_state(step, params, initial_state, inputs, error)
+        raise
+
+
+def _states(step, params, initial_state, inputs, num_steps, method, remat, last_only) -> PyTree:
     if remat is False:
         states = _choose(step, params, initial_state, inputs, num_steps, method)[1](initial_state, inputs)
         return jax.tree.map(lambda x: x[-1], states) if last_only else states
@@ -88,6 +96,19 @@ def unroll(
     steps = block_of_remat(block, initial_state, inputs, num_steps, remat)
     last, states = over_blocks_with_rest(block, initial_state, inputs, steps, num_steps=num_steps)
     return last if last_only else states
+
+
+def _refuse_another_state(step, params, state, inputs, cause: TypeError) -> None:
+    """Raise `ValueError` where the trouble is a step whose states are not like the initial one."""
+    try:
+        first = jax.tree.map(lambda x: x[0], inputs)
+        new = jax.eval_shape(lambda state, u: step(params, state, u), state, first)
+    except Exception:  # the trouble is within the step: its own error says more
+        return
+    old, new = (jax.tree.map(lambda x: (jnp.shape(x), str(jnp.result_type(x))), tree) for tree in (state, new))
+    if old != new:
+        hint = "the batch axes of inputs [time, *batch, ...] belong into initial_state, too"
+        raise ValueError(f"step must return a state like initial_state, {old}, got {new} ({hint})") from cause
 
 
 class UnrollMethod(NamedTuple):
@@ -211,8 +232,7 @@ def _check(step, params, initial_state, inputs, length: int | None, method: str)
 
 
 def _check_inputs(params: RNNParams, state: Array, inputs: Array) -> None:
-    if inputs is None:
-        raise ValueError("inputs is None, but a step of rnn_step needs [time, *batch, features]")
+    check_driven(params, inputs)
     features, hidden = params.w_in.shape
     index = jnp.issubdtype(inputs.dtype, jnp.integer)
     want = "[time, *batch] of class indices" if index else f"[time, *batch, {features}]"

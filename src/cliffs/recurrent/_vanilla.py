@@ -44,6 +44,7 @@ class RNNStep:
     form: str
 
     def __call__(self, params: RNNParams, state: Array, inputs: Array) -> Array:
+        check_driven(params, inputs)
         act = ACTIVATIONS[self.activation]
         drive = project_inputs(params, inputs)
         if self.form == "pre_activation":
@@ -53,6 +54,14 @@ class RNNStep:
     def features(self, states: Array) -> Array:
         """What the read-out sees: the activity of the units, act(x) or h."""
         return ACTIVATIONS[self.activation](states) if self.form == "pre_activation" else states
+
+
+def check_driven(params: PyTree, inputs: PyTree) -> None:
+    """Raise `ValueError` for parameters with a read-out, or for no inputs, where a step of `rnn_step` is meant."""
+    if isinstance(params, ModelParams):
+        raise ValueError("params must be RNNParams, got ModelParams: a step takes its field rnn, without the read-out")
+    if inputs is None:
+        raise ValueError("inputs is None, but a step of rnn_step needs them: [..., features], zeros where it has none")
 
 
 def rnn_step(
