@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.untyped import untyped
 
 from cliffs import recurrent
 from cliffs.recurrent import OneUnitParams, one_unit_step
@@ -149,6 +150,8 @@ def test_wrong_use_names_the_argument():
         growth_report(jnp.eye(2), "swish")
     with pytest.raises(ValueError, match="w_rec"):
         growth_report(jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"w_rec must be one matrix, .* got a RNNParams"):
+        growth_report(untyped(recurrent.RNNParams(jnp.eye(2), jnp.eye(2))))
     with pytest.raises(ValueError, match="num_powers"):
         growth_report(jnp.eye(2), num_powers=0)
     with pytest.raises(ValueError, match="jacobians"):

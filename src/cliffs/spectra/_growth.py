@@ -71,6 +71,8 @@ def growth_report(
     """
     if activation not in MAX_SLOPE:
         raise ValueError(f"activation must be one of {sorted(MAX_SLOPE)}, got {activation!r}")
+    if isinstance(w_rec, dict) or hasattr(w_rec, "_fields"):
+        raise ValueError(f"w_rec must be one matrix, such as params.w_rec, got a {type(w_rec).__name__}")
     w_rec = jnp.asarray(w_rec)
     w_rec = w_rec.astype(jnp.result_type(w_rec, float))
     if w_rec.ndim != 2 or w_rec.shape[0] != w_rec.shape[1]:

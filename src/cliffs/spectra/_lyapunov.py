@@ -47,7 +47,8 @@ def lyapunov_exponents(
     - `warmup`: steps before those, on which the frame turns but nothing is counted.
     - `interval`: steps between re-orthonormalisations.
 
-    **Returns** `[k]`, the finite-time exponents of this trajectory. `vmap` over states gives their distribution
+    **Returns** `[k]`, the finite-time exponents of this trajectory, those of the QR's directions one after the other:
+    near ones may still be out of order where the steps are few. `vmap` over states gives their distribution
     (`lyapunov_distribution`), `grad` goes through (`gradient_flossing`). For singular Jacobians and unbounded
     trajectories see the module's text.
 
