@@ -1,6 +1,7 @@
 """One convention for all pictures: `plot_x(result, ax=None) -> Axes`."""
 
 import inspect
+import io
 
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +46,16 @@ def test_documented_a_figure_of_its_own_has_a_legend_and_axes_given_have_none():
     assert [text.get_text() for text in legend.get_texts()] == ["largest", "median", "smallest"]
     assert plotting.plot_attractors(np.zeros(2), np.ones((2, 3, 4, 1))).get_legend() is None  # nothing to name
     assert plotting.plot_attractors(np.zeros(2), np.ones((2, 3, 4, 1)), ax).get_xlabel() == ""
+
+
+def test_property_the_legend_of_a_diagnosis_hides_no_spike():
+    norms = np.random.default_rng(0).lognormal(0.0, 0.3, 120)
+    norms[[5, 40, 119]] = 50.0
+    ax = plotting.plot_diagnosis(norms, max_norm=1.0)
+    fig = plotting.figure_of(ax)
+    fig.savefig(io.BytesIO())  # places the legend
+    box = present(ax.get_legend()).get_window_extent().transformed(ax.transData.inverted())
+    assert box.y0 > 50.0
 
 
 def test_documented_colours_of_a_surface_are_named_and_arrows_without_one_are_seen():

@@ -46,5 +46,8 @@ def plot_diagnosis(
     if max_norm is not None:
         ax.axhline(max_norm, color=COLORS["clipped"], ls="--", lw=1.2, label=f"threshold in use {max_norm:.3g}")
     ax.set(xlabel="step", ylabel="gradient norm", title=", ".join(diagnosis.names()))
-    ax.legend(loc="best", fontsize=8)
+    if ax.get_yscale() == "log":  # room above the largest norm, so that the legend hides no spike
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, high * (high / low) ** 0.35)
+    ax.legend(loc="upper left", fontsize=8)
     return ax
