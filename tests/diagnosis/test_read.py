@@ -165,6 +165,7 @@ def test_wrong_encodings_name_the_file(tmp_path, name, content, match):
         ("log.csv", "step,grad_norm\n1,2,3\n4,5\n", {}, "row 2 has 3 cells, the header has 2"),
         ("log.csv", "step,grad_norm\n1,high\n", {}, "grad_norm must hold numbers, got 'high' in row 0"),
         ("log.csv", "a,a\n1,2\n", {}, "twice"),
+        ("log.csv", "0,1.5,2e-3\n1,1.4,3e-3\n", {}, "the first line must name the columns, .*'2e-3'"),
         ("log.csv", "", {}, "holds no rows"),
         ("log.csv", "step,grad_norm\n1,\n", {}, "log.csv"),
         ("log.json", '{"log_history": 3}', {}, "must hold log_history"),

@@ -139,6 +139,8 @@ def _csv(path: Path) -> tuple[Rows, list[str]]:
     separator = max(",;\t", key=lines[0].count)
     table = csv.reader(lines, delimiter=separator)
     names = [name.strip() for name in next(table)]
+    if all(_is_number(name) for name in names):
+        raise ValueError(f"{path.name}: the first line must name the columns, such as step,loss,grad_norm, got {names}")
     if len(set(names)) < len(names):
         raise ValueError(f"{path.name}: a column's name is there twice in {names}")
     rows, notes = [], []
@@ -150,6 +152,14 @@ def _csv(path: Path) -> tuple[Rows, list[str]]:
         else:
             rows.append({name: _cell(cell.strip(), separator) for name, cell in zip(names, cells)})
     return rows, notes
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
 
 
 def _cell(cell: str, separator: str) -> str:
