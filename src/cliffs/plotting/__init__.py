@@ -1,7 +1,8 @@
 """Figures of what the library's functions return: `plot_x(result, ax=None) -> Axes`. Needs matplotlib.
 
 Every function draws on the Axes that it is given, or on those of a new figure, and returns them; `ax.figure.savefig`
-stores the picture. matplotlib comes with the `experiments` extra.
+stores the picture. Figures are made without pyplot: in a notebook with `%matplotlib inline` `ax.figure` shows it.
+matplotlib comes with the `experiments` extra.
 """
 
 from cliffs.plotting._bifurcations import plot_attractors as plot_attractors
