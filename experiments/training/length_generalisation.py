@@ -122,6 +122,6 @@ def draw(result: Result) -> dict[str, Any]:
         ax.plot(lengths, 100 * mine.T, alpha=0.35, linewidth=1, **style)
         ax.plot(lengths, 100 * np.median(mine, 0), marker="o", label=method, **style)
     ax.axvspan(result.config.length, result.config.max_length, color="black", alpha=0.07, linewidth=0)
-    ax.set(xscale="log", xlabel="length tested at (shaded: trained on)", ylabel="% of sequences wrong", ylim=(-3, 80))
+    ax.set(xscale="log", xlabel="length tested at (shaded: trained on)", ylabel="% of sequences wrong", ylim=(-3, 103))
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3, title="median; thin: each model")
     return {"length_generalisation": fig}
