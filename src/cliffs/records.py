@@ -21,6 +21,19 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, PyTree
 
+__all__ = [
+    "Record",
+    "from_json",
+    "git_revision",
+    "load_arrays",
+    "load_record",
+    "machine",
+    "save_arrays",
+    "save_record",
+    "to_json",
+    "write_atomic",
+]
+
 PathLike = str | os.PathLike[str]
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy")
 """Whose versions a record names."""

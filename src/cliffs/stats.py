@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
+__all__ = ["Bound", "bootstrap_interval", "holm", "wilson_interval"]
+
 Bound = float | np.ndarray
 """One end of an interval, or of many."""
 

@@ -76,6 +76,16 @@ def test_wrong_steps_between_looks(every):
 
 
 @pytest.mark.wrong_arguments
+@pytest.mark.parametrize(
+    "wrap", [with_telemetry, clipping.skip_outliers, lambda x: clipping.clip_update_rms(1.0, inner=x)]
+)
+@pytest.mark.parametrize("inner", [1.0, clipping.clip_by_global_norm])
+def test_wrong_things_to_wrap_are_named(wrap, inner):
+    with pytest.raises(ValueError, match=r"(transform|inner) must be an optax transformation"):
+        wrap(inner)
+
+
+@pytest.mark.wrong_arguments
 @pytest.mark.parametrize("every", [1, 3])
 def test_wrong_leaves(every):
     tx = with_telemetry(optax.clip(1.0), every=every, per_leaf=True)

@@ -103,6 +103,10 @@ def test_wrong_rules_and_metrics_are_named():
         small.run(prune=prune.successive_halving("loss"))
     with pytest.raises(ValueError, match=r"prune must return bool \[6\], got int64\[2\]"):
         small.run(prune=lambda evaluations, active: np.array([0, 1]))
+    with pytest.raises(
+        ValueError, match=r"metric must be the name of an evaluation, got a dict: prune=successive_halv"
+    ):
+        small.run(prune=prune.successive_halving)
     with pytest.raises(ValueError, match="prune must be a function of"):
         small.run(prune="halving")
     with pytest.raises(ValueError, match=r"prune is called as prune\(evaluations, active\), but .* other arguments"):

@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from cliffs.clipping._leaves import is_number
 from cliffs.clipping._numbers import Number, at, check, check_scalar
 from cliffs.clipping._safe_norm import Axis, sum_over_devices, tree_norm
+from cliffs.clipping._strategy import with_extra_args
 
 
 class SkipOutliersState(NamedTuple):
@@ -74,8 +75,7 @@ def skip_outliers(
     for name, sigma in (("loss_sigma", loss_sigma), ("norm_sigma", norm_sigma)):
         if sigma is not None:
             check(name, sigma)
-    whole = inner.gradient_transformation() if isinstance(inner, optax.MultiSteps) else inner
-    optimizer = optax.with_extra_args_support(whole)
+    optimizer = with_extra_args("inner", inner)
 
     def init(params):
         def count():

@@ -28,6 +28,20 @@ In every case but `"zero"` the state stays as it was: no average, buffer or coun
 MODES: tuple[str, ...] = get_args(NonFinite)
 
 
+def with_extra_args(name: str, inner: Any) -> optax.GradientTransformationExtraArgs:
+    """A wrapped transformation, also `optax.MultiSteps`, that takes extra arguments; `ValueError` for what is none.
+
+    >>> with_extra_args("inner", optax.clip)
+    Traceback (most recent call last):
+    ...
+    ValueError: inner must be an optax transformation, such as optax.sgd(0.1), got <function clip at ...
+    """
+    inner = inner.gradient_transformation() if isinstance(inner, optax.MultiSteps) else inner
+    if not (callable(getattr(inner, "init", None)) and callable(getattr(inner, "update", None))):
+        raise ValueError(f"{name} must be an optax transformation, such as optax.sgd(0.1), got {inner!r}")
+    return optax.with_extra_args_support(inner)
+
+
 class CountState(NamedTuple):
     """The state of a strategy without memory: how many updates it has seen (schedules read it)."""
 

@@ -21,7 +21,7 @@ from cliffs.clipping._leaves import (
 from cliffs.clipping._numbers import check
 from cliffs.clipping._outcome import compare
 from cliffs.clipping._safe_norm import each_leaf, leaf_norms, whole_norm
-from cliffs.clipping._strategy import reporting_update
+from cliffs.clipping._strategy import reporting_update, with_extra_args
 
 
 class TelemetryState(NamedTuple):
@@ -76,7 +76,7 @@ def with_telemetry(
 
     **Returns** an `optax.GradientTransformationExtraArgs` with `TelemetryState`; read it with `read_telemetry`.
 
-    **Raises** `ValueError` for a decay or an `every` out of range.
+    **Raises** `ValueError` for a decay or an `every` out of range, and for what is no transformation.
 
     >>> optimizer = optax.chain(with_telemetry(optax.clip_by_global_norm(1.0)), optax.sgd(0.1))
     >>> params = jnp.zeros(2)
@@ -88,7 +88,7 @@ def with_telemetry(
     check("decay", decay, high=1.0, open_high=True, static=True)
     if not isinstance(every, (int, np.integer)) or not 1 <= every < 2**31:
         raise ValueError(f"every must be a whole number >= 1 and < 2^31, got {every!r}")
-    inner = optax.with_extra_args_support(transform)
+    inner = with_extra_args("transform", transform)
     report_update = reporting_update(transform)
 
     def init(params):

@@ -13,7 +13,7 @@ from cliffs.clipping._like_params import of_leaves, replaced, zeros_like_params
 from cliffs.clipping._numbers import Number, at, check, hypot, root_mean
 from cliffs.clipping._outcome import Outcome
 from cliffs.clipping._safe_norm import Axis, each_quotient, entries, leaf_norms
-from cliffs.clipping._strategy import Gradient, NonFinite, strategy
+from cliffs.clipping._strategy import Gradient, NonFinite, strategy, with_extra_args
 
 
 class UpdateRmsState(NamedTuple):
@@ -74,7 +74,7 @@ def clip_update_rms(
     check("max_rms", max_rms)
     check("b2", b2, high=1.0, open_high=True)
     check("eps", eps)
-    wrapped = optax.with_extra_args_support(inner or optax.identity())
+    wrapped = with_extra_args("inner", inner or optax.identity())
 
     def init(params):
         rms = zeros_like_params(params, real=True)

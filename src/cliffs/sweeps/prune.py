@@ -83,6 +83,9 @@ def successive_halving(
     >>> rule({"error": np.array([[0.3], [0.1], [0.2]])}, np.ones(3, bool)).tolist()
     [False, True, False]
     """
+    if not isinstance(metric, str):
+        kind = type(metric).__name__
+        raise ValueError(f"metric must be the name of an evaluation, got a {kind}: prune=successive_halving('error')")
     if not isinstance(eta, (int, float, np.number)) or not (math.isfinite(eta) and eta > 1):
         raise ValueError(f"eta must be above 1, got {eta!r}")
     for name, number in (("first", first), ("survivors", survivors)):
