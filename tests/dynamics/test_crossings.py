@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cliffs.dynamics import Settling, crossing_report, match_attractors, settle
+from cliffs.dynamics import Settling, bisect_boundary, crossing_report, match_attractors, settle
 from cliffs.recurrent import OneUnitParams, one_unit_cost, one_unit_step
 
 
@@ -13,9 +13,9 @@ def cost(params, start):
     return one_unit_cost(params, x0=start[0], num_steps=50)
 
 
-def report(b, new_b, start, new_start=None, w=5.0, **options):
+def report(b, new_b, start, new_start=None, w=5.0, new_w=None, **options):
     first, second = (None if x is None else jnp.array([x]) for x in (start, new_start))
-    return crossing_report(one_unit_step, OneUnitParams(w, b), OneUnitParams(w, new_b), first, second, **options)
+    return crossing_report(one_unit_step, OneUnitParams(w, b), OneUnitParams(new_w or w, new_b), first, second, **options)
 
 
 def test_parity_reference_change_of_bias_crosses_the_boundary_of_basins(x64, reference):
@@ -177,3 +177,30 @@ def test_wrong_use_names_the_argument():
         report(-2.5, -2.4, 0.5, num_samples=1)
     with pytest.raises(ValueError, match="float32, which can reach"):
         report(-2.5, -2.4, 0.5, settling=Settling(tolerance=1e-12))
+
+
+@pytest.mark.parametrize("offset", [1e3, 1e6, 1e8])
+def test_invariance_an_offset_of_the_state_changes_no_answer(x64, reference, offset):
+    def step(p, x, u):
+        return offset + one_unit_step(p, x - offset, u)
+
+    params, blur = OneUnitParams(5.0, -2.5), 8 * np.spacing(offset)
+    starts = jnp.array([[-0.1], [1.0]])
+    before, after = (settle(step, params, offset + s) for s in (starts, -starts))
+    assert match_attractors(step, params, params, before, after).basin.all()
+    point = bisect_boundary(step, params, offset - 1.0 - jnp.zeros((1, 1)), offset + 2.0 + jnp.zeros((1, 1)))
+    assert point.found.all()
+    np.testing.assert_allclose(point.states - offset, 0, atol=blur)
+    end = settle(step, OneUnitParams(-6.0, 3.0), offset + jnp.array([[0.5], [2.0]]))
+    assert end.period.tolist() == [2, 2]
+    # A single start does not tell how far it is from zero, but where it leads does.
+    found = crossing_report(step, params._replace(b=-2.63), params._replace(b=-2.6), offset + jnp.array([0.5]))
+    (event,) = found.crossings
+    assert event.kind == "basin boundary"
+    assert abs(-2.63 + 0.03 * event.position - float(reference["cliff_w5"]["b_boundary"])) < blur + 1e-14
+    flip = crossing_report(step, OneUnitParams(-3.5, 1.5), OneUnitParams(-6.0, 3.0), offset + jnp.array([0.5]))
+    there = report(1.5, 3.0, 0.5, w=-3.5, new_w=-6.0)
+    assert [c.kind for c in flip.crossings] == [c.kind for c in there.crossings] == ["flip"]
+    assert abs(flip.crossings[0].position - there.crossings[0].position) < 10 * blur
+    scaled = settle(step, OneUnitParams(-6.0, 3.0), offset + jnp.array([[0.5]]), scale=1.0)
+    assert scaled.period.tolist() == [2]

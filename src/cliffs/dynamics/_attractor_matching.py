@@ -16,7 +16,7 @@ from cliffs._precision import merge_distance as default_merge_distance
 from cliffs._precision import reachable_tolerance
 from cliffs.dynamics._settings import DEFAULT_SETTLING, Settling
 from cliffs.dynamics._settling import Settled, settle
-from cliffs.dynamics._units import relative_size
+from cliffs.dynamics._units import offset_noise, relative_size
 from cliffs.typing import Step
 
 
@@ -63,7 +63,7 @@ def match_attractors(
     - `settling`: how the attractors are followed.
     - `merge_distance`, `looseness`: cycles are compared by their points, to within `merge_distance (scale + |x|)` (by
       default the square root of the tolerance, the distance that a slow approach may leave); ends without a period by
-      their means and spreads, to within `looseness` times the spreads.
+      their means and spreads, to within `looseness` times the spreads. Scale and centre are those of `ends`.
 
     **Returns** `AttractorChange`.
 
@@ -81,10 +81,13 @@ def match_attractors(
 
     dtype = jnp.result_type(*jax.tree.leaves(ends.orbit))
     merge = default_merge_distance(merge_distance, reachable_tolerance(settling.tolerance, dtype, double=1e-10))
-    # One scale for both, so that they are followed and compared alike.
-    scale = jax.tree.map(lambda x: x[0], ends.scale)
-    forth = settle(step, new_params, first(ends.orbit), inputs, settling, scale=scale)
-    back = settle(step, params, first(new_ends.orbit), inputs, settling, scale=scale)
+    if merge_distance is None:
+        flat = _vectors(ends)
+        merge = jnp.maximum(merge, offset_noise(flat.centre, flat.scale, dtype) ** 0.5)
+    # One scale and centre for both, so that they are followed and compared alike.
+    scale, centre = (jax.tree.map(lambda x: x[0], tree) for tree in (ends.scale, _centre(ends)))
+    forth = settle(step, new_params, first(ends.orbit), inputs, settling, scale=scale, centre=centre)
+    back = settle(step, params, first(new_ends.orbit), inputs, settling, scale=scale, centre=centre)
 
     def same(followed, origin, there):
         # What has escaped is still there: infinity is the attractor on both sides.
@@ -103,8 +106,8 @@ def same_attractor(a: Settled, b: Settled, merge: float | Array, *, looseness: f
 
     Where an end has no period (invariant circle, chaos, not yet settled) means and spreads are compared instead: with
     `tol = looseness (spread_a + spread_b + |scale + |mean|| / 10)` the means may differ by `tol`, the spreads by
-    `2 tol`, all in units of the scale. That is a rule of thumb: attractors that lie inside each other with like spreads
-    count as one.
+    `2 tol`, all in units of the scale and seen from the centre. That is a rule of thumb: attractors that lie inside
+    each other with like spreads count as one.
 
     >>> still = settle(lambda a, x, u: a * x, jnp.asarray(0.5), jnp.array([[1.0], [-3.0]]))
     >>> same_attractor(still, still, 1e-3).tolist()
@@ -112,14 +115,18 @@ def same_attractor(a: Settled, b: Settled, merge: float | Array, *, looseness: f
     """
     a, b = _vectors(a), _vectors(b)
     # Padding beyond the period repeats the cycle, so all of b's points may be compared.
-    apart = relative_size(b.orbit - a.orbit[:, :1], a.orbit[:, :1], a.scale[:, None]).min(1)
+    apart = relative_size(b.orbit - a.orbit[:, :1], (a.orbit[:, 0] - a.centre)[:, None], a.scale[:, None]).min(1)
     spread, other = (jnp.linalg.norm(x.deviation / a.scale, axis=-1) for x in (a, b))
     near = jnp.linalg.norm((a.mean - b.mean) / a.scale, axis=-1)
-    tol = looseness * (spread + other + 0.1 * (1 + jnp.linalg.norm(a.mean / a.scale, axis=-1)))
+    tol = looseness * (spread + other + 0.1 * (1 + jnp.linalg.norm((a.mean - a.centre) / a.scale, axis=-1)))
     loose = (near <= tol) & (jnp.abs(spread - other) <= 2 * tol)
     close = (a.period == b.period) & (apart <= merge)
     close = jnp.where((a.period > 0) & (b.period > 0), close, loose)
     return jnp.where(a.escaped | b.escaped, a.escaped & b.escaped, close)
+
+
+def _centre(ends: Settled) -> PyTree:
+    return jax.tree.map(jnp.zeros_like, ends.mean) if ends.centre is None else ends.centre
 
 
 def _vectors(ends: Settled) -> Settled:
@@ -134,4 +141,5 @@ def _vectors(ends: Settled) -> Settled:
         mean=flat(ends.mean, 1),
         deviation=flat(ends.deviation, 1),
         scale=flat(ends.scale, 1),
+        centre=flat(_centre(ends), 1),
     )

@@ -145,7 +145,7 @@ def basins_of_attraction(
     merge = default_merge_distance(merge_distance, tolerance)
 
     def follow(p):
-        return settle(flat_step, p, flat, inputs, settling, scale=sizes)
+        return settle(flat_step, p, flat, inputs, settling, scale=sizes, centre=0.0)
 
     # Maps without parameters have nothing to map over.
     ends = jax.vmap(follow)(params) if jax.tree.leaves(params) else jax.tree.map(lambda x: x[None], follow(params))

@@ -15,7 +15,7 @@ from cliffs.dynamics._attractor_matching import same_attractor
 from cliffs.dynamics._fixed_points import find_fixed_points
 from cliffs.dynamics._settings import DEFAULT_SETTLING, Settling
 from cliffs.dynamics._settling import settle
-from cliffs.dynamics._units import typical_sizes
+from cliffs.dynamics._units import entries, far_origin, offset_noise, typical_sizes
 from cliffs.typing import Step
 
 
@@ -56,7 +56,7 @@ def bisect_boundary(
       of the tolerance.
     - `num_iterations`: 60 in float64 and 31 in float32 by default.
     - `scale`: the typical size of the state, a positive number or one for each entry; taken from both ends of the
-      segments if None.
+      segments if None. Far from zero `|x|` is the distance from their middle, as in `settle`.
 
     **Returns** `BoundaryPoint`. Where the segment crosses several boundaries, one of them.
 
@@ -74,18 +74,23 @@ def bisect_boundary(
         raise ValueError(f"inside and outside must be alike, got {a.shape} {a.dtype} and {b.shape} {b.dtype}")
     check_map(flat_step, params, a[0], inputs)
     merge = default_merge_distance(merge_distance, reachable_tolerance(settling.tolerance, a.dtype, double=1e-10))
+    both = jnp.concatenate([a, b])
+    given = None if scale is None else entries(flat_step, scale, a.shape[1], name="scale")
+    centre = jnp.asarray(far_origin(both, given))
     count = num_halvings(a.dtype) if num_iterations is None else num_iterations
-    sizes = typical_sizes(flat_step, params, jnp.concatenate([a, b]), inputs, scale)
-    low, high, found = _bisect(flat_step, params, a, b, inputs, merge, count, sizes, settling=settling)
+    sizes = typical_sizes(flat_step, params, both, inputs, scale, centre)
+    if merge_distance is None:
+        merge = jnp.maximum(merge, offset_noise(centre, sizes, a.dtype) ** 0.5)
+    low, high, found = _bisect(flat_step, params, a, b, inputs, merge, count, sizes, centre, settling=settling)
     return BoundaryPoint(restore(0.5 * (low + high)), jnp.linalg.norm(high - low, axis=-1), found)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="settling")
-def _bisect(step, params, a, b, inputs, merge, count, scale, *, settling):
+def _bisect(step, params, a, b, inputs, merge, count, scale, centre, *, settling):
     """From `a` and `b` `[pairs, n]`: the last brackets and whether their two ends lead to different attractors."""
 
     def end(x):
-        return settle(step, params, x, inputs, settling, scale=scale)
+        return settle(step, params, x, inputs, settling, scale=scale, centre=centre)
 
     home = end(a)
 
@@ -176,7 +181,7 @@ def boundaries_1d(
         raise ValueError(f"bounds must be finite with low < high, got {bounds}")
     grid = jnp.linspace(low, high, num_cells + 1, dtype=jnp.zeros((), dtype).dtype)
     check_map(step, params, grid[:1], inputs)
-    merge, scale = spacing(grid.dtype) ** 0.5 * (high - low), max(abs(low), abs(high))
+    merge, scale = spacing(grid.dtype) ** 0.5 * (high - low), (high - low) / 2
     points: list[tuple[float, int, float]] = []
     for period in range(1, max_period + 1):
         starts = grid[:: max(num_cells // 250, 1), None]

@@ -4,6 +4,7 @@ The two events that make `x_t` for large t, and so the gradient, change abruptly
 section 2.5). `match_attractors` tells them apart; here they are located along the way.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from cliffs._flatten import check_map, flat_states
 from cliffs._precision import merge_distance as default_merge_distance
 from cliffs._precision import reachable_tolerance
 from cliffs.dynamics._settings import DEFAULT_SETTLING, Settling
-from cliffs.dynamics._units import typical_sizes
+from cliffs.dynamics._settling import Settled
+from cliffs.dynamics._units import entries, far_origin, nearest_power_of_two, typical_sizes
 from cliffs.dynamics._way import Event, Way, between, row
 from cliffs.typing import Loss, Step
 
@@ -102,6 +104,7 @@ def crossing_report(
     - `merge_distance`: ends closer than this, relative to `scale + |x|`, are one attractor; by default the square root
       of the tolerance.
     - `scale`: the typical size of the state, a positive number or one for each entry; taken from both starts if None.
+      Far from zero, as seen from the scale or from where the trajectories go, `|x|` is the distance from their middle.
 
     **Returns** a `CrossingReport`.
 
@@ -121,6 +124,9 @@ def crossing_report(
     flat_step, states, restore = flat_states(step, pair, name="start")
     check_map(flat_step, params, states[0], inputs)
     tolerance = reachable_tolerance(settling.tolerance, states.dtype, double=1e-10)
+    n = states.shape[1]
+    given = None if scale is None else entries(flat_step, scale, n, name="scale")
+    centre = jnp.zeros(n, states.dtype) if given is None else jnp.asarray(far_origin(states, given))
     way = Way(
         step=flat_step,
         before=jax.tree.map(lambda p: jnp.asarray(p, states.dtype), params),
@@ -129,11 +135,18 @@ def crossing_report(
         inputs=inputs,
         settling=settling,
         merge=default_merge_distance(merge_distance, tolerance),
-        scale=typical_sizes(flat_step, params, states, inputs, scale),
+        scale=typical_sizes(flat_step, params, states, inputs, given, centre),
+        centre=centre,
     )
-    grad_norm = _grad_norm(way, loss, restore)
     positions = np.linspace(0, 1, num_samples)
     ends = way.ends(positions)
+    if given is None and (seen := _seen_from(way, ends)) is not None:
+        way = seen
+        ends = way.ends(positions)
+    if way.noise:
+        least = max(tolerance, way.noise)
+        way = dataclasses.replace(way, merge=default_merge_distance(merge_distance, least))
+    grad_norm = _grad_norm(way, loss, restore)
     events = _events(way, positions, ends)
     slopes = np.array([grad_norm(s) for s in positions])
     crossings = []
@@ -166,6 +179,21 @@ def crossing_report(
         grad_norms=slopes,
         ends=np.where(np.asarray(ends.escaped)[:, None], np.nan, np.asarray(ends.mean)),
     )
+
+
+def _seen_from(way: Way, ends: Settled) -> Way | None:
+    """The way, with states measured from the middle of where its trajectories begin and end; None unless that is far.
+
+    A single start, as most ways have, does not tell how large the state's changes are.
+    """
+    kept = ~np.asarray(ends.escaped)
+    visited = np.concatenate([np.asarray(way.states), np.asarray(ends.orbit)[kept].reshape(-1, way.states.shape[1])])
+    centre = far_origin(visited, least=8)
+    if not centre.any():
+        return None
+    spread = (visited.max(0) - visited.min(0)) / 2
+    scale = np.where(centre != 0, nearest_power_of_two(np.where(centre != 0, spread, 1)), np.asarray(way.scale))
+    return dataclasses.replace(way, scale=jnp.asarray(scale, way.dtype), centre=jnp.asarray(centre))
 
 
 def _grad_norm(way: Way, loss: Loss | None, restore: Callable[[Any], PyTree]) -> Callable[[float], float]:

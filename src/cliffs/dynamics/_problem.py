@@ -231,7 +231,7 @@ def make_data(
     size = (high - low) / 2
     state, parameter = state_size(states), jnp.where(size > 0, size, 1)
     if scale is not None:
-        state = jnp.asarray(_positive(np.asarray(entries(step, scale, n, name="scale")), "scale"), dtype)
+        state = jnp.asarray(_positive(entries(step, scale, n, name="scale"), "scale"), dtype)
     if parameter_scale is not None:
         given = _positive(np.asarray(parameter_scale, float), "parameter_scale")
         parameter = jnp.broadcast_to(jnp.asarray(given, dtype), size.shape)
@@ -252,8 +252,8 @@ def make_data(
     return Data(params, inputs, state, parameter, angles, centre)
 
 
-def _positive(values: np.ndarray, name: str) -> np.ndarray:
-    if not ((values > 0) & np.isfinite(values)).all():
+def _positive(values: Array | np.ndarray, name: str) -> Array | np.ndarray:
+    if not isinstance(values, Tracer) and not ((values > 0) & np.isfinite(values)).all():
         raise ValueError(f"{name} must be positive and finite, got {values}")
     return values
 

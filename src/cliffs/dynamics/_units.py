@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, DTypeLike, Float, PyTree
 
 from cliffs._flatten import FlatStep
 from cliffs._precision import spacing
@@ -20,12 +20,18 @@ from cliffs.typing import Step
 
 
 def typical_sizes(
-    step: Step, params: PyTree, starts: Float[Array, "starts n"], inputs: PyTree = None, scale: PyTree = None
+    step: Step,
+    params: PyTree,
+    starts: Float[Array, "starts n"],
+    inputs: PyTree = None,
+    scale: PyTree = None,
+    centre: ArrayLike = 0.0,
 ) -> Float[Array, " n"]:
     """The typical size of every entry of the state, as powers of two (so that dividing by it rounds nothing); pure.
 
     It is the median of `|x_i|` over the starts that are not zero there, else of the images `|F(x)_i|`, else the largest
-    size of the other entries, else 1; or `scale`, a positive number or one for each entry (a state).
+    size of the other entries, else 1; or `scale`, a positive number or one for each entry (a state). `|x_i|` is the
+    distance from the centre.
 
     **Raises** `ValueError` for a scale of another shape than the state, or not positive.
 
@@ -38,10 +44,10 @@ def typical_sizes(
         if isinstance(sizes, np.ndarray) and not ((sizes > 0) & np.isfinite(sizes)).all():
             raise ValueError(f"scale must be positive and finite, got {scale}")
         return jnp.asarray(nearest_power_of_two(sizes))
-    own = _typical(starts)
+    own = _typical(starts - centre)
     if isinstance(own, np.ndarray) and not np.isnan(own).any():
         return jnp.asarray(nearest_power_of_two(own))
-    images = _typical(jax.vmap(lambda x: step(params, x, inputs))(starts))
+    images = _typical(jax.vmap(lambda x: step(params, x, inputs))(starts) - centre)
     xp = np if isinstance(own, np.ndarray) and isinstance(images, np.ndarray) else jnp
     sizes = xp.where(xp.isnan(own), images, own)
     sizes = xp.where(xp.isnan(sizes), _largest(sizes), sizes)
@@ -142,17 +148,34 @@ class ShiftedStep:
         return x - origin
 
 
-def far_origin(starts: Float[np.ndarray, "starts n"], scale: ArrayLike | None = None) -> Float[np.ndarray, " n"]:
-    """The middle of the starts where it is more than a thousand of their spreads (or scales) from zero, else 0.
+def far_origin(
+    starts: Float[Array | np.ndarray, "starts n"], scale: ArrayLike | None = None, *, least: float = 1e3
+) -> Float[Array | np.ndarray, " n"]:
+    """The middle of the starts where it is more than `least` of their spreads (or scales) from zero, else 0.
+
+    Starts that are spread over more than an eighth of that distance have no middle to speak of. On the host, unless
+    something is traced.
 
     >>> far_origin(np.array([[5.0, 1e6 - 1], [7.0, 1e6 + 1]])).tolist()
     [0.0, 1000000.0]
     """
+    xp: Any = jnp if isinstance(starts, Tracer) or isinstance(scale, Tracer) else np
+    starts = xp.asarray(starts)
     middle = (starts.max(0) + starts.min(0)) / 2
-    size = (starts.max(0) - starts.min(0)) / 2 if scale is None else np.asarray(scale)
+    spread = (starts.max(0) - starts.min(0)) / 2
+    size = spread if scale is None else xp.asarray(scale)
     # Starts that are equal to within rounding have no spread.
-    far = (np.abs(middle) > 1e3 * size) & (size > 1e3 * spacing(starts.dtype) * np.abs(middle))
-    return np.where(far, middle, 0).astype(starts.dtype)
+    far = (xp.abs(middle) > least * size) & (size > 1e3 * spacing(starts.dtype) * xp.abs(middle))
+    return xp.where(far & (xp.abs(middle) > 8 * spread), middle, 0).astype(starts.dtype)
+
+
+def offset_noise(centre: ArrayLike, scale: ArrayLike, dtype: DTypeLike) -> Array:
+    """What the rounding of an offset makes of distances relative to the scale; 0 without one.
+
+    >>> float(offset_noise(1e6, 1.0, jnp.float32))
+    0.95367431640625
+    """
+    return 8 * spacing(dtype) * jnp.max(jnp.linalg.norm(jnp.atleast_1d(jnp.asarray(centre) / scale), axis=-1))
 
 
 def wrapped(difference: Any, angle: Any) -> Any:

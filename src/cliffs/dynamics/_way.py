@@ -17,7 +17,7 @@ from cliffs.dynamics._newton import iterate
 from cliffs.dynamics._settings import Settling
 from cliffs.dynamics._settling import Settled, settle
 from cliffs.dynamics._special_points import locate_bifurcation, solve_bifurcation
-from cliffs.dynamics._units import relative_size
+from cliffs.dynamics._units import offset_noise, relative_size
 from cliffs.typing import Step
 
 _JUMP = 1e-2
@@ -92,6 +92,8 @@ class Way:
     settling: Settling
     merge: float
     scale: Float[Array, " n"]
+    centre: Float[Array, " n"]
+    """Where `|x|` is measured from."""
 
     @property
     def dtype(self) -> Any:
@@ -102,6 +104,11 @@ class Way:
     def spacing(self) -> float:
         """How close two places on the way can be."""
         return spacing(self.dtype)
+
+    @property
+    def noise(self) -> float:
+        """What the rounding of the states' offset makes of distances relative to the scale."""
+        return float(offset_noise(self.centre, self.scale, self.dtype))
 
     @property
     def along(self) -> WayStep:
@@ -125,7 +132,8 @@ class Way:
         """Where the start at each position leads, under the parameters there."""
         s = jnp.asarray(positions, self.dtype)
         starts = self.states[0] + s[:, None] * (self.states[1] - self.states[0])
-        ends = _ends(self.along, self.params(0), s, starts, self.inputs, self.scale, settling=self.settling)
+        units = self.scale, self.centre
+        ends = _ends(self.along, self.params(0), s, starts, self.inputs, units, settling=self.settling)
         return self._decided(s, ends)
 
     def changes(self, low: Any, high: Any, ends: Settled, new_ends: Settled) -> AttractorChange:
@@ -145,7 +153,7 @@ class Way:
         """The change between two positions, in as narrow a bracket as the dtype allows."""
         clear = (low, high, a, b)
         while high - low > 4 * self.spacing:
-            if high - low > self.spacing**0.5:
+            if high - low > max(self.spacing, self.noise) ** 0.5:
                 clear = (low, high, a, b)
             middle = low + _SPLIT * (high - low)
             m = self.ends([middle])
@@ -184,7 +192,7 @@ class Way:
         """Kind, position and multiplier of an event, as in `Crossing`."""
         low, high, left, right, a, b, change = event
         orbits = b.orbit[0][:, None] - a.orbit[0][None]
-        gap = float(relative_size(orbits, a.mean[0], self.scale).min())
+        gap = float(relative_size(orbits, a.mean[0] - self.centre, self.scale).min())
         # Next to a bifurcation settling is too slow to follow anything, but there the attractors meet: no jump.
         jump = bool(a.escaped[0]) != bool(b.escaped[0]) or gap > _JUMP
         on_boundary = (left == 0 and self.leading(left, a) == "unstable") or (
@@ -221,12 +229,15 @@ class Way:
         critical = complex(values[np.argmin(np.abs(np.abs(values) - 1))])
         if abs(critical.imag) > 1e-6 or critical.real < 0:
             kind = "flip" if abs(critical.imag) <= 1e-6 else "Neimark-Sacker"
-            found = _solve(kind, self.along, here, x, s, self.inputs, period=period)
-            points = [(kind, float(found.parameter), float(found.residual) < 1e3 * self.spacing)]
+            found = _solve(kind, self.along, here, x, s, self.inputs, self.scale, period=period)
+            points = [(kind, float(found.parameter), float(found.residual) < 1e3 * self.spacing + self.noise)]
         else:
             kinds = ("fold", "branch point")
             along, inputs = self.along, self.inputs
-            found = (locate_bifurcation(kind, along, here, "s", s, x, inputs, period=period) for kind in kinds)
+            scale = self.scale
+            found = (
+                locate_bifurcation(kind, along, here, "s", s, x, inputs, period=period, scale=scale) for kind in kinds
+            )
             points = ((point.kind, point.parameter, point.located) for point in found)
         for kind, position, located in points:
             if located and low - 1e-3 <= position <= high + 1e-3:
@@ -239,9 +250,10 @@ class Way:
         Orbits `[found, period, n]`, how far they moved relative to `scale + |x|`, multipliers `[found, n]` with the
         largest modulus first.
         """
-        out = _newton(self.along, here, starts, self.inputs, self.scale, period=period)
+        out = _newton(self.along, here, starts, self.inputs, (self.scale, self.centre), period=period)
         orbits, moved, residual, jacobians = map(np.asarray, out)
-        good = (residual <= by_precision(orbits.dtype, double=1e-9, single=1e-4)) & np.isfinite(jacobians).all((1, 2))
+        small = by_precision(orbits.dtype, double=1e-9, single=1e-4) + self.noise
+        good = (residual <= small) & np.isfinite(jacobians).all((1, 2))
         values = np.linalg.eigvals(jacobians[good])
         values = np.take_along_axis(values, np.argsort(-np.abs(values), axis=-1), axis=-1)
         return orbits[good], moved[good], values
@@ -267,11 +279,12 @@ class Way:
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="settling")
-def _ends(step, params, positions, starts, inputs, scale, *, settling):
+def _ends(step, params, positions, starts, inputs, units, *, settling):
     """Ends for each position, of the start there: one trajectory per position."""
+    scale, centre = units
 
     def at(s, x):
-        end = settle(step, params | {"s": s}, x[None], inputs, settling, scale=scale)
+        end = settle(step, params | {"s": s}, x[None], inputs, settling, scale=scale, centre=centre)
         return jax.tree.map(lambda v: v[0], end)
 
     return jax.vmap(at)(positions, starts)
@@ -289,15 +302,16 @@ def _changes(step, params, low, high, ends, new_ends, inputs, *, merge, settling
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="period")
-def _newton(step, params, starts, inputs, scale, *, period):
+def _newton(step, params, starts, inputs, units, *, period):
     """Cycles from each start: orbits, how far they moved, residuals (both relative), Jacobians of `F^p`."""
     apply = iterate(step, params, inputs, period)
+    scale, centre = units
 
     def one(x):
         found = solve_fixed_points(step, params, x[None], inputs, period=period, max_iterations=30, scale=scale)
         y = found.points[0]
         orbit = jax.lax.scan(lambda s, _: (step(params, s, inputs), s), y, length=period)[1]
-        moved, residual = relative_size(y - x, x, scale), relative_size(apply(y) - y, y, scale)
+        moved, residual = relative_size(y - x, x - centre, scale), relative_size(apply(y) - y, y - centre, scale)
         return orbit, moved, residual, jax.jacfwd(apply)(y)
 
     return jax.vmap(one)(starts)
@@ -315,5 +329,5 @@ def _orbit(step, params, x, inputs):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), static_argnames="period")
-def _solve(kind, way, here, x, s, inputs, *, period):
-    return solve_bifurcation(kind, way, here, "s", s, x, inputs, period=period)
+def _solve(kind, way, here, x, s, inputs, scale, *, period):
+    return solve_bifurcation(kind, way, here, "s", s, x, inputs, period=period, scale=scale)
