@@ -15,7 +15,9 @@ def cost(params, start):
 
 def report(b, new_b, start, new_start=None, w=5.0, new_w=None, **options):
     first, second = (None if x is None else jnp.array([x]) for x in (start, new_start))
-    return crossing_report(one_unit_step, OneUnitParams(w, b), OneUnitParams(new_w or w, new_b), first, second, **options)
+    return crossing_report(
+        one_unit_step, OneUnitParams(w, b), OneUnitParams(new_w or w, new_b), first, second, **options
+    )
 
 
 def test_parity_reference_change_of_bias_crosses_the_boundary_of_basins(x64, reference):

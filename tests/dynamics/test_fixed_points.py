@@ -454,3 +454,17 @@ def test_wrong_units_and_parameters_are_named(options, words):
     options = {"step": one_unit_step, "params": OneUnitParams(5.0, -3.0), "starts": jnp.zeros((2, 1)), **options}
     with pytest.raises(ValueError, match=words):
         find_fixed_points(**options)
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e9])
+def test_invariance_an_offset_of_the_state_merges_no_fixed_points(x64, offset):
+    # y' = y - 0.5 y (y^2 - 1), x = offset + h y: multipliers 0, 1.5 and 0.
+    h = 1e-7 * offset if offset > 1e6 else 1e-2
+
+    def step(p, x, u):
+        y = (x - offset) / h
+        return x - 0.5 * h * y * (y**2 - 1)
+
+    found = find_fixed_points(step, None, offset + h * jnp.linspace(-2, 2, 21)[:, None])
+    np.testing.assert_allclose((found.points.ravel() - offset) / h, [-1, 0, 1], atol=1e-6)
+    assert found.kind == ["attractor", "repeller", "attractor"]

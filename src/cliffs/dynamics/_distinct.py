@@ -41,6 +41,8 @@ class Problem:
     angle: Float[np.ndarray, " n"]
     """The periods of the angles; 0 for the other entries."""
     num_starts: int
+    rounding: float
+    """What values relative to `1 + |x|` may be wrong by: a few spacings, or those of an offset that was taken off."""
 
     def solve(self, points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """At most `count` Newton iterations: `(points, residuals)`, each `[points, n]`."""
@@ -151,7 +153,7 @@ class _Solutions:
         self.least, self.kernel = values[:, -1], rows[:, -1]  # [points], [points, n]
         size = 1 + np.linalg.norm(jacobians, 2, axis=(1, 2))
         grown = np.maximum(size, np.where(np.isfinite(growth), growth, 0))
-        self.noise = np.maximum(rounding(points.dtype) * grown, problem.error(self.residual, points))
+        self.noise = np.maximum(problem.rounding * grown, problem.error(self.residual, points))
         self.singular = finite & (self.least <= 10 * tolerance**0.5 * np.minimum(size, 10))
 
     def same(self, i: np.ndarray, other: np.ndarray, noise: np.ndarray, singular: np.ndarray) -> np.ndarray:
@@ -159,7 +161,7 @@ class _Solutions:
         apart = self.problem.apart(self.points[i], other)
         if self.by_distance:
             return apart <= self.merge
-        same = apart <= rounding(self.points.dtype)
+        same = apart <= self.problem.rounding
         wide = self.singular[i] & singular & (apart <= _WIDE)
         asked = np.flatnonzero((wide | (apart <= self.merge)) & ~same)
         if len(asked):

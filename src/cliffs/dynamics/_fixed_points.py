@@ -8,11 +8,19 @@ from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
 from cliffs._flatten import check_map, flat_states
 from cliffs._precision import merge_distance as default_merge_distance
-from cliffs._precision import reachable_tolerance, unit_margin
+from cliffs._precision import reachable_tolerance, rounding, unit_margin
 from cliffs.dynamics._distinct import Problem, cluster, distinct_cycles
 from cliffs.dynamics._newton import iterate as iterate
 from cliffs.dynamics._newton import newton
-from cliffs.dynamics._units import ScaledStep, check_count, entries, typical_sizes
+from cliffs.dynamics._units import (
+    ScaledStep,
+    ShiftedStep,
+    check_count,
+    entries,
+    far_origin,
+    offset_noise,
+    typical_sizes,
+)
 from cliffs.typing import Step
 
 
@@ -140,7 +148,8 @@ def find_fixed_points(
     - `slow_speed`: minima of the speed that are no solutions but below this, relative to the scale, are reported as
       slow points.
     - `scale`: the typical size of the state, a positive number or one for each entry; taken from the starts if None.
-      Answers do not depend on the units of the state, as long as the starts are given in the same units.
+      Answers do not depend on the units of the state, as long as the starts are given in the same units. Entries whose
+      starts lie more than a thousand of their spreads (or scales) from zero are measured from the middle of the starts.
     - `period_of_state`: the period of the entries that are angles, a number or one for each entry, with 0 (in a list
       also None) for those that are none. States that differ by whole periods are one, reported in `[0, period)`.
 
@@ -169,10 +178,16 @@ def find_fixed_points(
     angle = np.asarray(entries(step, turn, n, name="period_of_state"), dtype)
     if not ((angle >= 0) & np.isfinite(angle)).all():
         raise ValueError(f"period_of_state must be finite and not negative, got {period_of_state}")
-    sizes = np.asarray(typical_sizes(step, params, jnp.asarray(flat), inputs, scale))
+    given = None if scale is None else entries(step, scale, n, name="scale")
+    origin = np.where(angle > 0, 0, far_origin(flat, given))
+    if origin.any():
+        step, params, flat = ShiftedStep(step), (params, origin), flat - origin
+    sizes = np.asarray(typical_sizes(step, params, jnp.asarray(flat), inputs, given))
     # The scale of an angle is about a radian. Powers of two throughout: nothing is rounded.
     sizes = np.where(angle > 0, np.exp2(np.round(np.log2(np.where(angle > 0, angle, 6) / 6))), sizes).astype(dtype)
-    problem = Problem(ScaledStep(step), (params, sizes), inputs, period, angle / sizes, len(flat))
+    noise = float(offset_noise(origin, sizes, dtype))
+    tolerance, least = max(tolerance, noise), max(rounding(dtype), noise)
+    problem = Problem(ScaledStep(step), (params, sizes), inputs, period, angle / sizes, len(flat), least)
 
     first = min(24, max_iterations)
     points, residual = problem.solve(flat / sizes, first)
@@ -198,16 +213,16 @@ def find_fixed_points(
     lowest = points[slow][order]
     representative = cluster(lowest, merge)[0]
     return FixedPoints(
-        points=restore(found.cycles[:, 0] * sizes),
+        points=restore(found.cycles[:, 0] * sizes + origin),
         multipliers=multipliers,
         stable=np.asarray(inside.all(1)),
         kind=[_kind(i, o, v) for i, o, v in zip(inside, outside, multipliers)],
         residual=np.linalg.norm(found.residual * sizes, axis=1),
         hits=found.hits,
         converged=float(converged.mean()),
-        slow_points=restore(lowest[representative] * sizes),
+        slow_points=restore(lowest[representative] * sizes + origin),
         slow_speeds=np.linalg.norm(residual[slow][order][representative] * sizes, axis=1),
-        cycles=restore(found.cycles * sizes),
+        cycles=restore(found.cycles * sizes + origin),
         shorter=found.shorter / len(flat),
         slow=float(slow.mean()),
         nonfinite=int((~kept).sum()),
