@@ -276,6 +276,59 @@ def test_property_elliptic_points_are_neither_stable_nor_bifurcations(x64):
     assert not find_fixed_points(plane, params, jnp.asarray(2 * SQUARE)).stable.any()
 
 
+@pytest.mark.parametrize("b", [0.3, 0.5])
+def test_analytic_a_segment_of_cycles_at_one_parameter_has_no_folds(x64, b):
+    def lozi(p, s, _):
+        return jnp.stack([1 - p["l"] * jnp.abs(s[0]) + s[1], b * s[0]])
+
+    starts = np.random.default_rng(0).uniform(-2, 2, (40, 2))
+    diagram = bifurcation_diagram(lozi, {"l": 0.0}, "l", (0.1, 1.9), starts, max_period=2)
+    # Multiplier -1 at l = 1 - b, in a map that is linear there: the cycles of two fill a segment up to the corner.
+    assert events(diagram) == [("border collision", 1 - b, True), ("flip", 1 - b, True), ("flip", 1 + b, True)]
+    assert diagram.special[0].note == "loss of stability"
+
+
+def test_analytic_a_segment_of_cycles_of_a_map_that_preserves_areas_has_no_folds(x64):
+    def gingerbread(k, s, _):
+        return jnp.stack([1 - s[1] + k * jnp.abs(s[0]), s[0]])
+
+    starts = np.random.default_rng(0).uniform(-6, 6, (40, 2))
+    options = {"max_period": 2, "state_bounds": (-50.0, 50.0)}
+    diagram = bifurcation_diagram(gingerbread, 0.0, (), (-2.5, 2.5), starts, **options)
+    assert sorted(events(diagram)) == [("border collision", -2.0, True), ("flip", -2.0, True)]
+    assert diagram.complete
+
+
+def test_analytic_elliptic_cycles_of_the_standard_map_bifurcate_where_their_traces_say(x64):
+    def standard(k, s, _):
+        y = s[1] + k * jnp.sin(s[0])
+        return jnp.stack([s[0] + y, y])
+
+    grid = np.linspace(0, 2 * np.pi, 7)[:-1] + 0.1
+    starts = np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2)
+    options = {"max_period": 2, "period_of_state": 2 * np.pi}
+    small = bifurcation_diagram(standard, 0.0, (), (0.5, 4.5), starts, **options)
+    # Trace 2 - k at (pi, 0). The cycle of two that is born there is no event of its own, and moves on the unit circle.
+    assert events(small) == [("flip", 4.0, True)]
+    assert small.complete
+    # 2 pi: k sin x = 2 pi begins, and the cycle of two loses its symmetry; k sin x = 2 pi with k cos x = -4.
+    large = bifurcation_diagram(standard, 0.0, (), (4.5, 7.6), starts, **options)
+    found = [(p.kind, p.parameter, p.period) for p in large.special]
+    accelerator = np.hypot(4, 2 * np.pi)
+    for kind, value, period, count in (
+        ("fold", 2 * np.pi, 1, 2),
+        ("pitchfork", 2 * np.pi, 2, 1),
+        ("flip", accelerator, 1, 2),
+    ):
+        assert sum(k == kind and p == period and abs(v - value) < 1e-9 for k, v, p in found) == count, found
+    assert large.complete
+    assert not [p for p in large.special if p.kind == "Neimark-Sacker"]
+    # A double multiplier has no normal form of one dimension.
+    for point in [p for p in [*small.special, *large.special] if p.multiplicity == 1]:
+        assert np.isnan(point.coefficient)
+        assert point.note.startswith("degenerate: the multiplier is double")
+
+
 def test_analytic_angles_have_no_seam(x64):
     starts = np.pi * (SQUARE + 1)
     diagram = plane_of(4, (0.5, 5.0), starts, period_of_state=2 * np.pi)

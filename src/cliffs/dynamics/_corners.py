@@ -17,7 +17,7 @@ from cliffs.dynamics._curves import (
     orbits,
     shortest_period,
 )
-from cliffs.dynamics._special_points import SpecialPoint
+from cliffs.dynamics._special_points import SpecialPoint, real_pair
 
 JUMP = 1e-3
 """Between neighbouring points the Jacobian must jump by this, relative to `1 + max|J|`, to be looked at for a corner;
@@ -227,9 +227,14 @@ def border_collision(problem: Problem, curve: Curve, i: int, tolerance: float) -
     located = residual <= 10 * tolerance * (1 + np.abs(corner).max())
     mu: Any = curve.multipliers[[i, i + 1]]
     modulus, real = np.abs(mu), np.abs(mu.imag) <= 1e-9 * (1 + np.abs(mu))
-    stable = np.asarray(modulus < 1).all(1)
-    beyond = [int((real & (side * mu.real > 1)).sum()) for side in (1, -1)]
-    if ta[-1] * tb[-1] < 0 or beyond[0] % 2:
+    # On segments of cycles at one parameter a multiplier is 1 to within rounding, and the tangent's sign is noise.
+    margin = real_pair(corner.dtype)
+    stable = np.asarray(modulus < 1 - margin).all(1)
+    turns = ta[-1] * tb[-1] < 0 and min(abs(ta[-1]), abs(tb[-1])) > margin
+    above, below = ((real & (side * mu.real > 1 + margin)).sum(1) for side in (1, -1))
+    critical = (real & (np.abs(mu.real - 1) <= margin)).any()
+    beyond = int(above.sum() % 2 and not critical), int(below.sum())
+    if turns or beyond[0] % 2:
         note = "non-smooth fold"
     else:
         note = "persistence" if stable.all() or not stable.any() else "loss of stability"

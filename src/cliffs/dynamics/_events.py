@@ -21,6 +21,9 @@ TOUCHES = {
 }
 """What a double zero is reported as; it cannot be told from a very near miss."""
 
+STANDS = 0.02
+"""Length over which a branch must keep its parameter for the signs of its turning to be rounding noise."""
+
 
 def _signed(sign: np.ndarray, log: np.ndarray) -> np.ndarray:
     """A determinant scaled by the branch's largest, so that it neither over- nor underflows."""
@@ -37,7 +40,7 @@ def test_functions(curve: Curve) -> dict[str, np.ndarray]:
     n = curve.points.shape[1] - 1
     square = np.concatenate([curve.jacobians, curve.tangents[:, None]], axis=1)  # [points, m, m]
     tests = {
-        "fold": curve.tangents[:, -1],
+        "fold": np.where(_standing(curve), 0, curve.tangents[:, -1]),
         "branch point": _signed(*np.linalg.slogdet(square)),
         "flip": _signed(*np.linalg.slogdet(curve.jacobians[:, :, :n] + 2 * np.eye(n))),
     }
@@ -46,13 +49,26 @@ def test_functions(curve: Curve) -> dict[str, np.ndarray]:
         with np.errstate(divide="ignore"):
             log = np.log(np.abs(pairs)).sum(1)
         sign = np.exp(1j * np.angle(pairs).sum(1)).real
-        # An area-preserving map has such pairs everywhere; their sign is rounding noise.
-        resolved = np.abs(pairs).min(1) > 10 * np.finfo(curve.points.dtype).eps
+        # An area-preserving map has such pairs everywhere; their sign is rounding noise, that of the Jacobian squared.
+        size = 1 + np.abs(curve.jacobians[:, :, :n]).max((1, 2))
+        resolved = np.abs(pairs).min(1) > np.finfo(curve.points.dtype).eps * np.maximum(10, 2 * size**2)
         tests["Neimark-Sacker"] = _signed(np.where(resolved, np.sign(np.round(sign)), 0), log)
     return tests
 
 
 test_functions.__test__ = False  # type: ignore[attr-defined]  # not for pytest
+
+
+def _standing(curve: Curve) -> np.ndarray:
+    """Points of segments of solutions at one parameter, as at a linear map's flip: there the branch does not turn."""
+    value, eps = curve.points[:, -1], float(np.finfo(curve.points.dtype).eps)
+    leaves = np.abs(curve.tangents[:, -1]) > eps**0.4  # as on either side of a pitchfork
+    moved = (np.abs(np.diff(value)) > eps**0.75 * (1 + np.abs(value[1:]))) | leaves[1:] | leaves[:-1]
+    run = np.append(0, np.cumsum(moved))  # numbers the runs of points at one parameter
+    along = np.append(0, np.cumsum(np.linalg.norm(np.diff(curve.points, axis=0), axis=1)))
+    first, last = np.searchsorted(run, run), np.searchsorted(run, run, "right") - 1
+    # Beside a fold of any usual order the branch stands still over a much shorter length.
+    return along[last] - along[first] > STANDS
 
 
 def _pairs(curve: Curve) -> np.ndarray:
@@ -123,7 +139,12 @@ def find_special_points(problem: Problem, curve: Curve, tolerance: float) -> lis
     changes["fold"] -= changes["branch point"]  # a pitchfork's branch turns at the branch point
     if "Neimark-Sacker" in changes:
         pairs_inside = _complex_pairs(curve, (np.abs(curve.multipliers) < 1))
-        changes["Neimark-Sacker"] = {i for i in changes["Neimark-Sacker"] if pairs_inside[i] != pairs_inside[i + 1]}
+        # Seen from the last point before whose sign is known.
+        known = np.where(tests["Neimark-Sacker"] != 0, np.arange(len(curve.points)), 0)
+        before = np.maximum.accumulate(known)
+        changes["Neimark-Sacker"] = {
+            i for i in changes["Neimark-Sacker"] if pairs_inside[before[i]] != pairs_inside[i + 1]
+        }
     found = [_locate(problem, curve, kind, i, tolerance) for kind, at in changes.items() for i in sorted(at)]
     corners = np.flatnonzero(curve.piece[:-1] != curve.piece[1:])
     found += [border_collision(problem, curve, int(i), tolerance) for i in corners]
@@ -267,7 +288,7 @@ class Events:
             known = self.points[k]
             near = self.problem.spacing**0.4 if point.located and known.located else 1e-3
             distance = apart[self._owner[: self._count] == k].min()
-            if not (distance < near * size or self._one_root(known, place)):
+            if not (distance < near * size or self._one_root(known, point, place)):
                 continue
             if not (_same(known, point) or _same(point, known)):
                 continue
@@ -287,7 +308,7 @@ class Events:
         self._count += len(rows)
         return point
 
-    def _one_root(self, known: SpecialPoint, place: np.ndarray) -> bool:
+    def _one_root(self, known: SpecialPoint, point: SpecialPoint, place: np.ndarray) -> bool:
         """Whether all residuals between two places are rounding: of high order, a root is blurred over a neighbourhood.
 
         Of events on one line of solutions the residual says nothing: those differ in the parameter alone.
@@ -297,8 +318,13 @@ class Events:
         if not np.linalg.norm(way[:-1]) > abs(way[-1]):
             return False
         between = start + np.linspace(0, 1, 9)[:, None] * way
-        values, _ = linearise(self.problem.at_period(known.period), between.astype(place.dtype))
-        return bool(np.abs(values).max() <= self.problem.spacing * (1 + np.abs(place).max()))
+        # Beside its flip a cycle is a solution of twice its period.
+        period = max(known.period, point.period)
+        if period % known.period or period % point.period:
+            return False
+        values, jacobians = linearise(self.problem.at_period(period), between.astype(place.dtype))
+        size = (1 + np.abs(place).max()) * (1 + np.abs(jacobians).max())
+        return bool(np.abs(values).max() <= self.problem.spacing * size)
 
     def _with_orbit(self, point: SpecialPoint) -> SpecialPoint:
         y = np.append(point.state, point.parameter).astype(self._places.dtype)

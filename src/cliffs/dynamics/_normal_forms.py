@@ -51,19 +51,24 @@ def flip_form(residual: Callable, y: Array, q: Array) -> Array:
     return third(residual, y, direction, direction, direction) / 6 + second(residual, y, direction, correction) / 2
 
 
-def fold_coefficient(residual: Callable, y: Array, q: Array) -> Array:
-    """`a = p . B(q, q) / 2`: the map on the centre manifold is `u -> u + beta + a u^2`; zero at a cusp."""
-    return left_vector(state_jacobian(residual, y, q.shape[0]), q) @ fold_form(residual, y, q)
+def fold_coefficient(residual: Callable, y: Array, q: Array) -> tuple[Array, Array]:
+    """`a = p . B(q, q) / 2`: the map on the centre manifold is `u -> u + beta + a u^2`; zero at a cusp.
+
+    **Returns** `(a, 1 / |p|)`: that is 0 where the multiplier is double, and `a` means nothing.
+    """
+    p = left_vector(state_jacobian(residual, y, q.shape[0]), q)
+    return p @ fold_form(residual, y, q), 1 / jnp.linalg.norm(p)
 
 
-def flip_coefficient(residual: Callable, y: Array, q: Array) -> Array:
+def flip_coefficient(residual: Callable, y: Array, q: Array) -> tuple[Array, Array]:
     """`c = p . (C(q,q,q) / 6 + B(q, (I - J)^-1 B(q,q)) / 2)`: `u -> -(1 + beta) u + c u^3`.
 
-    Positive: supercritical, a stable cycle of twice the period appears; negative: subcritical.
+    Positive: supercritical, a stable cycle of twice the period appears; negative: subcritical. Returns `(c, 1 / |p|)`.
     """
     n = q.shape[0]
     shifted = state_jacobian(residual, y, n) + 2 * jnp.eye(n, dtype=y.dtype)
-    return left_vector(shifted, q) @ flip_form(residual, y, q)
+    p = left_vector(shifted, q)
+    return p @ flip_form(residual, y, q), 1 / jnp.linalg.norm(p)
 
 
 def neimark_sacker_coefficient(residual: Callable, y: Array, q: Array, multiplier: Array) -> Array:
@@ -97,9 +102,10 @@ def neimark_sacker_coefficient(residual: Callable, y: Array, q: Array, multiplie
 def branching_equation(residual: Callable, y: Array) -> tuple[Array, Array, Array]:
     """Where two branches cross: the quadratic form `a s^2 + 2 b s t + c t^2 = 0` of directions `s d1 + t d2`.
 
-    **Returns** `(coefficients [4], d1, d2)`: `d1 = (q, 0)` lies in the state space, `d2` is orthogonal to it and
+    **Returns** `(coefficients [5], d1, d2)`: `d1 = (q, 0)` lies in the state space, `d2` is orthogonal to it and
     changes the parameter; the fourth coefficient is the cubic one along `d1`, which decides the side of a pitchfork.
-    `a` and the fourth are those of `u -> u + a u^2 + .. + cubic u^3` on the centre manifold.
+    `a` and the fourth are those of `u -> u + a u^2 + .. + cubic u^3` on the centre manifold. The fifth is `|p . q|` of
+    unit vectors, 0 where the multiplier is double.
     """
     jacobian = jax.jacfwd(residual)(y)
     n = jacobian.shape[0]
@@ -118,4 +124,4 @@ def branching_equation(residual: Callable, y: Array) -> tuple[Array, Array, Arra
     overlap = p @ d1[:n]
     scale = 2 * jnp.where(jnp.abs(overlap) > jnp.finfo(y.dtype).eps ** 0.5, overlap, 1)
     coefficients = jnp.stack([p @ bqq, p @ second(residual, y, d1, d2), p @ second(residual, y, d2, d2), cubic / 3])
-    return coefficients / scale, d1, d2
+    return jnp.append(coefficients / scale, jnp.abs(overlap)), d1, d2

@@ -241,6 +241,7 @@ def locate(kind: str, fmap: Map, data: Data, y: Any, tolerance: float) -> Specia
     )
 
 
+DOUBLE = "degenerate: the multiplier is double with one eigenvector, as where a map preserves areas: no coefficient"
 REAL_PAIR = "the critical pair is real"
 
 
@@ -279,7 +280,7 @@ def _normal_form(kind, fmap, data, state, value, vector, multiplier):
     if kind == "flip":
         return forms.flip_coefficient(residual, y, vector)
     if kind == "Neimark-Sacker":
-        return forms.neimark_sacker_coefficient(residual, y, vector, multiplier[0] + 1j * multiplier[1])
+        return (forms.neimark_sacker_coefficient(residual, y, vector, multiplier[0] + 1j * multiplier[1]),)
     return forms.branching_equation(residual, y)
 
 
@@ -290,25 +291,32 @@ def _classify(kind: str, values: Any, vector: np.ndarray | None, angle: float):
             if abs(angle - 2 * np.pi / order % (2 * np.pi)) < 1e-4:
                 note = f"strong resonance 1:{order}: the Lyapunov coefficient does not decide"
                 return kind, float("nan"), note, vector
+    # Of Neimark-Sacker points one coefficient, of the others also how far the multiplier is from being double.
+    eps = float(jnp.finfo(np.asarray(values[0]).dtype).eps)
+    overlap = values[0][-1] if kind == "branch point" else 1.0 if kind == "Neimark-Sacker" else values[1]
+    double = not overlap > eps**0.5
+    if kind in ("fold", "flip") and double:
+        return kind, float("nan"), DOUBLE, vector
     if kind != "branch point":
-        value, name = float(values), {"fold": "quadratic", "flip": "cubic"}.get(kind, "Lyapunov")
+        value, name = float(values[0]), {"fold": "quadratic", "flip": "cubic"}.get(kind, "Lyapunov")
         # Linear maps get here: with a coefficient of rounding noise its sign says nothing.
         # A fold is no better located than rounding over this coefficient, so it must be far above rounding itself.
-        eps = float(jnp.finfo(values.dtype).eps)
         if not abs(value) > (eps**0.5 if kind == "fold" else 1e3 * eps):
             return kind, value, f"degenerate: the {name} coefficient vanishes", vector
         # A flip's coefficient is that of -u + c u^3, which is stable for c > 0.
         good = value > 0 if kind == "flip" else value < 0
         return kind, value, "" if kind == "fold" else "supercritical" if good else "subcritical", vector
-    (a, b, c, cubic), d1 = np.asarray(values[0], float), np.asarray(values[1])
+    (a, b, c, cubic, _), d1 = np.asarray(values[0], float), np.asarray(values[1])
     vector = d1[:-1] / np.linalg.norm(d1[:-1])
     small = 1e-5 if values[0].dtype == jnp.float64 else 1e-2
     if b * b - a * c <= 0:
         return "branch point", float(a), "isolated or degenerate: no second branch to this order", vector
     if abs(a) > small * (abs(a) + abs(b) + abs(cubic)):
-        return "transcritical", float(a), "", vector
+        return "transcritical", float("nan") if double else float(a), DOUBLE if double else "", vector
     if abs(cubic) <= small * abs(b):
         return "branch point", float(cubic), "degenerate: no quadratic or cubic term along the critical vector", vector
+    if double:
+        return "pitchfork", float("nan"), DOUBLE, vector
     return "pitchfork", float(cubic), "supercritical" if cubic < 0 else "subcritical", vector
 
 
@@ -341,7 +349,7 @@ def scaled_switching_tangents(fmap: Map, data: Data, point: SpecialPoint) -> lis
     coefficients, d1, d2 = jax.tree.map(
         np.asarray, _normal_form("branch point", fmap, data, state, value, None, np.zeros(2))
     )
-    a, b, c, _ = coefficients.astype(float)
+    a, b, c, *_ = coefficients.astype(float)
     if point.kind == "pitchfork":
         shares = [(1.0, 0.0), (-c, 2 * b)]
     elif b * b - a * c <= 0:
