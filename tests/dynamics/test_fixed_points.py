@@ -236,6 +236,15 @@ def test_wrong_use_names_the_argument(options, words):
         find_fixed_points(**options)
 
 
+@pytest.mark.wrong_arguments
+@pytest.mark.parametrize("options", [{"period": 0}, {"period": "a"}, {"max_iterations": 1.5}])
+def test_wrong_counts_are_named_by_both(options):
+    (name,) = options
+    for solver in (solve_fixed_points, find_fixed_points):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number and at least 1, got"):
+            solver(one_unit_step, OneUnitParams(5.0, -3.0), jnp.zeros((2, 1)), **options)
+
+
 def ricker_step(p, x, inputs=None):
     """0 with multiplier e^r, and K with multiplier 1 - r."""
     return x * jnp.exp(p["r"] * (1 - x / p["K"]))

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Complex, Float, Int, PyTree
 
 from cliffs._flatten import check_map, flat_states
@@ -97,13 +98,17 @@ def solve_fixed_points(
 
     **Returns** a `NewtonResult`.
 
-    **Raises** `ValueError` for starts without a leading axis, not finite, or of mixed dtype.
+    **Raises** `ValueError` for starts without a leading axis, not finite, or of mixed dtype, or counts that are not
+    whole or below 1.
 
     >>> from cliffs.recurrent import OneUnitParams, one_unit_step
     >>> result = solve_fixed_points(one_unit_step, OneUnitParams(5.0, -3.0), -jnp.ones((1, 1)))
     >>> round(float(result.points[0, 0]), 3)
     -2.679
     """
+    for name, count in (("period", period), ("max_iterations", max_iterations)):
+        if not isinstance(count, Tracer):
+            check_count(name, count)
     step, flat, restore = flat_states(step, starts)
     sizes = typical_sizes(step, params, flat, inputs, scale)
     no_angle = jnp.zeros_like(sizes)
