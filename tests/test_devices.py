@@ -72,8 +72,9 @@ def test_wrong_arguments_are_named():
     for devices in ("cpu", [0], jax.devices()[0]):
         with pytest.raises(ValueError, match="devices must be a sequence of devices such as"):
             over_devices(jnp.sin, devices=devices)
-    with pytest.raises(ValueError, match="lanes must be at least 1"):
-        over_devices(jnp.sin, lanes=0)
+    for lanes in (0, 1.5, "a"):
+        with pytest.raises(ValueError, match=f"lanes must be a whole number and at least 1.*got {lanes!r}"):
+            over_devices(jnp.sin, lanes=lanes)
     for bad in ((jnp.ones(3), jnp.ones(4)), (jnp.ones(()),), (jnp.ones((0, 2)),), ()):
         with pytest.raises(ValueError, match="one common, non-empty leading axis"):
             over_devices(lambda *run: run)(*bad)

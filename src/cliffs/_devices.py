@@ -44,8 +44,8 @@ def over_devices(
     [1.0, 2.0, 5.0]
     """
     devices = jax.local_devices() if devices is None else check_devices(devices)
-    if lanes is not None and lanes < 1:
-        raise ValueError(f"lanes must be at least 1, or None for one run at a time, got {lanes}")
+    if lanes is not None and (not isinstance(lanes, int | np.integer) or lanes < 1):
+        raise ValueError(f"lanes must be a whole number and at least 1, or None for one run at a time, got {lanes!r}")
     width = 1 if lanes is None else lanes
 
     def one_group(group):  # leaves [width, ...]

@@ -216,6 +216,7 @@ def test_property_use_all_cores_leaves_decompositions_one_thread(given, threads)
         (lambda: run(grid(), 50), "num_steps"),
         (lambda: run(grid(), lanes=0), "lanes"),
         (lambda: use_all_cores(0), "count"),
+        (lambda: use_all_cores(untyped("a")), "count must be a whole number and at least 1, got 'a'"),
     ],
 )
 def test_wrong_use_names_the_argument(call, words):

@@ -31,16 +31,17 @@ def use_all_cores(count: int | None = None) -> int:
     **Returns** the number of devices asked for.
 
     **Raises** `RuntimeError` when JAX has already started with another number of host devices, `ValueError` for a
-    count below 1.
+    count that is not whole or below 1.
 
     >>> use_all_cores(0)
     Traceback (most recent call last):
-    ValueError: count must be at least 1, got 0
+    ValueError: count must be a whole number and at least 1, got 0
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = available if count is None else count
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
+    if not isinstance(count, int | np.integer) or count < 1:
+        raise ValueError(f"count must be a whole number and at least 1, got {count!r}")
+    count = int(count)
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError as error:
