@@ -177,11 +177,18 @@ def test_property_random_directions_of_parameters_whose_squares_overflow(normali
     [
         (lambda: random_direction(jax.random.key(0), jnp.ones(2), normalize=untyped("unit")), "normalize"),
         (lambda: random_direction(jax.random.key(0), {"w": jnp.ones(2), "n": jnp.arange(2)}), "'n' of dtype int32"),
+        (lambda: random_direction(untyped(0), jnp.ones(2)), "key must be one jax.random.key, got 0"),
+        (lambda: random_direction(jax.random.split(jax.random.key(0)), jnp.ones(2)), "key must be one"),
+        (lambda: random_direction(jax.random.key(0), {"w": untyped("a")}), "params must hold arrays of numbers"),
+        (lambda: random_direction(jax.random.key(0), jnp.ones(2), select=untyped("w")), "select must be a function"),
         (lambda: parameter_direction(OneUnitParams(5.0, 1.0), "c"), "'c'"),
         (lambda: pca_directions(jnp.ones((2, 3)), 2), "num"),
         (lambda: pca_directions(jnp.ones((9, 3)), center=untyped("first")), "center"),
         (lambda: project_path(jnp.ones((2, 3)), jnp.zeros(3), [jnp.ones(3), -2 * jnp.ones(3)]), "independent"),
         (lambda: shift(jnp.ones(2), [jnp.ones(3)]), "shapes"),
+        (lambda: shift(untyped("a"), [jnp.ones(3)]), "params must hold arrays of numbers only, got a leaf 'a'"),
+        (lambda: shift(jnp.ones(()), [untyped("b")]), r"directions\[0\] must hold arrays of numbers only"),
+        (lambda: pca_directions(jnp.ones((9, 3)), untyped("a")), "num must be at least 1 .* got 'a'"),
         (lambda: pca_directions(jnp.arange(10.0)[:, None], 2), "number of parameters"),
         (lambda: gradient_direction(lambda p: jnp.float32(0), {}), "params"),
         (lambda: eigenvector_direction(jnp.sum, jnp.ones(2), jax.random.key(0), which=untyped("top")), "which"),
@@ -195,7 +202,7 @@ def test_wrong_use_names_the_argument(call, words):
 
 @pytest.mark.wrong_arguments
 def test_wrong_use_integer_parameters():
-    with pytest.raises(TypeError, match="int32"):
+    with pytest.raises(ValueError, match="int32"):
         shift(jnp.arange(3), [jnp.ones(3)])
-    with pytest.raises(TypeError, match="int32"):
+    with pytest.raises(ValueError, match="int32"):
         pca_directions({"a": jnp.ones((4, 2)), "n": jnp.arange(4)}, 1)

@@ -55,17 +55,18 @@ def along(loss: Objective, params: PyTree, direction: PyTree) -> Callable[[Array
 def shift(params: PyTree, directions: Sequence[PyTree]) -> Callable[[Array], PyTree]:
     """`(s_1, .., s_k) -> params + sum_i s_i d_i`; the result keeps the dtype of `params`.
 
-    **Raises** `ValueError` for a direction of another structure or shape, `TypeError` for parameters that are not
-    floating point.
+    **Raises** `ValueError` for a direction of another structure or shape, or parameters that are not floating point.
 
     >>> shift(jnp.zeros(2), [jnp.array([1.0, 2.0])])(jnp.array([3.0])).tolist()
     [3.0, 6.0]
     """
+    _check_numbers(params, "params")
     params = jax.tree.map(jnp.asarray, params)
     for leaf in jax.tree.leaves(params):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(f"params must hold real floating-point numbers only, got a leaf of dtype {leaf.dtype}")
+            raise ValueError(f"params must hold real floating-point numbers only, got a leaf of dtype {leaf.dtype}")
     for i, direction in enumerate(directions):
+        _check_numbers(direction, f"directions[{i}]")
         if jax.tree.structure(direction) != jax.tree.structure(params):
             raise ValueError(f"directions[{i}] must have the structure of params, got {jax.tree.structure(direction)}")
         for d, p in zip(jax.tree.leaves(direction), jax.tree.leaves(params)):
@@ -76,6 +77,14 @@ def shift(params: PyTree, directions: Sequence[PyTree]) -> Callable[[Array], PyT
         return p + sum(point[i].astype(p.dtype) * jnp.asarray(d, p.dtype) for i, d in enumerate(ds))
 
     return lambda point: jax.tree.map(lambda p, *ds: move(p, point, *ds), params, *directions)
+
+
+def _check_numbers(tree: PyTree, name: str) -> None:
+    """Raise `ValueError` for a leaf that is no array of numbers."""
+    for leaf in jax.tree.leaves(tree):
+        kind = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
+        if not (jnp.issubdtype(kind, jnp.number) or jnp.issubdtype(kind, jnp.bool_)):
+            raise ValueError(f"{name} must hold arrays of numbers only, got a leaf {leaf!r}")
 
 
 def parameter_direction(params: PyTree, path: Path) -> PyTree:
@@ -129,6 +138,12 @@ def random_direction(
     >>> random_direction(jax.random.key(0), params, select=lambda path: "bias" not in path)["bias"].tolist()
     [0.0, 0.0]
     """
+    typed = jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+    if np.shape(key) != (() if typed else (2,)):
+        raise ValueError(f"key must be one jax.random.key, got {key!r}")
+    _check_numbers(params, "params")
+    if select is not None and not callable(select):
+        raise ValueError(f"select must be a function of a leaf's path, or None, got {select!r}")
     if normalize not in ("leaf", "filter", "global"):
         raise ValueError(f"normalize must be 'leaf', 'filter' or 'global', got {normalize!r}")
     found, tree = jax.tree_util.tree_flatten_with_path(jax.tree.map(jnp.asarray, params))
@@ -226,7 +241,7 @@ def pca_directions(path: PyTree, num: int = 2, *, center: Literal["last", "mean"
     directions has an arbitrary one for each that is missing, with `explained` 0.
 
     **Raises** `ValueError` for `num` below 1, not below the number of steps or above the number of parameters, or
-    another `center`; `TypeError` for parameters that are not floating point.
+    another `center`, or parameters that are not floating point.
 
     Source: Li et al. (2018), section 7.2.
 
@@ -236,14 +251,14 @@ def pca_directions(path: PyTree, num: int = 2, *, center: Literal["last", "mean"
     """
     leaves = jax.tree.leaves(path)
     steps = jnp.shape(leaves[0])[0] if leaves and jnp.ndim(leaves[0]) else 0
-    if not 1 <= num < max(steps, 1):
-        raise ValueError(f"num must be at least 1 and below the path's number of points, got {num} and {steps}")
+    if not isinstance(num, int | np.integer) or not 1 <= num < max(steps, 1):
+        raise ValueError(f"num must be at least 1 and below the path's number of points, got {num!r} and {steps}")
     size = sum(int(np.prod(jnp.shape(x)[1:])) for x in leaves)
     if num > size:
         raise ValueError(f"num must be at most the number of parameters, got {num} for {size}")
     for leaf in leaves:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(f"path must hold floating-point numbers only, got a leaf of dtype {jnp.result_type(leaf)}")
+            raise ValueError(f"path must hold floating-point numbers only, got a leaf of dtype {jnp.result_type(leaf)}")
     if center not in ("last", "mean"):
         raise ValueError(f"center must be 'last' or 'mean', got {center!r}")
     middle = jax.tree.map(lambda x: x[-1] if center == "last" else x.mean(0), path)

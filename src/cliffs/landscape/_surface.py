@@ -64,8 +64,8 @@ def surface(
     that it places data when `devices` are given: `jit` it where it is called more than once.
 
     **Raises** `ValueError` for other than one or two directions, a direction that is not like `params`, empty offsets,
-    no devices, or directions that are zero or parallel where steps are wanted (under tracing these steps are NaN);
-    `TypeError` for parameters that are not floating point.
+    no devices, directions that are zero or parallel where steps are wanted (under tracing these steps are NaN), or
+    parameters that are not floating point.
 
     Source: Pascanu, Mikolov & Bengio (2012), Fig. 3.
 
