@@ -17,7 +17,8 @@ from cliffs.dynamics._curves import (
     orbits,
     segment_through,
 )
-from cliffs.dynamics._events import Events, find_special_points, refine
+from cliffs.dynamics._event_list import Events
+from cliffs.dynamics._events import find_special_points, refine
 from cliffs.dynamics._multiple import accepted, solutions_beside, solve_at
 from cliffs.dynamics._shorter_cycles import split_where_shorter
 from cliffs.dynamics._special_points import SpecialPoint, scaled_switching_tangents
