@@ -312,7 +312,7 @@ def test_analytic_elliptic_cycles_of_the_standard_map_bifurcate_where_their_trac
     assert events(small) == [("flip", 4.0, True)]
     assert small.complete
     # 2 pi: k sin x = 2 pi begins, and the cycle of two loses its symmetry; k sin x = 2 pi with k cos x = -4.
-    large = bifurcation_diagram(standard, 0.0, (), (4.5, 7.6), starts, **options)
+    large = bifurcation_diagram(standard, 0.0, (), (3.5, 7.6), starts, **options)
     found = [(p.kind, p.parameter, p.period) for p in large.special]
     accelerator = np.hypot(4, 2 * np.pi)
     for kind, value, period, count in (
@@ -327,6 +327,34 @@ def test_analytic_elliptic_cycles_of_the_standard_map_bifurcate_where_their_trac
     for point in [p for p in [*small.special, *large.special] if p.multiplicity == 1]:
         assert np.isnan(point.coefficient)
         assert point.note.startswith("degenerate: the multiplier is double")
+
+
+@pytest.mark.parametrize("order", [2, 3, 5])
+def test_analytic_branches_that_touch_do_so_in_one_degenerate_point(x64, order):
+    starts = np.linspace(-1, 1, 11)[:, None]
+    diagram = bifurcation_diagram(lambda p, x, _: x - 0.3 * x * (x - p**order), 0.0, (), (-0.5, 0.7), starts)
+    (point,) = diagram.special
+    assert (point.kind, point.located) == ("branch point", True)
+    assert "degenerate" in point.note
+    # The residual is l^order: rounding cannot tell zeros closer than this apart.
+    assert abs(point.parameter) < np.finfo(float).eps ** (1 / order)
+    # x = 0 and x = l^order, each on both sides of 0.
+    at = {
+        v: sorted(
+            float(np.interp(v, np.sort(b.parameter), b.states[np.argsort(b.parameter), 0]))
+            for b in diagram.branches
+            if b.parameter.min() <= v <= b.parameter.max()
+        )
+        for v in (-0.4, 0.6)
+    }
+    for v, found in at.items():
+        assert all(min(abs(x - y) for x in found) < 1e-3 for y in (0.0, v**order)), (v, found)
+
+
+def test_analytic_transcritical_points_that_can_be_told_apart_are(x64):
+    starts = np.linspace(-1, 1, 11)[:, None]
+    diagram = bifurcation_diagram(lambda p, x, _: x - 0.3 * x * (x - p * (p**2 - 0.01)), 0.0, (), (-0.5, 0.7), starts)
+    assert events(diagram) == [("transcritical", v, True) for v in (-0.1, 0.0, 0.1)]
 
 
 def test_analytic_angles_have_no_seam(x64):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cliffs.dynamics._curves import Problem, linearise, orbits
-from cliffs.dynamics._special_points import SpecialPoint
+from cliffs.dynamics._special_points import DOUBLE, SpecialPoint
 
 
 class Events:
@@ -23,9 +23,13 @@ class Events:
         place = np.append(point.state, point.parameter).astype(self._places.dtype)
         apart = np.linalg.norm(self.problem.gap(self._places[: self._count], place), axis=1)
         size = (1 + np.abs(place).max()) ** 0.5
-        for k in dict.fromkeys(self._owner[: self._count][apart < 1e-3 * size].tolist()):
+        reach = 0.1 if point.kind == "branch point" else 1e-3  # where branches touch, much is one to within rounding
+        for k in dict.fromkeys(self._owner[: self._count][apart < reach * size].tolist()):
             known = self.points[k]
             near = self.problem.spacing**0.4 if point.located and known.located else 1e-3
+            if point.note == known.note == DOUBLE and point.period > known.period:
+                # A doubled cycle's branch turns where it is born; beside a double multiplier that is ill determined.
+                near = self.problem.spacing**0.25
             distance = apart[self._owner[: self._count] == k].min()
             if not (distance < near * size or self._one_root(known, point, place)):
                 continue
@@ -50,12 +54,11 @@ class Events:
     def _one_root(self, known: SpecialPoint, point: SpecialPoint, place: np.ndarray) -> bool:
         """Whether all residuals between two places are rounding: of high order, a root is blurred over a neighbourhood.
 
-        Of events on one line of solutions the residual says nothing: those differ in the parameter alone.
+        Of events on one line of solutions, which differ in the parameter alone, the residual says nothing. There it is
+        the least singular value of its derivative that must be rounding: branches touch.
         """
         start = np.append(known.state, known.parameter).astype(place.dtype)
         way = self.problem.gap(place, start)
-        if not np.linalg.norm(way[:-1]) > abs(way[-1]):
-            return False
         between = start + np.linspace(0, 1, 9)[:, None] * way
         # Beside its flip a cycle is a solution of twice its period.
         period = max(known.period, point.period)
@@ -63,6 +66,10 @@ class Events:
             return False
         values, jacobians = linearise(self.problem.at_period(period), between.astype(place.dtype))
         size = (1 + np.abs(place).max()) * (1 + np.abs(jacobians).max())
+        if not np.linalg.norm(way[:-1]) > abs(way[-1]):
+            if not np.isfinite(jacobians).all() or known.kind not in SWITCHES or point.kind not in SWITCHES:
+                return False
+            values = np.maximum(np.abs(values).max(), np.linalg.svd(jacobians, compute_uv=False)[:, -1])
         return bool(np.abs(values).max() <= self.problem.spacing * size)
 
     def _with_orbit(self, point: SpecialPoint) -> SpecialPoint:

@@ -21,6 +21,8 @@ TOUCHES = {
 }
 """What a double zero is reported as; it cannot be told from a very near miss."""
 
+NEAR_TOUCH = 5
+"""Within as many of the largest steps of a point where branches touch, they are not told apart."""
 STANDS = 0.02
 """Length over which a branch must keep its parameter for the signs of its turning to be rounding noise."""
 
@@ -252,6 +254,8 @@ def _locate(problem: Problem, curve: Curve, kind: str, i: int, tolerance: float)
     if point.note == REAL_PAIR:
         return None
     away = np.linalg.norm(np.append(point.state, point.parameter) - middle)
+    if point.located and point.kind == "branch point" and away < NEAR_TOUCH * problem.max_step:
+        return point  # where branches touch, the path that was followed may have gone from one to the other
     wandered = not away <= 20 * length + problem.spacing**0.4 * (1 + np.abs(middle).max()) ** 0.5
     if not point.located or wandered:
         note = f"Newton wandered {away:.1e} away from a bracket of length {length:.1e}" if wandered else ""

@@ -168,7 +168,7 @@ def solutions_beside(problem: Problem, point: SpecialPoint, bounds: tuple[float,
     They are sought by Newton's method from states displaced along many directions of the kernel, so that none of
     the directions of a symmetry is missed.
     """
-    basis = np.asarray(point.vector)  # [n, k]
+    basis = np.asarray(point.vector).reshape(len(point.state), -1)  # [n, k]
     k = basis.shape[1]
     lattice = np.array([d for d in itertools.product((-1, 0, 1), repeat=min(k, 3)) if any(d)], float)
     if k > 3:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, DTypeLike, Float, PyTree
 
 from cliffs._paths import InputPath, Path
-from cliffs._precision import reachable_tolerance
+from cliffs._precision import reachable_tolerance, spacing
 from cliffs.dynamics import _normal_forms as forms
 from cliffs.dynamics._arclength import value_and_jacobian
 from cliffs.dynamics._extended_systems import KINDS, auxiliary_size, defining_system, guess_auxiliary
@@ -207,6 +207,12 @@ def locate(kind: str, fmap: Map, data: Data, y: Any, tolerance: float) -> Specia
     program = (fmap, data) if kind == "branch point" else traced_period(fmap, data)
     found = _solve(kind, *program, jnp.asarray(y))
     x, residual, n = np.asarray(found.state), float(found.residual), len(found.state)
+    if 100 * spacing(x.dtype) < residual < tolerance**0.5:
+        # Newton's method creeps towards a point of higher order.
+        again = jnp.append(found.state, found.parameter)
+        more = _solve(kind, *program, again, max_iterations=80)
+        if float(more.residual) < 0.5 * residual:
+            found, x, residual = more, np.asarray(more.state), float(more.residual)
     located = bool(residual <= tolerance * (1 + np.abs(x).max()))
     note = "" if located else f"Newton stopped at a residual of {residual:.1e}"
     aux = np.asarray(found.auxiliary)
@@ -241,6 +247,8 @@ def locate(kind: str, fmap: Map, data: Data, y: Any, tolerance: float) -> Specia
     )
 
 
+FLAT = 1e-10
+"""Where two branches cross at a smaller angle than the square root of this, they touch as far as can be told."""
 DOUBLE = "degenerate: the multiplier is double with one eigenvector, as where a map preserves areas: no coefficient"
 REAL_PAIR = "the critical pair is real"
 
@@ -309,7 +317,7 @@ def _classify(kind: str, values: Any, vector: np.ndarray | None, angle: float):
     (a, b, c, cubic, _), d1 = np.asarray(values[0], float), np.asarray(values[1])
     vector = d1[:-1] / np.linalg.norm(d1[:-1])
     small = 1e-5 if values[0].dtype == jnp.float64 else 1e-2
-    if b * b - a * c <= 0:
+    if b * b - a * c <= FLAT * (a * a + b * b + c * c + cubic * cubic):
         return "branch point", float(a), "isolated or degenerate: no second branch to this order", vector
     if abs(a) > small * (abs(a) + abs(b) + abs(cubic)):
         return "transcritical", float("nan") if double else float(a), DOUBLE if double else "", vector

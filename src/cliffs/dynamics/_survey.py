@@ -200,6 +200,10 @@ class Survey:
                 problem = self.base.at_period(2 * point.period)
             low, high = float(problem.limits.low[-1]), float(problem.limits.high[-1])
             return [Seed(x, problem.period) for x in solutions_beside(problem, point, (low, high))]
+        if point.kind == "branch point" and point.vector is not None:
+            # No equation tells the directions of branches that touch: they are sought on both sides.
+            low, high = float(problem.limits.low[-1]), float(problem.limits.high[-1])
+            return [Seed(x, problem.period) for x in solutions_beside(problem, point, (low, high))]
         if point.kind in ("transcritical", "pitchfork"):
             tangents = scaled_switching_tangents(problem.fmap, problem.data, point)
             return [Seed(y, point.period, t, where) for t in tangents]
