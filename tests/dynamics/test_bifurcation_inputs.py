@@ -81,14 +81,15 @@ def test_invariance_the_unit_of_the_state_changes_nothing(x64, unit):
     assert diagram.special[0].coefficient * unit**2 == pytest.approx(2 / 3, rel=1e-9)
 
 
+def shifted(p, s, _):  # beside a logistic map a cubic one, whose own fixed point is 0
+    x, y = s[0] - p["x0"], s[1]
+    return jnp.stack([p["x0"] + p["l"] * x * (1 - x), 0.5 * y - y**3])
+
+
 @pytest.mark.parametrize("x0", [1e5, 1e6, 1e8])
 def test_invariance_an_offset_of_the_state_changes_nothing(x64, x0):
-    def shifted(p, s, _):  # beside a logistic map a cubic one, whose own fixed point is 0
-        x, y = s[0] - x0, s[1]
-        return jnp.stack([x0 + p["l"] * x * (1 - x), 0.5 * y - y**3])
-
     starts = np.stack([x0 + np.linspace(0.05, 0.95, 9), np.linspace(-0.2, 0.2, 9)], 1)
-    diagram = bifurcation_diagram(shifted, {"l": 0.0}, "l", (0.5, 3.3), starts, max_period=2)
+    diagram = bifurcation_diagram(shifted, {"l": 0.0, "x0": x0}, "l", (0.5, 3.3), starts, max_period=2)
     assert diagram.complete
     assert [p.kind for p in diagram.special] == ["transcritical", "flip"]
     want = np.array([[1, 0], [3, 2 / 3]])
@@ -98,14 +99,11 @@ def test_invariance_an_offset_of_the_state_changes_nothing(x64, x0):
 
 
 def test_invariance_a_smooth_map_far_from_zero_has_no_corners(x64):
+    def parabola(p, x, _):
+        return x + 0.3 * (p["l"] - (x - p["at"]) ** 2)
+
     for at in (0.0, 1e6, 1e7):
-        diagram = bifurcation_diagram(
-            lambda p, x, _: x + 0.3 * (p["l"] - (x - p["at"]) ** 2),
-            {"l": 0.0, "at": at},
-            "l",
-            (-1.0, 1.0),
-            at + LINE / 2,
-        )
+        diagram = bifurcation_diagram(parabola, {"l": 0.0, "at": at}, "l", (-1.0, 1.0), at + LINE / 2)
         assert diagram.complete
         assert events(diagram) == [("fold", 0.0, True)]
 

@@ -477,3 +477,12 @@ def test_invariance_an_offset_of_the_state_merges_no_fixed_points(x64, offset):
     found = find_fixed_points(step, None, offset + h * jnp.linspace(-2, 2, 21)[:, None])
     np.testing.assert_allclose((found.points.ravel() - offset) / h, [-1, 0, 1], atol=1e-6)
     assert found.kind == ["attractor", "repeller", "attractor"]
+
+
+def test_documented_printed_fixed_points_are_a_few_lines(x64):
+    found = find_fixed_points(lambda w, x, _: jnp.tanh(w * x), 2.0, jnp.linspace(-2, 2, 9)[:, None])
+    first, *lines = repr(found).splitlines()
+    assert first == "<FixedPoints: 3 found, 100% of the starts converged"
+    assert lines[1] == "  repeller at [0.], largest multiplier 2"
+    turning = find_fixed_points(lambda w, x, _: w @ x, jnp.array([[0.0, -2.0], [2.0, 0.0]]), jnp.ones((1, 2)))
+    assert "largest multiplier 0+2j" in repr(turning) or "largest multiplier 0-2j" in repr(turning)

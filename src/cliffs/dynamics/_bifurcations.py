@@ -71,6 +71,18 @@ class BifurcationDiagram(NamedTuple):
         """Whether every branch was followed to its ends and every special point is located."""
         return not self.notes
 
+    def __repr__(self) -> str:
+        stated = "complete" if self.complete else "not complete"
+        lines = [f"<BifurcationDiagram of {len(self.branches)} branches and {len(self.special)} points, {stated}"]
+        lines += [_in_words(point) for point in self.special[:20]]
+        lines += [f"... and {len(self.special) - 20} more points"] if len(self.special) > 20 else []
+        return "\n  ".join([*lines, *self.notes]) + ">"
+
+
+def _in_words(point: SpecialPoint) -> str:
+    cycle = f" of period {point.period}" if point.period > 1 else ""
+    return f"{point.kind}{cycle} at {point.parameter:.6g}" + (f": {point.note}" if point.note else "")
+
 
 def bifurcation_diagram(
     step: Step,
@@ -129,6 +141,10 @@ def bifurcation_diagram(
     >>> import jax.numpy as jnp
     >>> starts = jnp.linspace(-5, 5, 11)[:, None]
     >>> diagram = bifurcation_diagram(one_unit_step, OneUnitParams(5.0, 0.0), "b", (-3.5, -1.5), starts)
+    >>> diagram
+    <BifurcationDiagram of 1 branches and 2 points, complete
+      fold at -2.65561
+      fold at -2.34439>
     >>> len(diagram.branches), [(p.kind, round(p.parameter, 2)) for p in diagram.special], diagram.complete
     (1, [('fold', -2.66), ('fold', -2.34)], True)
     """

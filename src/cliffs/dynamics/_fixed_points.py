@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -69,6 +70,22 @@ class FixedPoints(NamedTuple):
     """The share of starts that ended at a slow point; the rest found neither."""
     nonfinite: int
     """How many starts were not finite: they were left out, and the shares are of the others."""
+
+    def __repr__(self) -> str:
+        shares = f"{self.converged:.0%} of the starts converged"
+        shares += "".join(
+            f", {share:.0%} {what}"
+            for share, what in ((self.shorter, "to a shorter cycle"), (self.slow, "slow"))
+            if share
+        )
+        places = [jax.tree.map(lambda x, i=i: np.asarray(x)[i], self.points) for i in range(min(len(self.kind), 20))]
+        largest = [mu.real if mu.imag == 0 else mu for mu in self.multipliers[:, 0]]
+        with np.printoptions(precision=6, threshold=8, edgeitems=3):
+            lines = [
+                f"{kind} at {place}, largest multiplier {mu:.4g}" for kind, place, mu in zip(self.kind, places, largest)
+            ]
+        lines += [f"... and {len(self.kind) - 20} more"] if len(self.kind) > 20 else []
+        return "\n  ".join([f"<FixedPoints: {len(self.kind)} found, {shares}", *lines]) + ">"
 
 
 def solve_fixed_points(
