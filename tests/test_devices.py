@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.untyped import untyped
 
 from cliffs._devices import over_devices
 
@@ -74,7 +75,7 @@ def test_wrong_arguments_are_named():
             over_devices(jnp.sin, devices=devices)
     for lanes in (0, 1.5, "a"):
         with pytest.raises(ValueError, match=f"lanes must be a whole number and at least 1.*got {lanes!r}"):
-            over_devices(jnp.sin, lanes=lanes)
+            over_devices(jnp.sin, lanes=untyped(lanes))
     for bad in ((jnp.ones(3), jnp.ones(4)), (jnp.ones(()),), (jnp.ones((0, 2)),), ()):
         with pytest.raises(ValueError, match="one common, non-empty leading axis"):
             over_devices(lambda *run: run)(*bad)

@@ -98,7 +98,7 @@ def test_property_a_skipped_step_leaves_meta_gradients_finite():
         for i in range(4):
             updates, state = optimizer.update(size * params + bad * (i == 2), state, params, value=size)
             params = optax.apply_updates(params, updates)
-        return params[0]
+        return untyped(params)[0]
 
     value, slope = jax.value_and_grad(moved)(1.0, jnp.nan)
     assert np.isfinite(value)
@@ -166,7 +166,7 @@ def test_wrong_a_call_without_the_loss_and_numbers_out_of_range():
     for value in ("1.0", 1 + 2j, jnp.ones(1), jnp.ones(3), (jnp.array(1.0), {}), True):
         with pytest.raises(ValueError, match=r"value, the loss, must be a (real|single) number, got"):
             optimizer.update(jnp.ones(1), optimizer.init(jnp.ones(1)), value=untyped(value))
-    assert skip_outliers(optax.sgd(1.0), untyped(np.int64(4))).init(jnp.ones(1)).losses.shape == (4,)
+    assert on_trees(skip_outliers(optax.sgd(1.0), untyped(np.int64(4)))).init(jnp.ones(1)).losses.shape == (4,)
     for kwargs in map(untyped, ({"window": 1}, {"window": 2.0}, {"loss_sigma": -1.0}, {"norm_sigma": "6"})):
         with pytest.raises(ValueError, match="must"):
             skip_outliers(optax.sgd(1.0), **kwargs)

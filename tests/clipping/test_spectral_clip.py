@@ -174,7 +174,7 @@ def test_property_a_singular_value_beyond_the_largest_float_leaves_the_average_a
         out, state = update(jnp.full((4, 4), size), state)
         assert np.isfinite(out).all()
     # Values 4 from then on: the average has forgotten the two.
-    np.testing.assert_allclose(state.limits[""][0], 4.0, rtol=1e-5)
+    np.testing.assert_allclose(untyped(state).limits[""][0], 4.0, rtol=1e-5)
 
 
 def test_analytic_shapes_vectors_and_stacks():

@@ -138,7 +138,7 @@ def random_direction(
     >>> random_direction(jax.random.key(0), params, select=lambda path: "bias" not in path)["bias"].tolist()
     [0.0, 0.0]
     """
-    typed = jnp.issubdtype(getattr(key, "dtype", None), jax.dtypes.prng_key)
+    typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if np.shape(key) != (() if typed else (2,)):
         raise ValueError(f"key must be one jax.random.key, got {key!r}")
     _check_numbers(params, "params")
