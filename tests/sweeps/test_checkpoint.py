@@ -180,7 +180,7 @@ def other_loss(params, batch):
         ({"over": small.grid(seeds=1)}, "in the grid: run 1 has other values"),
         ({"stop_when_solved": False}, "in stop_when_solved: True there, False here"),
         ({"record": ["loss"]}, "in record: None there"),
-        ({"evaluate": None}, "in evaluate: a function there, none here"),
+        ({"evaluate": None, "stop_when_solved": False}, "in evaluate: a function there, none here"),
         ({"lanes": 2}, "in lanes: 1 there, 2 here"),
         ({"prune": prune.successive_halving("error")}, "in prune: None there, SuccessiveHalving"),
     ],
