@@ -479,6 +479,19 @@ def test_invariance_an_offset_of_the_state_merges_no_fixed_points(x64, offset):
     assert found.kind == ["attractor", "repeller", "attractor"]
 
 
+@pytest.mark.parametrize("offset", [1e8, 1e10])
+def test_invariance_an_offset_of_the_state_loses_no_fixed_point(x64, offset):
+    params, line = OneUnitParams(5.0, -2.5), jnp.linspace(-4, 4, 21)[:, None]
+    near = find_fixed_points(one_unit_step, params, line)
+
+    def shifted(p, x, u):
+        return offset + one_unit_step(p, x - offset, u)
+
+    far = find_fixed_points(shifted, params, offset + line)
+    assert far.kind == near.kind == ["attractor", "repeller", "attractor"]
+    np.testing.assert_allclose(far.points - offset, near.points, atol=4 * np.spacing(offset))
+
+
 def test_documented_printed_fixed_points_are_a_few_lines(x64):
     found = find_fixed_points(lambda w, x, _: jnp.tanh(w * x), 2.0, jnp.linspace(-2, 2, 9)[:, None])
     first, *lines = repr(found).splitlines()
